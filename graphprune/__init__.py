@@ -1,0 +1,74 @@
+"""Prune trained neural networks as a compile step.
+
+    >>> import graphprune as gp                                     # doctest: +SKIP
+    >>> result = gp.prune(gp.load("dense.onnx"), macs=0.6)          # doctest: +SKIP
+    >>> gp.save(result.model, "small.onnx")                         # doctest: +SKIP
+
+Importing this package loads none of its parts and no other package: every public name is fetched on first use. Nothing
+may be imported here at run time but the standard library; tests/test_layout.py measures it.
+"""
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "load", "save", "analyze", "plan", "apply", "prune", "clean", "verify",
+    "Analysis", "Group", "Plan", "Result", "Verification", "GraphPruneError",
+]  # fmt: skip
+
+_HOME = {
+    "load": "graphprune.api",
+    "save": "graphprune.api",
+    "analyze": "graphprune.api",
+    "plan": "graphprune.api",
+    "apply": "graphprune.api",
+    "prune": "graphprune.api",
+    "clean": "graphprune.api",
+    "verify": "graphprune.api",
+    "Result": "graphprune.api",
+    "Analysis": "graphprune.analysis",
+    "Group": "graphprune.analysis",
+    "Plan": "graphprune.plan",
+    "Verification": "graphprune.verify",
+    "GraphPruneError": "graphprune.errors",
+}
+
+
+class _Package(ModuleType):
+    """This module's class: keeps `graphprune.plan`, `.apply` and `.verify` the functions that are documented.
+
+    Modules of the same names exist (plan.py holds Plan, and so on), and importing a submodule makes Python set it as an
+    attribute of its package, which would replace the function by the module. Such an assignment is ignored here. The
+    modules are reached by `from graphprune.plan import Plan`, which looks in sys.modules.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+if TYPE_CHECKING:
+    from graphprune.analysis import Analysis, Group
+    from graphprune.api import Result, analyze, apply, clean, load, plan, prune, save, verify
+    from graphprune.errors import GraphPruneError
+    from graphprune.plan import Plan
+    from graphprune.verify import Verification
+else:  # hidden from type checkers, for whom a module with __getattr__ has every attribute
+
+    def __getattr__(name: str) -> object:
+        """Fetch a public name on first use (PEP 562) and keep it."""
+        if name not in _HOME:
+            raise AttributeError(f"module 'graphprune' has no attribute {name!r}")
+        value = getattr(import_module(_HOME[name]), name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
