@@ -1,0 +1,1 @@
+"""The ONNX dialect: reader, operator table, writer and runner, on onnx-ir."""

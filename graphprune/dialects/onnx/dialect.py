@@ -1,0 +1,118 @@
+"""What the analysis asks of ONNX: the rule of an operator, and the numbers behind a constant value."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from graphprune.dialects.onnx.compute import COMPUTE
+from graphprune.dialects.onnx.elementwise import ELEMENTWISE
+from graphprune.dialects.onnx.flow import CALL, FLOW
+from graphprune.dialects.onnx.operator import Operator
+from graphprune.dialects.onnx.pinned import PINNED
+from graphprune.dialects.onnx.structure import STRUCTURE
+from graphprune.program import Array, Node, Value
+
+try:
+    from graphprune.dialects.onnx.cells import ATTENTION_AND_RNN
+    from graphprune.dialects.onnx.contrib import CONTRIB
+except ImportError:
+    ATTENTION_AND_RNN, CONTRIB = {}, {}
+
+TABLE: dict[str, Operator] = {
+    **PINNED,
+    **ELEMENTWISE,
+    **STRUCTURE,
+    **COMPUTE,
+    **FLOW,
+    **ATTENTION_AND_RNN,
+    **CONTRIB,
+}
+
+# What may stand between a stored tensor and the contraction that reads it; folded when its numbers matter.
+FOLDABLE = frozenset({"Identity", "Transpose", "Cast", "DequantizeLinear", "Reshape", "Squeeze", "Unsqueeze", "Flatten"})
+
+
+class OnnxDialect:
+    """The ONNX operator table and constants. ``extra`` are rows of the user, by operator name."""
+
+    name = "onnx"
+
+    def __init__(self, extra: dict[str, Operator] | None = None):
+        self.table = TABLE | (extra or {})
+
+    def row(self, node: Node) -> Operator | None:
+        """The row of the node's operator; a function defined in the model is walked through its body."""
+        if "call" in node.blocks:
+            return CALL
+        return self.table.get(node.op)
+
+    def is_constant(self, value: Value) -> bool:
+        """Whether a value is computed from stored tensors alone, through operators that are folded here."""
+        while value.stored is None:
+            node = value.producer
+            if node is None or node.op not in FOLDABLE or not node.inputs or node.inputs[0] is None:
+                return False
+            if any(other is not None and other.stored is None for other in node.inputs[1:]):
+                return False
+            value = node.inputs[0]
+        return True
+
+    def constant(self, value: Value) -> Array | None:
+        """The numbers of a constant value, ``None`` where it is not constant."""
+        if value.stored is not None:
+            return value.stored.read()
+        if not self.is_constant(value) or value.producer is None:
+            return None
+        node = value.producer
+        inputs = [None if other is None else self.constant(other) for other in node.inputs]
+        return _fold(node, inputs)
+
+
+def _fold(node: Node, inputs: list[Array | None]) -> Array:
+    x = inputs[0]
+    assert x is not None
+    if node.op == "Transpose":
+        return x.transpose(node.attributes.get("perm"))
+    if node.op == "DequantizeLinear":
+        return _dequantized(node, x, inputs)
+    if node.op in {"Identity", "Cast"}:
+        return x
+    from onnx.reference import ReferenceEvaluator
+    from onnx_ir import serde
+
+    import onnx
+
+    names = [f"x{k}" if a is not None else "" for k, a in enumerate(inputs)]
+    proto = serde.serialize_node(node.native)
+    del proto.input[:], proto.output[:]
+    proto.input.extend(names)
+    proto.output.append("y")
+    graph = onnx.helper.make_graph(
+        [proto],
+        "fold",
+        [onnx.helper.make_tensor_value_info(n, onnx.helper.np_dtype_to_tensor_dtype(a.dtype), a.shape) for n, a in zip(names, inputs, strict=True) if a is not None],
+        [onnx.helper.make_tensor_value_info("y", onnx.helper.np_dtype_to_tensor_dtype(x.dtype), None)],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", node.version)])
+    feeds = {n: a for n, a in zip(names, inputs, strict=True) if a is not None}
+    result: Array = ReferenceEvaluator(model).run(None, feeds)[0]
+    return result
+
+
+def _dequantized(node: Node, x: Array, inputs: list[Array | None]) -> Array:
+    """``(x - zero_point) * scale``, per tensor, per axis or per block of ``block_size`` along the axis."""
+    scale = inputs[1]
+    zero = inputs[2] if len(inputs) > 2 else None
+    assert scale is not None
+    axis, block = int(node.attributes.get("axis", 1)) % max(1, x.ndim), int(node.attributes.get("block_size", 0))
+    spread = []
+    for part in (scale, zero):
+        if part is None:
+            spread.append(np.float32(0))
+        elif part.size == 1:
+            spread.append(part.reshape(()).astype(np.float32))
+        elif block:
+            spread.append(np.repeat(part, block, axis)[tuple(slice(n) for n in x.shape)].astype(np.float32))
+        else:
+            spread.append(part.astype(np.float32).reshape([-1 if k == axis else 1 for k in range(x.ndim)]))
+    return (x.astype(np.float32) - spread[1]) * spread[0]

@@ -1,0 +1,79 @@
+"""ONNX operators that work entry by entry."""
+
+from __future__ import annotations
+
+from graphprune.dialects.onnx.operator import Operator
+from graphprune.program import Node
+from graphprune.rules import computed, pointwise
+from graphprune.rules.trace import Trace, Typed
+
+UNARY = """Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Ceil Celu Clip Cos Cosh Elu Erf Exp Floor Gelu
+HardSigmoid HardSwish IsInf IsNaN LeakyRelu Log Mish Neg Not Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh
+Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu CastLike"""
+BROADCAST = """And BitShift BitwiseAnd BitwiseOr BitwiseXor Greater GreaterOrEqual Less LessOrEqual Max Mean Min Mod Or
+Pow Sum Xor"""
+RANDOM = "Bernoulli RandomNormalLike RandomUniformLike"
+ARITHMETIC = {"Add": "+", "Sub": "-", "Mul": "*", "Div": "/"}
+
+
+def _unary(trace: Trace, node: Node) -> list[Typed]:
+    return [pointwise.same(trace, trace.need(0))]
+
+
+def _broadcast(trace: Trace, node: Node) -> list[Typed]:
+    return [pointwise.broadcast(trace, trace.operands())]
+
+
+def _random(trace: Trace, node: Node) -> list[Typed]:
+    return [pointwise.per_element_random(trace, trace.need(0))]
+
+
+def _same_numbers(trace: Trace, node: Node) -> list[Typed]:
+    """Identity and Cast: entries that are sizes stay what they are."""
+    x = trace.need(0)
+    return [Typed(list(x.axes), x.typed.entries)]
+
+
+def _arithmetic(trace: Trace, node: Node) -> list[Typed]:
+    a, b = trace.need(0), trace.need(1)
+    typed = pointwise.broadcast(trace, [a, b])
+    if not computed.carries_sizes([a, b]):
+        return [typed]
+    return [computed.arithmetic(trace, ARITHMETIC[node.op], a, b, typed.axes or [])]
+
+
+def _equal(trace: Trace, node: Node) -> list[Typed]:
+    a, b = trace.need(0), trace.need(1)
+    typed = pointwise.broadcast(trace, [a, b])
+    return [computed.equal(trace, a, b, typed.axes or [])] if computed.carries_sizes([a, b]) else [typed]
+
+
+def _where(trace: Trace, node: Node) -> list[Typed]:
+    condition, a, b = trace.need(0), trace.need(1), trace.need(2)
+    typed = pointwise.broadcast(trace, [condition, a, b])
+    if not computed.carries_sizes([condition, a, b]):
+        return [typed]
+    return [computed.where(trace, condition, a, b, typed.axes or [])]
+
+
+def _prelu(trace: Trace, node: Node) -> list[Typed]:
+    return [pointwise.broadcast(trace, [trace.need(0), trace.need(1)])]
+
+
+def _dropout(trace: Trace, node: Node) -> list[Typed]:
+    x = trace.need(0)
+    return [Typed(list(x.axes)) for _ in node.outputs]
+
+
+ELEMENTWISE: dict[str, Operator] = {
+    **{name: Operator(_unary) for name in UNARY.split()},
+    **{name: Operator(_broadcast) for name in BROADCAST.split()},
+    **{name: Operator(_random) for name in RANDOM.split()},
+    **{name: Operator(_arithmetic) for name in ARITHMETIC},
+    "Identity": Operator(_same_numbers),
+    "Cast": Operator(_same_numbers),
+    "Equal": Operator(_equal),
+    "Where": Operator(_where),
+    "PRelu": Operator(_prelu),
+    "Dropout": Operator(_dropout),
+}

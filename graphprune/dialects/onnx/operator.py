@@ -1,0 +1,19 @@
+"""The shape of a row of the ONNX operator table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from graphprune.program import Node
+from graphprune.rules.trace import Trace, Typed
+
+
+@dataclass(frozen=True)
+class Operator:
+    """How one operator is typed. ``sizes`` says that the rule looks at entries that are run-time sizes itself; for all
+    others such entries flowing in are pinned. ``pinned`` is the reason where the rule is to pin everything."""
+
+    rule: Callable[[Trace, Node], list[Typed]]
+    sizes: bool = False
+    pinned: str = ""

@@ -1,0 +1,109 @@
+"""Runs ONNX models: onnxruntime where it is installed, else the reference evaluator of the onnx package.
+
+Optimisations are off, so that what is compared is the graph that was written.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from graphprune.errors import GraphPruneError
+from graphprune.program import Array
+
+# Above this a model cannot be one protobuf message, and goes through a file.
+_MOST_BYTES = 2**31 - 2**20
+_INTEGERS = {"INT64": np.int64, "INT32": np.int32, "INT16": np.int16, "INT8": np.int8, "UINT8": np.uint8}
+
+
+def has_onnxruntime() -> bool:
+    """Whether onnxruntime is installed (the extra ``ort``)."""
+    return importlib.util.find_spec("onnxruntime") is not None
+
+
+class Runner:
+    """One model, ready to run. ``GP402`` where it cannot be loaded or run."""
+
+    def __init__(self, model: ir.Model):
+        self.outputs = [value.name or "" for value in model.graph.outputs]
+        self.run_feeds = _onnxruntime(model) if has_onnxruntime() else _reference(model)
+
+    def __call__(self, feeds: Mapping[str, Array]) -> list[Array]:
+        return [np.asarray(each) for each in self.run_feeds(dict(feeds))]
+
+
+def _onnxruntime(model: ir.Model):  # type: ignore[no-untyped-def]  # a callable: feeds -> outputs
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    failures = tuple(getattr(onnxruntime.capi.onnxruntime_pybind11_state, name) for name in _FAILURES)
+    size = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
+    external = any(isinstance(v.const_value, ir.ExternalTensor) for v in model.graph.initializers.values())
+    try:
+        if size > _MOST_BYTES or external:
+            with tempfile.TemporaryDirectory(prefix="graphprune-") as folder:
+                path = os.path.join(folder, "model.onnx")
+                ir.save(model, path, external_data="model.data")
+                session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        else:
+            content = ir.to_proto(model).SerializeToString()
+            session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except failures as error:
+        raise GraphPruneError("GP402", f"onnxruntime cannot load it: {_first_line(error)}", where=str(model.graph.name)) from error
+
+    def run(feeds: dict[str, Array]) -> Sequence[Array]:
+        try:
+            return session.run(None, feeds)  # type: ignore[no-any-return]
+        except failures as error:
+            message = f"onnxruntime cannot run it: {_first_line(error)}"
+            raise GraphPruneError("GP402", message, where=str(model.graph.name)) from error
+
+    return run
+
+
+_FAILURES = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented", "RuntimeException")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:300]
+
+
+def _reference(model: ir.Model):  # type: ignore[no-untyped-def]  # a callable: feeds -> outputs
+    from onnx.reference import ReferenceEvaluator
+
+    evaluator = ReferenceEvaluator(ir.to_proto(model))
+    return lambda feeds: evaluator.run(None, feeds)
+
+
+def feeds(model: ir.Model, seed: int, sizes: Mapping[str, int], dynamic: int = 1) -> dict[str, Array]:
+    """Seeded standard normal inputs (integers 0 or 1, booleans true); dynamic axes as given, else ``dynamic``, but 1
+    for a leading axis."""
+    rng = np.random.Generator(np.random.PCG64(seed))
+    found: dict[str, Array] = {}
+    for value in model.graph.inputs:
+        if value.name in model.graph.initializers or value.shape is None:
+            continue
+        shape = [_chosen(size, place, sizes, dynamic) for place, size in enumerate(value.shape)]
+        dtype = value.dtype.name if value.dtype is not None else "FLOAT"
+        if dtype == "BOOL":
+            found[value.name or ""] = np.ones(shape, bool)
+        elif dtype in _INTEGERS:
+            found[value.name or ""] = rng.integers(0, 2, shape).astype(_INTEGERS[dtype])
+        else:
+            kind = value.dtype.numpy() if value.dtype is not None else np.dtype(np.float32)
+            found[value.name or ""] = rng.standard_normal(shape).astype(kind)
+    return found
+
+
+def _chosen(size: object, place: int, sizes: Mapping[str, int], dynamic: int) -> int:
+    if isinstance(size, int) and size >= 0:
+        return size
+    name = getattr(size, "value", None)
+    return sizes.get(str(name), 1 if place == 0 else dynamic)

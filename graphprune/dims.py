@@ -1,0 +1,439 @@
+"""The dimension algebra: what every axis of every tensor is made of, and what it becomes when dimensions shrink.
+
+::
+
+    axis ::= Dim                      a primitive dimension: a size, free or pinned
+           | Sum(axis, axis, ...)     concatenation along the axis, in order
+           | Prod(axis, axis, ...)    row-major product, outermost first
+
+Two axes that must share their fate are **unified**, as types are in type inference; unification refines. A Linear of
+768 that a later reshape views as 12 x 64 *becomes* ``Prod(heads[12], width[64])`` in its weight. Where sizes cannot be
+refined, both sides are **pinned** with the reason: a misfit costs prunability, never correctness. Nothing here depends
+on how many channels a dimension has, and this module knows nothing of the rest of the product but sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Union
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphprune.sizes import Extent, product, symbol
+
+Axis = Union["Dim", "Sum", "Prod"]
+Keep = Mapping["Dim", NDArray[np.int64]]
+
+# An enumerated product (a split inside a pinned outer factor) may not blow up with the size of that factor.
+_MOST_COPIES = 64
+
+
+@dataclass(frozen=True)
+class Pin:
+    """Why a dimension must not move: a code of :mod:`graphprune.codes`, the node that says so, and the reason."""
+
+    code: str
+    where: str
+    reason: str
+
+
+class Misfit(Exception):
+    """Two axes, or an axis and a cut, whose sizes have no common refinement."""
+
+
+class Dim:
+    """A primitive dimension. ``origin`` is where it was first seen, ``pin`` the first reason why it must not move."""
+
+    __slots__ = ("origin", "pin", "refined", "size")
+
+    def __init__(self, size: Extent, origin: str = "", pin: Pin | None = None):
+        self.size = size
+        self.origin = origin
+        self.pin = pin
+        self.refined: Axis | None = None
+
+    def __repr__(self) -> str:
+        axis = find(self)
+        return f"{'!' if self.pin else ''}{self.origin or 'd'}[{self.size}]" if axis is self else repr(axis)
+
+
+class Sum:
+    """Axes laid end to end; the size is the sum of theirs."""
+
+    __slots__ = ("parts", "size")
+
+    def __init__(self, parts: Sequence[Axis]):
+        self.parts = tuple(parts)
+        size: Extent = 0
+        for part in self.parts:
+            size = size + part.size
+        self.size = size
+
+    def __repr__(self) -> str:
+        return "(" + " + ".join(repr(find(p)) for p in self.parts) + ")"
+
+
+class Prod:
+    """Axes multiplied in row-major order, outermost first; the size is the product of theirs."""
+
+    __slots__ = ("parts", "size")
+
+    def __init__(self, parts: Sequence[Axis]):
+        self.parts = tuple(parts)
+        self.size = product(p.size for p in self.parts)
+
+    def __repr__(self) -> str:
+        return "(" + " * ".join(repr(find(p)) for p in self.parts) + ")"
+
+
+UNIT = Dim(1, "unit", Pin("GP204", "", "an axis of size 1"))
+NOTHING = Dim(0, "nothing", Pin("GP204", "", "an empty axis"))
+
+
+def fresh(size: Extent, origin: str = "", pin: Pin | None = None) -> Dim:
+    """A new dimension; axes of size 1 and 0 have nothing to prune and are shared, symbolic ones are pinned."""
+    if isinstance(size, int):
+        return Dim(size, origin, pin) if size > 1 else UNIT if size == 1 else NOTHING
+    return Dim(size, origin, pin or Pin("GP208", origin, f"its size {size} is only known at run time"))
+
+
+def find(axis: Axis) -> Axis:
+    """The normal form: refinements followed, nested sums and products flattened, units and empty parts dropped.
+
+    >>> find(Prod([Dim(2), UNIT, Prod([Dim(3), Dim(4)])]))
+    (d[2] * d[3] * d[4])
+    """
+    if isinstance(axis, Dim):
+        return _representative(axis)
+    if isinstance(axis, Sum):
+        parts = _flat(axis.parts, Sum, 0)
+        return NOTHING if not parts else parts[0] if len(parts) == 1 else Sum(parts)
+    parts = _flat(axis.parts, Prod, 1)
+    return UNIT if not parts else parts[0] if len(parts) == 1 else Prod(parts)
+
+
+def _representative(dim: Dim) -> Axis:
+    chain = []
+    axis: Axis = dim
+    while isinstance(axis, Dim) and axis.refined is not None:
+        chain.append(axis)
+        axis = axis.refined
+    if not isinstance(axis, Dim):
+        axis = find(axis)
+    for link in chain:  # path compression
+        link.refined = axis
+    return axis
+
+
+def _flat(parts: Sequence[Axis], kind: type, neutral: int) -> list[Axis]:
+    flat: list[Axis] = []
+    for part in parts:
+        part = find(part)
+        if isinstance(part, kind):
+            flat.extend(part.parts)  # type: ignore[union-attr]  # kind is Sum or Prod
+        elif part.size != neutral:
+            flat.append(part)
+    return flat
+
+
+def leaves(axis: Axis) -> Iterator[Dim]:
+    """The primitive dimensions of an axis, in order, repeated where they repeat."""
+    axis = find(axis)
+    if isinstance(axis, Dim):
+        yield axis
+    else:
+        for part in axis.parts:
+            yield from leaves(part)
+
+
+def walk(axis: Axis, path: tuple[int, ...] = ()) -> Iterator[tuple[tuple[int, ...], Dim]]:
+    """The primitive dimensions of an axis with their places: ``(0, 1)`` is part 1 of part 0 of the normal form."""
+    axis = find(axis)
+    if isinstance(axis, Dim):
+        yield path, axis
+    else:
+        for place, part in enumerate(axis.parts):
+            yield from walk(part, (*path, place))
+
+
+def is_free(axis: Axis) -> bool:
+    """Whether some dimension of the axis may still be pruned."""
+    return any(leaf.pin is None for leaf in leaves(axis))
+
+
+def pin(axis: Axis, why: Pin) -> bool:
+    """Pin every dimension of an axis; the first reason given is kept. Returns whether anything was free before."""
+    changed = False
+    for leaf in leaves(axis):
+        if leaf.pin is None:
+            leaf.pin, changed = why, True
+    return changed
+
+
+def _bind(dim: Dim, axis: Axis) -> None:
+    axis = find(axis)
+    if axis is dim:
+        return
+    if any(leaf is dim for leaf in leaves(axis)):
+        raise Misfit(f"{dim} would contain itself")
+    if dim.pin is not None:
+        pin(axis, dim.pin)
+    dim.refined = axis
+
+
+def unify(a: Axis, b: Axis, blame: Pin | None = None) -> bool:
+    """Make two axes one: from here on they are pruned together.
+
+    Where their sizes have no common refinement both are pinned with ``blame`` and ``False`` is returned. Symbolic sizes
+    are taken to agree: the operator that ties the axes requires it at run time.
+    """
+    a, b = find(a), find(b)
+    if a is b:
+        return True
+    try:
+        _unify(a, b)
+    except Misfit as misfit:
+        why = Pin(blame.code if blame else "GP205", blame.where if blame else "", str(misfit))
+        pin(a, why)
+        pin(b, why)
+        return False
+    return True
+
+
+def _unify(a: Axis, b: Axis) -> None:
+    a, b = find(a), find(b)
+    if a is b:
+        return
+    if a.size != b.size:
+        if isinstance(a.size, int) and isinstance(b.size, int):
+            raise Misfit(f"sizes {a.size} and {b.size} differ")
+        pin(a, Pin("GP208", "", f"tied to the run-time size {b.size}"))
+        pin(b, Pin("GP208", "", f"tied to the run-time size {a.size}"))
+        return
+    if isinstance(a, Dim):
+        _bind(a, b)
+    elif isinstance(b, Dim):
+        _bind(b, a)
+    elif isinstance(a, Prod) and isinstance(b, Prod):
+        outer = _smaller(a.parts[0].size, b.parts[0].size)
+        (a_outer, a_inner), (b_outer, b_inner) = factor(a, outer), factor(b, outer)
+        _unify(a_outer, b_outer)
+        _unify(a_inner, b_inner)
+    else:
+        first = [part.parts[0].size for part in (a, b) if isinstance(part, Sum)]
+        size = first[0] if len(first) == 1 else _smaller(first[0], first[1])
+        (a_left, a_right), (b_left, b_right) = split(a, size), split(b, size)
+        _unify(a_left, b_left)
+        _unify(a_right, b_right)
+
+
+def _smaller(a: Extent, b: Extent) -> Extent:
+    if isinstance(a, int) and isinstance(b, int):
+        return min(a, b)
+    if a == b:
+        return a
+    raise Misfit(f"run-time sizes {a} and {b} cannot be ordered")
+
+
+def split(axis: Axis, size: Extent) -> tuple[Axis, Axis]:
+    """Cut an axis open after ``size`` entries: the two sides, whose Sum the axis now is. Raises :class:`Misfit`.
+
+    >>> d = Dim(10); left, right = split(d, 4); (left.size, right.size, find(d))
+    (4, 6, (d[4] + d[6]))
+    """
+    axis = find(axis)
+    if size == 0:
+        return NOTHING, axis
+    if size == axis.size:
+        return axis, NOTHING
+    if isinstance(axis, Dim):
+        return _split_dim(axis, size)
+    if isinstance(axis, Sum):
+        return _split_sum(axis, size)
+    return _split_prod(axis, size)
+
+
+def _split_dim(dim: Dim, size: Extent) -> tuple[Axis, Axis]:
+    rest = dim.size - size
+    if isinstance(rest, int) and (rest < 0 or (isinstance(size, int) and size < 0)):
+        raise Misfit(f"cannot cut {dim} at {size}")
+    left, right = fresh(size, dim.origin, dim.pin), fresh(rest, dim.origin, dim.pin)
+    dim.refined = Sum([left, right])
+    return left, right
+
+
+def _split_sum(axis: Sum, size: Extent) -> tuple[Axis, Axis]:
+    left: list[Axis] = []
+    rest, need = list(axis.parts), size
+    while need != 0:
+        if not rest:
+            raise Misfit(f"cannot cut {axis} at {size}")
+        part = rest.pop(0)
+        over = part.size - need
+        if over == 0 or (isinstance(over, int) and over < 0):
+            left.append(part)
+            need = need - part.size
+        elif isinstance(over, int) or not rest:
+            inner_left, inner_right = split(part, need)
+            left.append(inner_left)
+            rest.insert(0, inner_right)
+            need = 0
+        else:
+            raise Misfit(f"cannot tell where {need} lies in the run-time size {part.size}")
+    return find(Sum(left)), find(Sum(rest))
+
+
+def _split_prod(axis: Prod, size: Extent) -> tuple[Axis, Axis]:
+    head, rest = axis.parts[0], find(Prod(axis.parts[1:]))
+    if not isinstance(size, int) or not isinstance(rest.size, int):
+        raise Misfit(f"cannot cut the product {axis} at the run-time size {size}")
+    if size % rest.size == 0:
+        left, right = split(head, size // rest.size)
+        return find(Prod([left, rest])), find(Prod([right, rest]))
+    if not isinstance(head.size, int) or head.size > _MOST_COPIES:
+        raise Misfit(f"a cut at {size} falls inside the product {axis}")
+    # The cut falls inside one copy of `rest`: with a pinned head the product is head.size copies in a row.
+    pin(head, Pin("GP205", "", f"a cut at {size} falls inside the product {axis}"))
+    return split(Sum([rest] * head.size), size)
+
+
+def factor(axis: Axis, outer: Extent) -> tuple[Axis, Axis]:
+    """Take an axis apart into ``outer`` equal blocks: the outer and the inner axis, whose Prod it now is.
+
+    >>> d = Dim(12); factor(d, 3)[1].size, find(d)
+    (4, (d[3] * d[4]))
+    """
+    axis = find(axis)
+    if outer == 1:
+        return UNIT, axis
+    if outer == axis.size:
+        return axis, UNIT
+    try:
+        inner = axis.size // outer
+    except (ValueError, ZeroDivisionError):
+        inner = None
+    if inner is None or inner * outer != axis.size:
+        raise Misfit(f"{axis} does not come in {outer} equal blocks")
+    if isinstance(axis, Dim):
+        left, right = fresh(outer, axis.origin, axis.pin), fresh(inner, axis.origin, axis.pin)
+        axis.refined = Prod([left, right])
+        return left, right
+    if isinstance(axis, Prod):
+        return _factor_prod(axis, outer)
+    return _factor_sum(axis, outer, inner)
+
+
+def _factor_prod(axis: Prod, outer: Extent) -> tuple[Axis, Axis]:
+    head, rest = axis.parts[0], find(Prod(axis.parts[1:]))
+    if head.size == outer:
+        return head, rest
+    try:
+        if _smaller(head.size, outer) == outer:  # the block border lies inside the head
+            left, right = factor(head, outer)
+            return left, find(Prod([right, rest]))
+        more = outer // head.size
+    except ValueError:
+        raise Misfit(f"{axis} has no block border at {outer}") from None
+    if more * head.size != outer:
+        raise Misfit(f"{axis} has no block border at {outer}")
+    left, right = factor(rest, more)
+    return find(Prod([head, left])), right
+
+
+def _factor_sum(axis: Sum, outer: Extent, inner: Extent) -> tuple[Axis, Axis]:
+    # Equal blocks of a concatenation: all blocks become one axis, and how many there are can no longer change.
+    if not isinstance(outer, int) or outer > _MOST_COPIES:
+        raise Misfit(f"{axis} is a concatenation, not {outer} equal blocks")
+    blocks: list[Axis] = []
+    rest: Axis = axis
+    for _ in range(outer - 1):
+        block, rest = split(rest, inner)
+        blocks.append(block)
+    for block in [*blocks[1:], rest]:
+        _unify(blocks[0], block)
+    count = fresh(outer, "blocks", Pin("GP205", "", f"counts the equal blocks of the concatenation {axis}"))
+    return count, find(blocks[0])
+
+
+def is_cut(axis: Axis, keep: Mapping[Dim, object]) -> bool:
+    """Whether a keep-set touches this axis."""
+    return bool(keep) and any(leaf in keep for leaf in leaves(axis))
+
+
+def width(axis: Axis, keep: Keep) -> Extent:
+    """The new size of an axis under a keep-set."""
+    axis = find(axis)
+    if isinstance(axis, Dim):
+        return len(keep[axis]) if axis in keep else axis.size
+    widths = [width(part, keep) for part in axis.parts]
+    if isinstance(axis, Prod):
+        return product(widths)
+    total: Extent = 0
+    for size in widths:
+        total = total + size
+    return total
+
+
+def extent(axis: Axis) -> Extent:
+    """The size of an axis as a polynomial over its free dimensions: what it will be under any keep-set."""
+    axis = find(axis)
+    if isinstance(axis, Dim):
+        return axis.size if axis.pin is not None else symbol(axis)
+    extents = [extent(part) for part in axis.parts]
+    if isinstance(axis, Prod):
+        return product(extents)
+    total: Extent = 0
+    for size in extents:
+        total = total + size
+    return total
+
+
+def indices(axis: Axis, keep: Keep) -> NDArray[np.int64]:
+    """The old positions along an axis that survive a keep-set, in their new order (shape ``[width]``).
+
+    >>> h, w = Dim(2), Dim(3); indices(Prod([h, w]), {w: np.array([0, 2])}).tolist()
+    [0, 2, 3, 5]
+    """
+    axis = find(axis)
+    if isinstance(axis, Dim):
+        return np.asarray(keep[axis], np.int64) if axis in keep else np.arange(_known(axis.size), dtype=np.int64)
+    if isinstance(axis, Sum):
+        found, offset = [], 0
+        for part in axis.parts:
+            found.append(indices(part, keep) + offset)
+            offset += _known(part.size)
+        return np.concatenate(found)
+    result = np.zeros(1, np.int64)
+    for part in axis.parts:
+        result = (result[:, None] * _known(part.size) + indices(part, keep)[None]).reshape(-1)
+    return result
+
+
+def labels(axis: Axis, dim: Dim) -> list[NDArray[np.int64]]:
+    """For each occurrence of ``dim`` in the axis: the entry of ``dim`` each position belongs to, or -1.
+
+    >>> a, b = Dim(2), Dim(2); [x.tolist() for x in labels(Sum([a, Prod([b, a])]), a)]
+    [[0, 1, -1, -1, -1, -1], [-1, -1, 0, 1, 0, 1]]
+    """
+    axis = find(axis)
+    if isinstance(axis, Dim):
+        return [np.arange(_known(dim.size), dtype=np.int64)] if axis is dim else []
+    sizes = [_known(part.size) for part in axis.parts]
+    found = []
+    for place, part in enumerate(axis.parts):
+        for label in labels(part, dim):
+            before, after = sizes[:place], sizes[place + 1 :]
+            if isinstance(axis, Sum):
+                label = np.concatenate([np.full(sum(before), -1), label, np.full(sum(after), -1)])
+            else:
+                label = np.tile(np.repeat(label, int(np.prod(after))), int(np.prod(before)))
+            found.append(label)
+    return found
+
+
+def _known(size: Extent) -> int:
+    if isinstance(size, int):
+        return size
+    raise Misfit(f"the run-time size {size} has no positions to enumerate")

@@ -1,0 +1,136 @@
+"""What a dialect reads a model into: values, stored tensors, nodes and blocks, with no framework in sight.
+
+A :class:`Program` is what the analysis walks; the dialect keeps whatever it needs to write the model back in the
+``native`` fields, which nothing else looks into. Imports nothing but the algebra.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphprune.dims import Axis
+from graphprune.sizes import Extent
+
+Array = NDArray[Any]
+
+
+@dataclass(eq=False)
+class Stored:
+    """A tensor that the file carries (initializer, parameter, buffer, constant); read only when its numbers matter."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    nbytes: int
+    read: Callable[[], Array] = field(repr=False)
+    native: Any = field(default=None, repr=False)
+
+    @property
+    def elements(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64))
+
+
+@dataclass(eq=False)
+class Value:
+    """One tensor of the program. ``shape`` is what the file declares: sizes, names of dynamic sizes, or ``None``."""
+
+    name: str
+    shape: tuple[int | str | None, ...] | None = None
+    dtype: str = ""
+    stored: Stored | None = None
+    producer: Node | None = field(default=None, repr=False)
+    readers: int = 0
+    native: Any = field(default=None, repr=False)
+
+
+@dataclass(eq=False)
+class Block:
+    """A body of nodes with formal inputs and outputs: the main graph, a branch, a loop body, a function body."""
+
+    nodes: list[Node]
+    inputs: list[Value]
+    outputs: list[Value | None]
+
+
+@dataclass(eq=False)
+class Node:
+    """One operator call. ``op`` is the dialect's name of the operator, ``place`` how a user finds the node, ``version``
+    the operator set it is taken from. A ``frozen`` node is shared by several calls and its numbers cannot be changed."""
+
+    place: str
+    op: str
+    inputs: list[Value | None]
+    outputs: list[Value]
+    attributes: dict[str, Any] = field(default_factory=dict, repr=False)
+    blocks: dict[str, Block] = field(default_factory=dict, repr=False)
+    native: Any = field(default=None, repr=False)
+    version: int = 1
+    frozen: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.op} {self.place}"
+
+
+class Use(NamedTuple):
+    """One reading of a value: input ``index`` of ``node``."""
+
+    node: Node
+    index: int
+
+
+class Slot(NamedTuple):
+    """Where a number stands that the rewrite may change: an attribute (``key`` is its name) or an entry of a stored
+    operand (``key`` is the input index); ``index`` is the position within it, ``None`` for a lone attribute."""
+
+    node: Node
+    key: str | int
+    index: int | None
+
+
+@dataclass(eq=False)
+class Program:
+    """A whole model as the analysis sees it."""
+
+    name: str
+    main: Block
+    stored: list[Stored]
+    native: Any = field(default=None, repr=False)
+    dialect: Any = field(default=None, repr=False)
+
+    def nodes(self) -> Iterator[Node]:
+        """Every node, inner blocks after the node that owns them."""
+        stack = list(reversed(self.main.nodes))
+        while stack:
+            node = stack.pop()
+            yield node
+            for block in reversed(list(node.blocks.values())):
+                stack.extend(reversed(block.nodes))
+
+
+@dataclass(eq=False)
+class Contraction:
+    """A sum of products over ``reduced`` axes: the one declaration that importance, cost, masks and sparsity read.
+
+    ``weight`` is the operand that holds constants (``None`` where two activations meet, as queries and keys do), and
+    ``weight_axes`` are the axes of its value, in layout order. ``macs`` multiplied together is the number of
+    multiply-accumulates. ``masks`` names, for each reduced axis, one operand position where zeroing an entry removes
+    it from the sum: ``(use, position, axis)``. ``stationary`` axes are those both operands carry (groups, heads).
+    """
+
+    node: Node
+    weight: Use | None
+    weight_axes: tuple[Axis, ...]
+    out: tuple[Axis, ...]
+    reduced: tuple[Axis, ...]
+    stationary: tuple[Axis, ...]
+    macs: tuple[Axis | Extent, ...]
+    masks: tuple[tuple[Use, int, Axis], ...]
+    activation: Use | None = None
+    bias: Use | None = None
+    scale: Use | None = None
+    zero_point: Use | None = None

@@ -1,0 +1,254 @@
+"""Operators that put together and take apart along an axis, and those that read or write at positions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphprune.dims import NOTHING, UNIT, Axis, Misfit, find, is_free, split
+from graphprune.rules.numbers import Entry, Number, now
+from graphprune.rules.trace import Operand, Trace, Typed, concatenated
+from graphprune.sizes import Extent, divide
+
+INDEXED = "its entries are addressed by position"
+
+
+def concat(trace: Trace, operands: Sequence[Operand], axis: int) -> Typed:
+    """``Sum`` along one axis, ties along all others."""
+    at = axis % operands[0].rank
+    out = list(operands[0].axes)
+    for operand in operands[1:]:
+        for k, other in enumerate(operand.axes):
+            if k != at:
+                out[k] = trace.tie(out[k], other) if out[k].size != 1 or other.size == 1 else other
+    out[at] = concatenated([operand.axes[at] for operand in operands])
+    return Typed(out)
+
+
+def stack(trace: Trace, operands: Sequence[Operand], axis: int) -> Typed:
+    """A new axis that counts the operands; all others are tied."""
+    out = list(operands[0].axes)
+    for operand in operands[1:]:
+        out = [trace.tie(a, b) for a, b in zip(out, operand.axes, strict=True)]
+    out.insert(axis % (len(out) + 1), trace.fixed(len(operands)))
+    return Typed(out)
+
+
+def cut(trace: Trace, axis: Axis, start: Extent, size: Extent) -> tuple[Axis, Axis, Axis]:
+    """The axis as what lies before, in and after a range; pinned where it cannot be cut there."""
+    try:
+        before, rest = split(axis, start)
+        middle, after = split(rest, size)
+    except Misfit as misfit:
+        trace.pin(axis, "GP205", str(misfit))
+        return trace.fixed(start, str(misfit), "GP205"), trace.fixed(size, str(misfit), "GP205"), NOTHING
+    return before, middle, after
+
+
+def split_into(trace: Trace, x: Operand, axis: int, sizes: Sequence[Entry]) -> list[Typed]:
+    """Consecutive pieces of the given sizes: the axis becomes their Sum."""
+    at = axis % x.rank
+    rest, pieces = x.axes[at], []
+    for entry in sizes:
+        _, piece, rest = cut(trace, rest, 0, now(entry))
+        trace.require(entry, piece)
+        pieces.append(piece)
+    return [Typed([piece if k == at else each for k, each in enumerate(x.axes)]) for piece in pieces]
+
+
+def split_equally(trace: Trace, x: Operand, axis: int, count: int) -> list[Typed]:
+    """``count`` pieces of one size, worked out from the axis at run time: it is ``count`` equal blocks, or (where the
+    last is smaller) stays as it is."""
+    at = axis % x.rank
+    whole = x.axes[at]
+    size = divide(whole.size, count)
+    if size is None:
+        trace.whole(whole, f"it is split into {count} uneven pieces by its size")
+        step = -(-whole.size // count) if isinstance(whole.size, int) else trace.unknown()
+        pieces: list[Axis] = [trace.fixed(step) for _ in range(count - 1)]
+        last = whole.size - step * (count - 1)
+        pieces.append(trace.fixed(last))
+    else:
+        pieces, rest = [], whole
+        for _ in range(count):
+            _, piece, rest = cut(trace, rest, 0, size)
+            pieces.append(piece)
+        for piece in pieces[1:]:
+            trace.tie(pieces[0], piece)
+        pieces = [find(piece) for piece in pieces]
+    return [Typed([piece if k == at else each for k, each in enumerate(x.axes)]) for piece in pieces]
+
+
+def slice_axis(trace: Trace, axis: Axis, start: Entry, end: Entry, step: int) -> Axis:
+    """``axis[start:end:step]`` with Python's meaning of negative and overlong bounds."""
+    size = axis.size
+    first, last = _bound(now(start), size, step), _bound(now(end), size, step)
+    if step == 1 and first == 0 and (last == size or _at_least(now(end), size)):
+        return axis
+    if not is_free(axis) or step < 0 or not isinstance(first, int):
+        return _pinned_slice(trace, axis, first, last, step)
+    if step > 1:
+        return _strided(trace, axis, first, last, step)
+    before, middle, after = cut(trace, axis, first, last - first)
+    if now(start) != 0:
+        _position(trace, start, before, concatenated([middle, after]))
+    if not _at_least(now(end), size):
+        _position(trace, end, concatenated([before, middle]), after)
+    return middle
+
+
+def _bound(value: Extent, size: Extent, step: int) -> Extent:
+    if not isinstance(value, int):
+        return value
+    if value < 0:
+        moved = size + value
+        return max(moved, 0 if step > 0 else -1) if isinstance(moved, int) else 0 if value < -(2**30) else moved
+    if isinstance(size, int):
+        return min(value, size if step > 0 else size - 1)
+    return size if value >= 2**30 else value
+
+
+def _at_least(end: Extent, size: Extent) -> bool:
+    """Whether an end bound reaches the end of the axis whatever the axis is cut to (so it needs no rewriting)."""
+    return end == size or (isinstance(end, int) and (end >= 2**30 or (isinstance(size, int) and end >= size)))
+
+
+def _position(trace: Trace, entry: Entry, before: Axis, after: Axis) -> None:
+    """A position is the extent of what lies before it; counted from the end, minus the extent of what lies after."""
+    value = now(entry)
+    if isinstance(value, int) and value < 0:
+        trace.require(entry, after, -1)
+    else:
+        trace.require(entry, before)
+
+
+def _pinned_slice(trace: Trace, axis: Axis, first: Extent, last: Extent, step: int) -> Axis:
+    trace.pin(axis, "GP205", "a slice with a negative step or a run-time start")
+    span = last - first if step > 0 else first - last
+    if isinstance(span, int):
+        return trace.fixed(max(0, -(-span // abs(step))), "a slice of a fixed axis")
+    return trace.fixed(span if step == 1 else trace.unknown(), "a slice of a fixed axis")
+
+
+def _strided(trace: Trace, axis: Axis, first: int, last: Extent, step: int) -> Axis:
+    """Every ``step``-th entry: the axis is ``blocks * step``, and one entry of each block is taken."""
+    blocks = divide(axis.size, step)
+    if blocks is None or last != axis.size or first >= step:
+        return _pinned_slice(trace, axis, first, last, step)
+    outer, inner = trace.factor(axis, blocks)
+    trace.whole(inner, "a strided slice takes one entry of each block")
+    return outer
+
+
+def gather(trace: Trace, x: Operand, positions: Operand, axis: int) -> Typed:
+    """Rows at positions. Constant positions that are a range, a stride or one entry are cuts; others need the axis
+    whole."""
+    at = axis % x.rank
+    entries = trace.entries(positions)
+    picked = _picked(trace, x.axes[at], entries) if entries is not None else None
+    if picked is None or positions.rank > 1:
+        trace.pin(x.axes[at], "GP207", INDEXED)
+        new = list(positions.axes)
+    else:
+        new = [picked] if positions.rank == 1 else []
+    return Typed([*x.axes[:at], *new, *x.axes[at + 1 :]])
+
+
+def _picked(trace: Trace, axis: Axis, entries: Sequence[Entry]) -> Axis | None:
+    size = axis.size
+    numbers = [now(entry) for entry in entries]
+    if not isinstance(size, int) or not all(isinstance(k, int) for k in numbers) or not is_free(axis):
+        return None
+    places = [k % size for k in numbers if isinstance(k, int)]
+    if len(places) > 1 and places == list(range(places[0], places[0] + len(places))):
+        if places[0] == 0 and len(places) == size and all(isinstance(entry, Number) for entry in entries):
+            trace.pin(axis, "GP207", INDEXED)
+            return axis
+    return None
+
+
+def at_positions(trace: Trace, x: Operand, axes: Sequence[int]) -> None:
+    """The operator addresses these axes by position: they stay whole."""
+    for axis in axes:
+        trace.pin(x.axes[axis], "GP207", INDEXED)
+
+
+def gather_nd(trace: Trace, x: Operand, positions: Operand, batch: int) -> Typed:
+    """Positions are tuples along the first axes of ``x`` after the batch; the rest of ``x`` passes through."""
+    last = positions.axes[-1].size
+    if not isinstance(last, int):
+        at_positions(trace, x, range(x.rank))
+        return Typed(None)
+    trace.whole(positions.axes[-1], INDEXED)
+    at_positions(trace, x, range(batch, batch + last))
+    for a, b in zip(x.axes[:batch], positions.axes[:batch], strict=True):
+        trace.tie(a, b)
+    return Typed([*positions.axes[:-1], *x.axes[batch + last :]])
+
+
+def scatter_nd(trace: Trace, x: Operand, positions: Operand, updates: Operand) -> Typed:
+    """The converse of :func:`gather_nd`: updates carry the position axes and the untouched rest of ``x``."""
+    last = positions.axes[-1].size
+    if not isinstance(last, int):
+        at_positions(trace, x, range(x.rank))
+        at_positions(trace, updates, range(updates.rank))
+        return Typed(list(x.axes))
+    trace.whole(positions.axes[-1], INDEXED)
+    if not _whole_range(trace, x, positions, updates, last):
+        at_positions(trace, x, range(last))
+    for a, b in zip(updates.axes, [*positions.axes[:-1], *x.axes[last:]], strict=False):
+        trace.tie(a, b)
+    return Typed(list(x.axes))
+
+
+def _whole_range(trace: Trace, x: Operand, positions: Operand, updates: Operand, last: int) -> bool:
+    return all(not is_free(axis) for axis in x.axes[:last])
+
+
+def elements(trace: Trace, x: Operand, positions: Operand, axis: int, updates: Operand | None = None) -> Typed:
+    """GatherElements and ScatterElements: every axis but ``axis`` may be shorter in the positions, so axes of equal
+    size are tied and others stay whole."""
+    at = axis % x.rank
+    trace.pin(x.axes[at], "GP207", INDEXED)
+    trace.pin(positions.axes[at], "GP207", INDEXED)
+    for k, (a, b) in enumerate(zip(x.axes, positions.axes, strict=True)):
+        if k != at and a.size == b.size:
+            trace.tie(a, b)
+        elif k != at:
+            trace.pin(a, "GP207", "positions cover only a part of it")
+            trace.pin(b, "GP207", "positions cover only a part of it")
+    if updates is None:
+        return Typed(list(positions.axes))
+    for a, b in zip(positions.axes, updates.axes, strict=True):
+        trace.tie(a, b)
+    return Typed(list(x.axes))
+
+
+def pad(trace: Trace, x: Operand, amounts: Sequence[Entry] | None, axes: Sequence[int], constant: bool) -> Typed:
+    """``c -> before + c + after``; ``amounts`` are all begins, then all ends. Padded-in entries may be pruned by
+    padding less; other modes than constant copy entries, so the axis stays."""
+    out = list(x.axes)
+    if amounts is None:
+        for k in axes:
+            trace.pin(x.axes[k], "GP206", "how much it is padded is only known at run time")
+            out[k] = trace.fixed(trace.unknown(), code="GP208")
+        return Typed(out)
+    for place, k in enumerate(axes):
+        begin, end = amounts[place], amounts[place + len(axes)]
+        if now(begin) == 0 and now(end) == 0:
+            continue
+        negative = any(isinstance(n, int) and n < 0 for n in (now(begin), now(end)))
+        if negative or not constant or not is_free(out[k]):
+            trace.whole(out[k], "it is padded with copies of its entries, or cropped")
+            out[k] = trace.fixed(out[k].size + now(begin) + now(end), "a padded axis")
+        else:
+            out[k] = concatenated([_padding(trace, begin), out[k], _padding(trace, end)])
+    return Typed(out)
+
+
+def _padding(trace: Trace, entry: Entry) -> Axis:
+    size = now(entry)
+    if size == 0:
+        return NOTHING
+    if size == 1:
+        return UNIT
+    return trace.axis_of(entry)
