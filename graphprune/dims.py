@@ -177,7 +177,7 @@ def _bind(dim: Dim, axis: Axis) -> None:
     if axis is dim:
         return
     if any(leaf is dim for leaf in leaves(axis)):
-        raise Misfit(f"{dim} would contain itself")
+        raise Misfit(f"an axis of size {dim.size} would be a part of itself")
     if dim.pin is not None:
         pin(axis, dim.pin)
     dim.refined = axis
@@ -258,7 +258,7 @@ def split(axis: Axis, size: Extent) -> tuple[Axis, Axis]:
 def _split_dim(dim: Dim, size: Extent) -> tuple[Axis, Axis]:
     rest = dim.size - size
     if isinstance(rest, int) and (rest < 0 or (isinstance(size, int) and size < 0)):
-        raise Misfit(f"cannot cut {dim} at {size}")
+        raise Misfit(f"cannot cut an axis of size {dim.size} at {size}")
     left, right = fresh(size, dim.origin, dim.pin), fresh(rest, dim.origin, dim.pin)
     dim.refined = Sum([left, right])
     return left, right
@@ -269,7 +269,7 @@ def _split_sum(axis: Sum, size: Extent) -> tuple[Axis, Axis]:
     rest, need = list(axis.parts), size
     while need != 0:
         if not rest:
-            raise Misfit(f"cannot cut {axis} at {size}")
+            raise Misfit(f"cannot cut a concatenation of {_sizes(axis)} at {size}")
         part = rest.pop(0)
         over = part.size - need
         if over == 0 or (isinstance(over, int) and over < 0):
@@ -288,14 +288,14 @@ def _split_sum(axis: Sum, size: Extent) -> tuple[Axis, Axis]:
 def _split_prod(axis: Prod, size: Extent) -> tuple[Axis, Axis]:
     head, rest = axis.parts[0], find(Prod(axis.parts[1:]))
     if not isinstance(size, int) or not isinstance(rest.size, int):
-        raise Misfit(f"cannot cut the product {axis} at the run-time size {size}")
+        raise Misfit(f"cannot cut a product at the run-time size {size}")
     if size % rest.size == 0:
         left, right = split(head, size // rest.size)
         return find(Prod([left, rest])), find(Prod([right, rest]))
     if not isinstance(head.size, int) or head.size > _MOST_COPIES:
-        raise Misfit(f"a cut at {size} falls inside the product {axis}")
+        raise Misfit(f"a cut at {size} falls inside a block of {rest.size}")
     # The cut falls inside one copy of `rest`: with a pinned head the product is head.size copies in a row.
-    pin(head, Pin("GP205", "", f"a cut at {size} falls inside the product {axis}"))
+    pin(head, Pin("GP205", "", f"a cut at {size} falls inside a block of {rest.size}"))
     return split(Sum([rest] * head.size), size)
 
 
@@ -315,7 +315,7 @@ def factor(axis: Axis, outer: Extent) -> tuple[Axis, Axis]:
     except (ValueError, ZeroDivisionError):
         inner = None
     if inner is None or inner * outer != axis.size:
-        raise Misfit(f"{axis} does not come in {outer} equal blocks")
+        raise Misfit(f"an axis of size {axis.size} does not come in {outer} equal blocks")
     if isinstance(axis, Dim):
         left, right = fresh(outer, axis.origin, axis.pin), fresh(inner, axis.origin, axis.pin)
         axis.refined = Prod([left, right])
@@ -335,17 +335,23 @@ def _factor_prod(axis: Prod, outer: Extent) -> tuple[Axis, Axis]:
             return left, find(Prod([right, rest]))
         more = outer // head.size
     except ValueError:
-        raise Misfit(f"{axis} has no block border at {outer}") from None
+        raise Misfit(f"a product of {axis.size} has no block border at {outer}") from None
     if more * head.size != outer:
-        raise Misfit(f"{axis} has no block border at {outer}")
+        raise Misfit(f"a product of {axis.size} has no block border at {outer}")
     left, right = factor(rest, more)
     return find(Prod([head, left])), right
 
 
 def _factor_sum(axis: Sum, outer: Extent, inner: Extent) -> tuple[Axis, Axis]:
-    # Equal blocks of a concatenation: all blocks become one axis, and how many there are can no longer change.
+    if isinstance(inner, int) and all(isinstance(part.size, int) and part.size % inner == 0 for part in axis.parts):
+        # Every part comes in blocks of the inner size: (a * i) + (b * i) is (a + b) * i.
+        pairs = [factor(part, part.size // inner) for part in axis.parts]
+        for _, block in pairs[1:]:
+            _unify(pairs[0][1], block)
+        return find(Sum([count for count, _ in pairs])), find(pairs[0][1])
+    # Equal blocks that cross the parts: all blocks become one axis, and how many there are can no longer change.
     if not isinstance(outer, int) or outer > _MOST_COPIES:
-        raise Misfit(f"{axis} is a concatenation, not {outer} equal blocks")
+        raise Misfit(f"a concatenation of {_sizes(axis)} does not come in {outer} equal blocks")
     blocks: list[Axis] = []
     rest: Axis = axis
     for _ in range(outer - 1):
@@ -353,8 +359,11 @@ def _factor_sum(axis: Sum, outer: Extent, inner: Extent) -> tuple[Axis, Axis]:
         blocks.append(block)
     for block in [*blocks[1:], rest]:
         _unify(blocks[0], block)
-    count = fresh(outer, "blocks", Pin("GP205", "", f"counts the equal blocks of the concatenation {axis}"))
-    return count, find(blocks[0])
+    return fresh(outer, "blocks", Pin("GP205", "", f"counts {outer} equal blocks of a concatenation")), find(blocks[0])
+
+
+def _sizes(axis: Sum) -> str:
+    return " + ".join(str(part.size) for part in axis.parts[:6]) + (" + ..." if len(axis.parts) > 6 else "")
 
 
 def is_cut(axis: Axis, keep: Mapping[Dim, object]) -> bool:

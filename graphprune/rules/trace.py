@@ -115,6 +115,14 @@ class Trace:
         node, index = operand.use
         return [Number(number, None if node.frozen else Slot(node, index, i)) for i, number in enumerate(numbers)]
 
+    def passed(self, operand: Operand) -> list[Entry] | None:
+        """The entries that an operator which only moves numbers hands on: those computed from sizes, and stored
+        integers that look like sizes (a vector of 64-bit integers) rather than weights."""
+        stored = operand.value.stored
+        if stored is not None and (stored.dtype != "int64" or len(stored.shape) > 1):
+            return None
+        return self.entries(operand)
+
     def constants(self, operand: Operand | None) -> list[int] | None:
         """The entries of an operand where all of them are plain numbers, else ``None``."""
         entries = None if operand is None else self.entries(operand)

@@ -31,7 +31,7 @@ def _random(trace: Trace, node: Node) -> list[Typed]:
 def _same_numbers(trace: Trace, node: Node) -> list[Typed]:
     """Identity and Cast: entries that are sizes stay what they are."""
     x = trace.need(0)
-    return [Typed(list(x.axes), x.typed.entries)]
+    return [Typed(list(x.axes), trace.passed(x))]
 
 
 def _arithmetic(trace: Trace, node: Node) -> list[Typed]:

@@ -37,7 +37,7 @@ def _reshape(trace: Trace, node: Node) -> list[Typed]:
     target = trace.attributes("shape") if "shape" in node.attributes else computed.listed(trace, trace.need(1))
     zero_copies = not node.attributes.get("allowzero", 0)
     typed = shape.reshape(trace, x, target, zero_copies=zero_copies, rank=count(trace.operand(1)))
-    return [Typed(typed.axes, x.typed.entries)]
+    return [Typed(typed.axes, trace.passed(x))]
 
 
 def _flatten(trace: Trace, node: Node) -> list[Typed]:
@@ -46,12 +46,12 @@ def _flatten(trace: Trace, node: Node) -> list[Typed]:
 
 def _squeeze(trace: Trace, node: Node) -> list[Typed]:
     x = trace.need(0)
-    return [Typed(shape.squeeze(trace, x, axes_of(trace, node, 1)).axes, x.typed.entries)]
+    return [Typed(shape.squeeze(trace, x, axes_of(trace, node, 1)).axes, trace.passed(x))]
 
 
 def _unsqueeze(trace: Trace, node: Node) -> list[Typed]:
     x = trace.need(0)
-    return [Typed(shape.unsqueeze(trace, x, axes_of(trace, node, 1) or []).axes, x.typed.entries)]
+    return [Typed(shape.unsqueeze(trace, x, axes_of(trace, node, 1) or []).axes, trace.passed(x))]
 
 
 def _transpose(trace: Trace, node: Node) -> list[Typed]:
@@ -123,8 +123,9 @@ def _slice(trace: Trace, node: Node) -> list[Typed]:
     strides = [1] * len(starts) if steps is None else trace.constants(steps)
     if strides is None:
         raise ValueError("its steps are computed at run time")
-    if x.typed.entries is not None and x.rank == 1:
-        return [_slice_entries(trace, x.typed.entries, now(starts[0]), now(ends[0]), strides[0])]
+    entries = trace.passed(x) if x.rank == 1 else None
+    if entries is not None:
+        return [_slice_entries(trace, entries, now(starts[0]), now(ends[0]), strides[0])]
     out = list(x.axes)
     for start, end, axis, step in zip(starts, ends, axes, strides, strict=True):
         out[axis % x.rank] = indexing.slice_axis(trace, out[axis % x.rank], start, end, step)
@@ -139,9 +140,10 @@ def _slice_entries(trace: Trace, entries: list[Entry], start: object, end: objec
 
 def _gather(trace: Trace, node: Node) -> list[Typed]:
     x, positions, axis = trace.need(0), trace.need(1), int(node.attributes.get("axis", 0))
-    if x.typed.entries is not None and x.rank == 1:
+    known = trace.passed(x) if x.rank == 1 else None
+    if known is not None:
         places = trace.constants(positions)
-        entries = None if places is None else computed.picked(x.typed.entries, places)
+        entries = None if places is None else computed.picked(known, places)
         return [Typed(list(positions.axes), entries)]
     return [indexing.gather(trace, x, positions, axis)]
 
