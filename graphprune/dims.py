@@ -21,7 +21,7 @@ from typing import Union
 import numpy as np
 from numpy.typing import NDArray
 
-from graphprune.sizes import Extent, product, symbol
+from graphprune.sizes import Extent, evaluate, product, symbol, symbols
 
 Axis = Union["Dim", "Sum", "Prod"]
 Keep = Mapping["Dim", NDArray[np.int64]]
@@ -88,7 +88,8 @@ class Prod:
         return "(" + " * ".join(repr(find(p)) for p in self.parts) + ")"
 
 
-UNIT = Dim(1, "unit", Pin("GP204", "", "an axis of size 1"))
+UNIT_PIN = Pin("GP204", "", "an axis of size 1")
+UNIT = Dim(1, "unit", UNIT_PIN)
 NOTHING = Dim(0, "nothing", Pin("GP204", "", "an empty axis"))
 
 
@@ -192,6 +193,11 @@ def unify(a: Axis, b: Axis, blame: Pin | None = None) -> bool:
     a, b = find(a), find(b)
     if a is b:
         return True
+    if a.size == b.size:  # where one side stays, the other stays, and how they are made up no longer matters
+        for one, other in ((a, b), (b, a)):
+            if not is_free(one):
+                pin(other, next(leaves(one)).pin or UNIT_PIN)
+                return True
     try:
         _unify(a, b)
     except Misfit as misfit:
@@ -397,6 +403,12 @@ def extent(axis: Axis) -> Extent:
     for size in extents:
         total = total + size
     return total
+
+
+def evaluated(size: Extent, keep: Keep) -> int:
+    """The number a polynomial over dimensions (see :func:`extent`) has under a keep-set."""
+    known = {item: len(keep[item]) if item in keep else _known(item.size) for item in symbols(size) if isinstance(item, Dim)}
+    return evaluate(size, known)
 
 
 def indices(axis: Axis, keep: Keep) -> NDArray[np.int64]:

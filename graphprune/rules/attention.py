@@ -73,7 +73,12 @@ def packed_heads(trace: Trace, x: Operand, parts: int) -> list[Side]:
 
 
 def merged_parts(
-    trace: Trace, batch: Axis, positions: Axis, merged: Axis, counts: tuple[Number, Number], masks: tuple[Mask, ...] = ()
+    trace: Trace,
+    batch: Axis,
+    positions: Axis,
+    merged: Axis,
+    counts: tuple[Number, Number],
+    masks: tuple[Mask, ...] = (),
 ) -> list[Side]:
     """``b s ((kv r d) + (kv d) + (kv d))``: queries, keys and values side by side, all of one width; ``counts`` are the
     numbers of query heads and of key heads."""
@@ -116,7 +121,7 @@ def cached(trace: Trace, new: Side, past: Operand | None, shared: bool = False) 
     trace.whole(positions, "attention runs over its positions")
     trace.whole(new.positions, "attention runs over its positions")
     total = positions if shared else concatenated([positions, new.positions])
-    return Side(new.batch, new.heads, total, new.width, new.masks, new.use)
+    return Side(new.batch, new.heads, total, new.width, (*new.masks, (past.use, 3, width)), new.use)
 
 
 def attend(
@@ -241,8 +246,8 @@ def rotary(
     rotated: Number,
     interleaved: bool,
 ) -> Typed:
-    """``b h s (2 f)`` or ``b s (h 2 f)``, with ``f`` rotation frequencies as in the caches ``s f`` or ``b s f``: entry f
-    of one half turns with entry f of the other (interleaved: ``(f 2)``), so both go together with the column of the
+    """``b h s (2 f)`` or ``b s (h 2 f)``, with ``f`` rotation frequencies as in the caches ``s f`` or ``b s f``: entry
+    f of one half turns with entry f of the other (interleaved: ``(f 2)``), so both go together with the column of the
     caches. Where only the first ``rotated`` entries turn, the rest of the width is free."""
     frequencies = caches[0].axes[-1]
     for cache in caches[1:]:

@@ -231,8 +231,11 @@ class Trace:
 
 
 def concatenated(parts: Sequence[Axis]) -> Axis:
-    """The axis of parts laid end to end, in normal form."""
-    return find(Sum(list(parts)))
+    """The axis of parts laid end to end, in normal form; parts that all stay are one axis that stays."""
+    whole = find(Sum(list(parts)))
+    if isinstance(whole, Sum) and not is_free(whole):
+        return fresh(whole.size, "", next(leaves(whole)).pin)
+    return whole
 
 
 def free_leaves(axis: Axis) -> list[Dim]:

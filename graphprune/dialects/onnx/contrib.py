@@ -54,7 +54,9 @@ def _fused_gemm(trace: Trace, node: Node) -> list[Typed]:
 
 
 def _simplified_norm(trace: Trace, node: Node) -> list[Typed]:
-    return norms.layer_norm(trace, [trace.need(0), trace.need(1)], int(node.attributes.get("axis", -1)), len(node.outputs))
+    return norms.layer_norm(
+        trace, [trace.need(0), trace.need(1)], int(node.attributes.get("axis", -1)), len(node.outputs)
+    )
 
 
 def _skip_norm(trace: Trace, node: Node) -> list[Typed]:
@@ -81,6 +83,8 @@ def _embed_norm(trace: Trace, node: Node) -> list[Typed]:
         operand = trace.operand(index)
         if operand is not None:
             trace.broadcast([ids.axes, operand.axes])
+    if trace.operand(8) is None or trace.operand(7) is not None:
+        trace.whole(ids.axes[1], "positions are counted along it")
     trace.inexact(channels)
     out = [*ids.axes, channels]
     return [Typed(out), Typed([ids.axes[0]]), Typed(list(out))]

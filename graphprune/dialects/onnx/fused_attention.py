@@ -62,28 +62,25 @@ def _group_query(trace: Trace, node: Node) -> list[Typed]:
         query = attention.merged_heads(trace, x, counts[0])
         key, value = (attention.merged_heads(trace, each, counts[1]) for each in (key_operand, value_operand))
     trace.tie(key.width, value.width)
-    _rotation(trace, node, query.width)
+    trace.tie(query.width, key.width)
+    trace.whole(query.width, "the operator takes heads of a multiple of 8 only")
+    _rotation(trace, node)
     for index in (12, 13):
         if trace.operand(index) is not None:
-            for axis in (key.heads, key.width):
-                trace.whole(axis, "the cache is quantised")
+            trace.whole(key.heads, "the cache is quantised")
     for index in (14, 15):
         weight = trace.operand(index)
         if weight is not None:
             trace.tie(weight.axes[0], query.width)
-            trace.inexact(query.width)
     key, value = (_buffered(trace, side, trace.operand(k)) for side, k in ((key, 3), (value, 4)))
     scores = attention.attend(trace, query, key, value, scaled=_scaled(node), biases=[trace.operand(10)])
     attention.sink(trace, trace.operand(11), query.heads)
     return [_output(query, value), Typed(key.stored), Typed(value.stored), Typed(scores)]
 
 
-def _rotation(trace: Trace, node: Node, width: Axis) -> None:
-    if not node.attributes.get("do_rotary", 0):
-        return
-    trace.whole(width, "rotary embedding inside attention turns pairs of it")
+def _rotation(trace: Trace, node: Node) -> None:
     for index in (7, 8):
-        cache = trace.operand(index)
+        cache = trace.operand(index) if node.attributes.get("do_rotary", 0) else None
         for axis in [] if cache is None else cache.axes:
             trace.whole(axis, "rotary embedding inside attention reads it by position")
 

@@ -82,11 +82,32 @@ def _reference(model: ir.Model):  # type: ignore[no-untyped-def]  # a callable: 
     return lambda feeds: evaluator.run(None, feeds)
 
 
+# Tried in turn for dynamic axes that nobody gave a size for: many networks only run from some size on.
+DYNAMIC_SIZES = (16, 64, 256, 512, 640, 1, 224, 4096, 16000)
+
+
+def integer_choices(model: ir.Model, case: Mapping[str, Array]) -> list[tuple[str, Array]]:
+    """Other values for scalar integer inputs, taken from the constants they are compared with: so that both sides of
+    a conditional are run."""
+    constants = [
+        value.const_value.numpy()
+        for node in model.graph
+        if node.op_type == "Equal"
+        for value in node.inputs
+        if value is not None and value.const_value is not None
+    ]
+    scalars = [c.reshape(()) for c in constants if c.size == 1 and c.dtype.kind == "i"]
+    names = [name for name, array in case.items() if array.size == 1 and array.dtype.kind == "i"]
+    return [(name, c.astype(case[name].dtype).reshape(case[name].shape)) for name in names for c in scalars[:4]]
+
+
 def feeds(model: ir.Model, seed: int, sizes: Mapping[str, int], dynamic: int = 1) -> dict[str, Array]:
     """Seeded standard normal inputs (integers 0 or 1, booleans true); dynamic axes as given, else ``dynamic``, but 1
     for a leading axis."""
     rng = np.random.Generator(np.random.PCG64(seed))
     found: dict[str, Array] = {}
+    leading = {str(value.shape[0].value) for value in model.graph.inputs if value.shape and not isinstance(value.shape[0], int)}
+    sizes = {**dict.fromkeys(leading, 1), **sizes}
     for value in model.graph.inputs:
         if value.name in model.graph.initializers or value.shape is None:
             continue

@@ -5,16 +5,15 @@ Nothing is decided here. Tensors are cut lazily, so that writing a large model h
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from graphprune.analysis import Analysis
-from graphprune.dims import Axis, Dim, Keep, indices, is_cut, width
+from graphprune.dims import Axis, Keep, evaluated, indices, is_cut, width
 from graphprune.program import Array, Node, Use, Value
-from graphprune.sizes import evaluate
 
 
 def write(analysis: Analysis, keep: Keep) -> ir.Model:
@@ -29,6 +28,19 @@ def write(analysis: Analysis, keep: Keep) -> ir.Model:
     edits.finish()
     _declare_shapes(analysis, twins, keep)
     return copy  # type: ignore[no-any-return]
+
+
+def out_of_step(analysis: Analysis, keep: Keep, most: int = 8) -> Iterator[ir.Model]:
+    """Deliberately wrong copies: one weight each is left as it is while all else is cut, the weights nearest to the
+    outputs first. What compares models must find these wrong."""
+    weights = [value for _, value, _, axes in analysis.stored_axes() if len(axes) > 1 and any(is_cut(a, keep) for a in axes)]
+    for value in list(dict.fromkeys(reversed(weights)))[:most]:
+        copy = analysis.program.native.clone()
+        edits = _Edits(analysis, Twins(analysis.program.native, copy))
+        edits.numbers(keep)
+        edits.tensors(keep, skipped=value)
+        edits.finish()
+        yield copy
 
 
 class Twins:
@@ -67,11 +79,10 @@ class _Edits:
 
     def numbers(self, keep: Keep) -> None:
         """Re-evaluate every bound number."""
-        widths = {dim: len(kept) for dim, kept in keep.items()}
         changed: dict[Use, dict[int, int]] = {}
         lists: dict[tuple[Node, str], dict[int | None, int]] = {}
         for slot, size in self.analysis.bindings.items():
-            number = evaluate(size, _Widths(widths))
+            number = evaluated(size, keep)
             if isinstance(slot.key, str):
                 lists.setdefault((slot.node, slot.key), {})[slot.index] = number
             else:
@@ -88,9 +99,11 @@ class _Edits:
                 tensor = ir.tensor(new.reshape(old.shape), name=value.name)
                 self.uses.setdefault(value, {})[use] = (tuple(new.tolist()), lambda tensor=tensor: tensor)
 
-    def tensors(self, keep: Keep) -> None:
+    def tensors(self, keep: Keep, skipped: Value | None = None) -> None:
         """Gather the survivors of every cut axis."""
-        for stored, value, use, axes in self.analysis.stored_axes():
+        for _, value, use, axes in self.analysis.stored_axes():
+            if value is skipped:
+                continue
             cut = {place: axis for place, axis in enumerate(axes) if is_cut(axis, keep)}
             if not cut:
                 continue
@@ -159,13 +172,6 @@ class _Edits:
             producer.graph.remove(producer, safe=True)
 
 
-class _Widths(dict[Any, int]):
-    """Widths of cut dimensions; all others are as wide as they were."""
-
-    def get(self, dim: Any, default: Any = None) -> Any:
-        return self[dim] if dim in self else dim.size if isinstance(dim, Dim) else default
-
-
 def _gathered(value: Value, axes: list[Axis], cut: dict[int, Axis], keep: Keep) -> Callable[[], ir.TensorProtocol]:
     stored = value.stored
     assert stored is not None
@@ -206,7 +212,7 @@ def _declare_shapes(analysis: Analysis, twins: Twins, keep: Keep) -> None:
                 new = width(axis, keep)
                 sizes[place] = new if isinstance(new, int) else None
         twin.shape = ir.Shape(sizes)
-    for stored, value, use, axes in analysis.stored_axes():
+    for _, value, _, _ in analysis.stored_axes():
         twin = twins.values.get(value.native)
         if twin is not None and twin.const_value is not None and twin.shape is not None:
             twin.shape = ir.Shape(twin.const_value.shape)

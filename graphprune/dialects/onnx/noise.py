@@ -1,0 +1,39 @@
+"""A model whose weights are moved by their own rounding error: how much its outputs move says how well conditioned they
+are, and so what agreement one may ask of two orders of the same arithmetic."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from graphprune.analysis import Analysis
+from graphprune.dialects.onnx.writer import Twins
+from graphprune.program import Array
+
+
+def jittered(analysis: Analysis, seed: int) -> ir.Model:
+    """A copy in which every entry of every floating-point weight (two or more axes) is multiplied by ``1 + u``, with u
+    uniform in plus or minus the machine epsilon of its data type."""
+    copy: ir.Model = analysis.program.native.clone()
+    twins = Twins(analysis.program.native, copy)
+    rng = np.random.Generator(np.random.PCG64(seed))
+    for value in analysis.stored_values:
+        twin = twins.values[value.native]
+        tensor = twin.const_value
+        if tensor is None or len(tensor.shape) < 2 or not tensor.dtype.is_floating_point() or not twin.is_initializer():
+            continue
+        twin.const_value = ir.LazyTensor(
+            lambda tensor=tensor, state=rng.integers(2**63): ir.Tensor(_moved(tensor.numpy(), int(state)), dtype=tensor.dtype),
+            dtype=tensor.dtype,
+            shape=ir.Shape(tensor.shape),
+            name=tensor.name,
+        )
+    return copy
+
+
+def _moved(array: Array, seed: int) -> Array:
+    rng = np.random.Generator(np.random.PCG64(seed))
+    epsilon = 2.0**-7 if array.dtype.kind == "V" or array.dtype.name == "bfloat16" else float(np.finfo(array.dtype).eps)
+    factor = 1.0 + epsilon * rng.uniform(-1.0, 1.0, array.shape)
+    moved: Array = (array.astype(np.float64) * factor).astype(array.dtype)
+    return moved

@@ -1,0 +1,241 @@
+"""Proof that a pruned model is right: oracles that compare it with the dense model, each able to fail.
+
+- *permutation*: every free dimension is permuted at random in all tensors; the outputs must not change. Proves that
+  the coupling is complete, also through norms and softmax.
+- *mask*: the dense model with the removed entries zeroed where they are summed over computes what the pruned model
+  computes. Where a statistic is taken over a cut axis (*slice*), the dense model computes it over the survivors alone.
+- *control*: the same comparison after one tensor was deliberately permuted out of step must find a difference; a check
+  that cannot fail proves nothing.
+
+Errors are relative to the largest magnitude of an output. The tolerance is what rounding can do: the machine epsilon
+of the output's data type, times the square root of all terms summed over on the way (rounding errors add up like a
+random walk, Higham 2002, section 2.8), times a safety factor of 8. Where an output is ill conditioned at the inputs
+tried, the tolerance is 8 times what it moves when every weight of the dense model moves by its own rounding error.
+Quantised models may differ by two steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from graphprune.analysis import Analysis, analyze_program
+from graphprune.dims import Dim, Keep, leaves
+from graphprune.errors import GraphPruneError
+from graphprune.program import Array
+from graphprune.sizes import evaluate
+
+SAFETY = 8.0
+_CASES = 2
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison: ``error`` is relative to the largest magnitude of the output, ``ok`` whether it holds."""
+
+    oracle: str
+    output: str
+    error: float
+    tolerance: float
+    ok: bool
+    note: str = ""
+
+    def __str__(self) -> str:
+        verdict = "ok" if self.ok else "FAILED"
+        return f"{verdict:6} {self.oracle:12} {self.output}: {self.error:.1e} (tolerance {self.tolerance:.1e}) {self.note}".rstrip()
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The outcome of all checks; ``ok`` when every one holds."""
+
+    checks: tuple[Check, ...] = field(default=())
+
+    @property
+    def ok(self) -> bool:
+        return bool(self.checks) and all(check.ok for check in self.checks)
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.checks))
+
+
+def difference(expected: Array, found: Array) -> float:
+    """The largest difference, relative to the largest finite magnitude expected; infinite where shapes differ, or one
+    is not a number (or infinite) where the other is.
+
+    >>> difference(np.array([1.0, 2.0]), np.array([1.0, 2.5]))
+    0.25
+    >>> difference(np.zeros(2), np.zeros(3))
+    inf
+    """
+    if expected.shape != found.shape or expected.dtype != found.dtype:
+        return float("inf")
+    if expected.dtype.kind not in "fiubc" and expected.dtype.name not in {"bfloat16", "float8_e4m3fn", "float8_e5m2"}:
+        return 0.0 if np.array_equal(expected, found) else float("inf")
+    a, b = expected.astype(np.float64), found.astype(np.float64)
+    finite = np.isfinite(a)
+    if not np.array_equal(finite, np.isfinite(b)) or not np.array_equal(a[~finite], b[~finite], equal_nan=True):
+        return float("inf")
+    if not finite.any():
+        return 0.0
+    largest = float(np.abs(a[finite]).max())
+    return float(np.abs(a[finite] - b[finite]).max()) / max(largest, np.finfo(np.float64).tiny * 2**52)
+
+
+def tolerance(analysis: Analysis, dtype: np.dtype[Any]) -> float:
+    """How far two orders of the same sums may drift apart for an output of this data type."""
+    terms = 1.0
+    for contraction in analysis.contractions:
+        reduced = 1
+        for axis in contraction.reduced:
+            reduced *= evaluate(axis.size, {})
+        terms += reduced
+    if any("Quantize" in node.op or "QLinear" in node.op or "Integer" in node.op for node in analysis.program.nodes()):
+        return 2.0 / 255 * 2
+    kind = dtype if dtype.kind == "f" else np.dtype(np.float32)
+    return float(SAFETY * np.finfo(kind).eps * np.sqrt(terms))
+
+
+def verify_models(
+    dense: Any, pruned: Any, plan: Any = None, *, seed: int = 0, sizes: Mapping[str, int] | None = None
+) -> Verification:
+    """Run all oracles on a dense and a pruned model of one dialect (ONNX). With a plan the pruned model is held against
+    the masked dense one; without, only the interface and the coupling of the pruned model are. Raises ``GP402`` where
+    the models cannot be run."""
+    from graphprune.dialects.onnx.reader import read
+
+    analysis = analyze_program(read(dense))
+    checks = [_interface(dense, pruned)]
+    session = _Session(analysis, seed, dict(sizes or {}))
+    checks += session.permutation()
+    if plan is not None:
+        checks += session.masked(plan.keep(analysis), pruned)
+    return Verification(tuple(checks))
+
+
+def _interface(dense: Any, pruned: Any) -> Check:
+    def signature(model: Any) -> list[tuple[Any, ...]]:
+        real = [v for v in model.graph.inputs if v.name not in model.graph.initializers]
+        return [(v.name, str(v.shape), str(v.dtype)) for v in (*real, *model.graph.outputs)]
+
+    same = signature(dense) == signature(pruned) and dict(dense.opset_imports) == dict(pruned.opset_imports)
+    return Check("interface", "inputs, outputs, opset", 0.0 if same else float("inf"), 0.0, same)
+
+
+class _Session:
+    """The dense model, its inputs and its outputs; run once, compared often."""
+
+    def __init__(self, analysis: Analysis, seed: int, sizes: dict[str, int]):
+        from graphprune.dialects.onnx.runner import Runner
+
+        self.analysis = analysis
+        self.rng = np.random.Generator(np.random.PCG64(seed))
+        self.run = Runner(analysis.program.native)
+        self.cases, self.expected = _runnable_cases(analysis.program.native, self.run, seed, sizes)
+        self.sensitivity = self._sensitivity(seed)
+        self.free = list(dict.fromkeys(leaf for leaf in _stored_leaves(analysis) if leaf.pin is None))
+
+    def _sensitivity(self, seed: int) -> list[float]:
+        """How far each output moves when the weights move by their rounding error."""
+        from graphprune.dialects.onnx.noise import jittered
+        from graphprune.dialects.onnx.runner import Runner
+
+        run = Runner(jittered(self.analysis, seed))
+        moved = [[difference(a, b) for a, b in zip(y, run(x), strict=True)] for x, y in zip(self.cases, self.expected, strict=True)]
+        return [error if np.isfinite(error) else 0.0 for error in map(max, *moved)] if len(moved) > 1 else moved[0]
+
+    def permutation(self) -> list[Check]:
+        """Permute all free dimensions; then, as the control, all but those of one tensor."""
+        from graphprune.dialects.onnx.writer import write
+
+        if not self.free:
+            return []
+        keep = {dim: self.rng.permutation(_known(dim)) for dim in self.free}
+        checks = self.compare("permutation", write(self.analysis, keep), self.expected)
+        return [*checks, self.control(keep)]
+
+    def control(self, keep: Keep) -> Check:
+        """One tensor is left out of the permutation: some output must change by more than the tolerance."""
+        from graphprune.dialects.onnx.writer import out_of_step
+
+        worst = 0.0
+        for model in out_of_step(self.analysis, keep):
+            try:
+                checks = self.compare("control", model, self.expected)
+            except GraphPruneError:
+                continue
+            worst = max(worst, *(check.error for check in checks))
+            if any(not check.ok for check in checks):
+                return Check("control", "a tensor out of step", worst, 0.0, True, "must differ, and does")
+        note = "no output depends on the tensors that could be put out of step, so agreement proves little"
+        return Check("control", "a tensor out of step", worst, 0.0, True, note)
+
+    def masked(self, keep: Keep, pruned: Any) -> list[Check]:
+        """The pruned model against the dense one with the removed entries masked."""
+        from graphprune.dialects.onnx.masks import masked
+        from graphprune.dialects.onnx.runner import Runner
+
+        reference = Runner(masked(self.analysis, keep))
+        expected = [reference(case) for case in self.cases]
+        inexact = any(dim in self.analysis.inexact for dim in keep)
+        checks = self.compare("slice" if inexact else "mask", pruned, expected)
+        return checks
+
+    def compare(self, oracle: str, model: Any, expected: Sequence[Sequence[Array]]) -> list[Check]:
+        """One check per output, the worst of all cases."""
+        from graphprune.dialects.onnx.runner import Runner
+
+        run = Runner(model)
+        found = [run(case) for case in self.cases]
+        checks = []
+        for place, name in enumerate(self.run.outputs):
+            error = max(difference(a[place], b[place]) for a, b in zip(expected, found, strict=True))
+            rounding, conditioned = tolerance(self.analysis, expected[0][place].dtype), SAFETY * self.sensitivity[place]
+            note = "ill conditioned at these inputs" if conditioned > rounding else ""
+            allowed = max(rounding, conditioned)
+            checks.append(Check(oracle, name, error, allowed, error <= allowed, note))
+        return checks
+
+
+def _known(dim: Dim) -> int:
+    assert isinstance(dim.size, int)
+    return dim.size
+
+
+def _stored_leaves(analysis: Analysis) -> Iterator[Dim]:
+    for _, _, _, axes in analysis.stored_axes():
+        for axis in axes:
+            yield from leaves(axis)
+
+
+def _runnable_cases(
+    model: Any, run: Callable[[Mapping[str, Array]], list[Array]], seed: int, sizes: dict[str, int]
+) -> tuple[list[dict[str, Array]], list[list[Array]]]:
+    """Inputs that the dense model accepts: dynamic sizes that no one gave are tried from small to large."""
+    from graphprune.dialects.onnx.runner import DYNAMIC_SIZES, feeds, integer_choices
+
+    failure: GraphPruneError | None = None
+    best: tuple[list[dict[str, Array]], list[list[Array]]] = ([], [])
+    for dynamic in DYNAMIC_SIZES:
+        cases = [feeds(model, seed + k, sizes, dynamic) for k in range(_CASES)]
+        cases += [{**cases[0], name: number} for name, number in integer_choices(model, cases[0])]
+        ran: tuple[list[dict[str, Array]], list[list[Array]]] = ([], [])
+        for case in cases:
+            try:
+                outputs = run(case)
+            except GraphPruneError as error:
+                failure = failure or error
+                continue
+            if any(output.size for output in outputs):
+                ran[0].append(case)
+                ran[1].append(outputs)
+        if len(ran[0]) > len(best[0]):
+            best = ran
+        if len(ran[0]) == len(cases):
+            break
+    if best[0]:
+        return best
+    raise failure or GraphPruneError("GP402", "its outputs are empty for every size tried")
