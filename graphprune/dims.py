@@ -228,11 +228,27 @@ def _unify(a: Axis, b: Axis) -> None:
         _unify(a_outer, b_outer)
         _unify(a_inner, b_inner)
     else:
-        first = [part.parts[0].size for part in (a, b) if isinstance(part, Sum)]
-        size = first[0] if len(first) == 1 else _smaller(first[0], first[1])
-        (a_left, a_right), (b_left, b_right) = split(a, size), split(b, size)
-        _unify(a_left, b_left)
-        _unify(a_right, b_right)
+        _unify_in_pieces(a, b)
+
+
+def _unify_in_pieces(a: Axis, b: Axis) -> None:
+    """Unify a Sum with a Sum or a Prod from left to right, cutting whichever piece is longer."""
+    left, right = [a], [b]
+    while left and right:
+        if isinstance(first := find(left.pop()), Sum):
+            left.extend(reversed(first.parts))
+            first = find(left.pop())
+        if isinstance(second := find(right.pop()), Sum):
+            right.extend(reversed(second.parts))
+            second = find(right.pop())
+        size = _smaller(first.size, second.size)
+        if first.size != size:
+            first, rest = split(first, size)
+            left.append(rest)
+        if second.size != size:
+            second, rest = split(second, size)
+            right.append(rest)
+        _unify(first, second)
 
 
 def _smaller(a: Extent, b: Extent) -> Extent:
