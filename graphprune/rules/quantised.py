@@ -33,7 +33,7 @@ def linear_quantisation(trace: Trace, x: Operand, scales: Sequence[Operand | Non
         if scale is None or product(each.size for each in scale.axes) == 1:
             continue
         if block > 0:
-            _blockwise(trace, x, scale, axis % x.rank, block)
+            _blockwise(trace, x, scale, axis if axis >= 0 else axis + x.rank, block)
         elif scale.rank == 1:
             trace.tie(x.axes[axis], scale.axes[0])
         else:
@@ -120,6 +120,8 @@ def convolution(
     trace: Trace, x: Operand, kernel: Quantised, bias: Operand | None, groups: Number, window: Sequence[Extent]
 ) -> Typed:
     """:data:`CONV_QUANTISED`: scale and zero point of the kernel are per output channel or one for all."""
+    if x.rank < 2 or x.rank != kernel.data.rank:
+        raise ValueError(f"a kernel of {kernel.data.rank} axes slides over {x.rank}")
     out = conv(CONV_QUANTISED, trace, [x, kernel.data, None, None, bias], groups, window)
     for operand in (kernel.scale, kernel.zero_point):
         per_column(trace, operand, kernel.data.axes[0])

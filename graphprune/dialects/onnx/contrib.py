@@ -5,6 +5,8 @@ Inputs and attributes as in onnxruntime's docs/ContribOperators.md.
 
 from __future__ import annotations
 
+from typing import Any
+
 from graphprune.dialects.onnx.cells import linear_quantisation, quantised_conv
 from graphprune.dialects.onnx.fused_attention import FUSED_ATTENTION
 from graphprune.dialects.onnx.operator import Operator
@@ -14,6 +16,13 @@ from graphprune.rules import indexing, linear, norms, pointwise, quantised, recu
 from graphprune.rules.quantised import Packed, Quantised
 from graphprune.rules.trace import Trace, Typed
 from graphprune.rules.windows import window
+
+
+def _required(node: Node, name: str) -> Any:
+    """An attribute that must be there (``ValueError``)."""
+    if name not in node.attributes:
+        raise ValueError(f"the attribute {name} is missing")
+    return node.attributes[name]
 
 
 def _unary(trace: Trace, node: Node) -> list[Typed]:
@@ -33,6 +42,8 @@ def _split_gelu(trace: Trace, node: Node) -> list[Typed]:
 
 def _fused_conv(trace: Trace, node: Node) -> list[Typed]:
     x, kernel, added = trace.need(0), trace.need(1), trace.operand(3)
+    if x.rank < 2 or x.rank != kernel.rank:
+        raise ValueError(f"a kernel of {kernel.rank} axes slides over {x.rank}")
     sizes = window(trace, [a.size for a in x.axes[2:]], [a.size for a in kernel.axes[2:]], node.attributes)
     operands = [x, kernel, trace.operand(2)]
     out = linear.conv(linear.CONV, trace, operands, trace.attribute("group", 1), sizes)
@@ -54,9 +65,10 @@ def _fused_gemm(trace: Trace, node: Node) -> list[Typed]:
 
 
 def _simplified_norm(trace: Trace, node: Node) -> list[Typed]:
-    return norms.layer_norm(
-        trace, [trace.need(0), trace.need(1)], int(node.attributes.get("axis", -1)), len(node.outputs)
-    )
+    x, scale = trace.need(0), trace.need(1)
+    if not x.rank:
+        raise ValueError("a single number has nothing to be normalised over")
+    return norms.layer_norm(trace, [x, scale], int(node.attributes.get("axis", -1)), len(node.outputs))
 
 
 def _skip_norm(trace: Trace, node: Node) -> list[Typed]:
@@ -123,7 +135,9 @@ def _quantised_where(trace: Trace, node: Node) -> list[Typed]:
 
 def _quantised_concat(trace: Trace, node: Node) -> list[Typed]:
     operands = [trace.need(k) for k in range(2, len(node.inputs), 3)]
-    return [indexing.concat(trace, operands, int(node.attributes["axis"]))]
+    if 0 in (ranks := {operand.rank for operand in operands}) or len(ranks) != 1:
+        raise ValueError("tensors of one rank, which is not zero, can be laid end to end")
+    return [indexing.concat(trace, operands, int(_required(node, "axis")))]
 
 
 def _quantised_pool_all(trace: Trace, node: Node) -> list[Typed]:
@@ -141,7 +155,7 @@ def _quantised_softmax(trace: Trace, node: Node) -> list[Typed]:
 def _quantised_pool(trace: Trace, node: Node) -> list[Typed]:
     if node.attributes.get("channels_last", 0):
         raise ValueError("channels come last")
-    return reduce.pool(trace, trace.need(0), node.attributes["kernel_shape"], node.attributes)
+    return reduce.pool(trace, trace.need(0), _required(node, "kernel_shape"), node.attributes)
 
 
 def _quantised_mean(trace: Trace, node: Node) -> list[Typed]:
@@ -198,7 +212,7 @@ def _matmul_bits(trace: Trace, node: Node) -> list[Typed]:
         trace.operand(5),
         trace.attribute("K"),
         trace.attribute("N"),
-        int(node.attributes["block_size"]),
+        int(_required(node, "block_size")),
         zeros is not None and zeros.value.dtype == "uint8" and int(node.attributes.get("bits", 4)) < 8,
     )
     return [quantised.packed_linear(trace, trace.need(0), weight)]
