@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from graphprune.dialects.onnx.channels import on_channels
 from graphprune.dialects.onnx.compute import COMPUTE
 from graphprune.dialects.onnx.elementwise import ELEMENTWISE
 from graphprune.dialects.onnx.flow import CALL, FLOW
@@ -46,6 +47,16 @@ class OnnxDialect:
             return CALL
         return self.table.get(node.op)
 
+    def is_affine(self, node: Node) -> bool:
+        """Whether an output entry whose weights are all zero is the bias as it is stored."""
+        return node.op in {"Conv", "ConvTranspose", "MatMul", "Einsum"} or (
+            node.op == "Gemm" and node.attributes.get("beta", 1.0) == 1.0
+        )
+
+    def on_channels(self, node: Node, vectors: list[Array | None]) -> Array | None:
+        """What a node makes of operands known channel by channel (see :mod:`graphprune.dead`)."""
+        return on_channels(node, vectors, evaluate)
+
     def is_constant(self, value: Value) -> bool:
         """Whether a value is computed from stored tensors alone, through operators that are folded here."""
         while value.stored is None:
@@ -77,26 +88,27 @@ def _fold(node: Node, inputs: list[Array | None]) -> Array:
         return _dequantized(node, x, inputs)
     if node.op in {"Identity", "Cast"}:
         return x
+    return evaluate(node, inputs)
+
+
+def evaluate(node: Node, inputs: list[Array | None]) -> Array:
+    """The first output of one node, by the reference implementation of its operator."""
+    import onnx
+    from onnx.helper import make_tensor_value_info, np_dtype_to_tensor_dtype
     from onnx.reference import ReferenceEvaluator
     from onnx_ir import serde
 
-    import onnx
-
-    names = [f"x{k}" if a is not None else "" for k, a in enumerate(inputs)]
+    given = {f"x{k}": array for k, array in enumerate(inputs) if array is not None}
     proto = serde.serialize_node(node.native)
     del proto.input[:], proto.output[:]
-    proto.input.extend(names)
+    proto.input.extend(f"x{k}" if array is not None else "" for k, array in enumerate(inputs))
     proto.output.append("y")
-    graph = onnx.helper.make_graph(
-        [proto],
-        "fold",
-        [onnx.helper.make_tensor_value_info(n, onnx.helper.np_dtype_to_tensor_dtype(a.dtype), a.shape) for n, a in zip(names, inputs, strict=True) if a is not None],
-        [onnx.helper.make_tensor_value_info("y", onnx.helper.np_dtype_to_tensor_dtype(x.dtype), None)],
-    )
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", node.version)])
-    feeds = {n: a for n, a in zip(names, inputs, strict=True) if a is not None}
-    result: Array = ReferenceEvaluator(model).run(None, feeds)[0]
-    return result
+    formal = [make_tensor_value_info(n, np_dtype_to_tensor_dtype(a.dtype), a.shape) for n, a in given.items()]
+    result = make_tensor_value_info("y", formal[0].type.tensor_type.elem_type, None)
+    graph = onnx.helper.make_graph([proto], "node", formal, [result])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid(node.native.domain, node.version)])
+    outcome: Array = ReferenceEvaluator(model).run(None, given)[0]
+    return outcome
 
 
 def _dequantized(node: Node, x: Array, inputs: list[Array | None]) -> Array:
