@@ -134,7 +134,9 @@ class Analysis:
                         role = self._role(value, dim)
                         members.setdefault(dim, {})[Member(stored.name, place, path, role)] = None
         return [
-            self._group(dim, tuple(found)) for dim, found in members.items() if self.roles.get(dim, set()) & {"out", "in"}
+            self._group(dim, tuple(found))
+            for dim, found in members.items()
+            if self.roles.get(dim, set()) & {"out", "in"}
         ]
 
     def _role(self, value: Value, dim: Dim) -> str:
@@ -147,7 +149,11 @@ class Analysis:
             if contraction.weight is None:
                 continue
             for value in self._sources(contraction.weight):
-                for axes, role in ((contraction.reduced, "in"), (contraction.stationary, "out"), (contraction.out, "out")):
+                for axes, role in (
+                    (contraction.reduced, "in"),
+                    (contraction.stationary, "out"),
+                    (contraction.out, "out"),
+                ):
                     for leaf in (leaf for axis in axes for leaf in leaves(axis)):
                         found[value, leaf] = role
         return found
@@ -179,7 +185,9 @@ class Analysis:
             if contraction.weight is None:
                 continue
             moving = {
-                leaf for axis in (*contraction.out, *contraction.reduced, *contraction.stationary) for leaf in leaves(axis)
+                leaf
+                for axis in (*contraction.out, *contraction.reduced, *contraction.stationary)
+                for leaf in leaves(axis)
             }
             for value in self._sources(contraction.weight):
                 axes = self.trace.typed(value, contraction.weight).axes or []
@@ -200,9 +208,9 @@ def analyze_program(program: Program) -> Analysis:
     for value in program.main.inputs:
         trace.types[value] = _declared(trace, value, "GP201", "an axis of a graph input")
     for block in [program.main, *(block for node in program.nodes() for block in node.blocks.values())]:
-        for value in block.outputs:
-            if value is not None and value.stored is not None:  # a result, so it is one tensor for all its readers
-                trace.types[value] = trace.typed_stored(value.stored)
+        for result in block.outputs:
+            if result is not None and result.stored is not None:  # one tensor for all its readers
+                trace.types[result] = trace.typed_stored(result.stored)
     walker.block(program.main)
     for output in program.main.outputs:
         if output is not None:
@@ -218,7 +226,11 @@ def _declared(trace: Trace, value: Value, code: str, reason: str) -> Typed:
     if value.shape is None:
         return Typed(None)
     sizes: list[Extent] = [
-        size if isinstance(size, int) and size >= 0 else symbol(size) if isinstance(size, str) else trace.unknown(value.name)
+        size
+        if isinstance(size, int) and size >= 0
+        else symbol(size)
+        if isinstance(size, str)
+        else trace.unknown(value.name)
         for size in value.shape
     ]
     return Typed([trace.fixed(size, reason, code) for size in sizes])
@@ -250,7 +262,7 @@ class _Walker:
             except Unranked as missing:
                 why = f"the rank of {missing} is not known"
                 typed = opaque(trace, operands, ranks, "GP212", why)
-            except (Misfit, IndexError, ValueError) as misfit:
+            except (Misfit, LookupError, ArithmeticError, ValueError) as misfit:
                 why = f"it is not used as its specification says ({misfit})"
                 typed = opaque(trace, operands, ranks, "GP203", why)
         trace.node = node
@@ -267,7 +279,9 @@ class _Walker:
         """What a rule does not account for stays: a free dimension that goes in must come out, be reduced by a
         contraction, or be declared inexact. This makes a forgotten operand cost prunability, never correctness."""
         trace = self.trace
-        free = [leaf for operand in operands if operand for axis in operand.typed.axes or [] for leaf in free_leaves(axis)]
+        free = [
+            leaf for operand in operands if operand for axis in operand.typed.axes or [] for leaf in free_leaves(axis)
+        ]
         if not free:
             return
         known = {leaf for typed in outputs for axis in typed.axes or [] for leaf in leaves(axis)}
@@ -297,7 +311,7 @@ class _Walker:
         if any(typed.entries is not None for typed in outputs):
             return
         for value in node.inputs:
-            entries = self.trace.types[value].entries if value in self.trace.types else None  # type: ignore[index]
+            entries = None if value is None or value not in self.trace.types else self.trace.types[value].entries
             for axis in (axis for entry in entries or [] for axis in axes_in(entry)):
                 self.trace.pin(axis, "GP206", "its size is used as a number in a computation")
 

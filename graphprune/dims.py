@@ -14,7 +14,7 @@ on how many channels a dimension has, and this module knows nothing of the rest 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Union
 
@@ -65,11 +65,11 @@ class Sum:
     __slots__ = ("parts", "size")
 
     def __init__(self, parts: Sequence[Axis]):
-        self.parts = tuple(parts)
+        self.parts: tuple[Axis, ...] = tuple(parts)
         size: Extent = 0
         for part in self.parts:
             size = size + part.size
-        self.size = size
+        self.size: Extent = size
 
     def __repr__(self) -> str:
         return "(" + " + ".join(repr(find(p)) for p in self.parts) + ")"
@@ -81,8 +81,8 @@ class Prod:
     __slots__ = ("parts", "size")
 
     def __init__(self, parts: Sequence[Axis]):
-        self.parts = tuple(parts)
-        self.size = product(p.size for p in self.parts)
+        self.parts: tuple[Axis, ...] = tuple(parts)
+        self.size: Extent = product(p.size for p in self.parts)
 
     def __repr__(self) -> str:
         return "(" + " * ".join(repr(find(p)) for p in self.parts) + ")"
@@ -268,6 +268,8 @@ def split(axis: Axis, size: Extent) -> tuple[Axis, Axis]:
     axis = find(axis)
     if size == 0:
         return NOTHING, axis
+    if axis.size == 0:
+        raise Misfit(f"an empty axis cannot be cut at {size}")
     if size == axis.size:
         return axis, NOTHING
     if isinstance(axis, Dim):
@@ -328,6 +330,8 @@ def factor(axis: Axis, outer: Extent) -> tuple[Axis, Axis]:
     (4, (d[3] * d[4]))
     """
     axis = find(axis)
+    if axis.size == 0 or outer == 0:
+        raise Misfit("an empty axis has no blocks")
     if outer == 1:
         return UNIT, axis
     if outer == axis.size:
@@ -423,7 +427,9 @@ def extent(axis: Axis) -> Extent:
 
 def evaluated(size: Extent, keep: Keep) -> int:
     """The number a polynomial over dimensions (see :func:`extent`) has under a keep-set."""
-    known = {item: len(keep[item]) if item in keep else _known(item.size) for item in symbols(size) if isinstance(item, Dim)}
+    known: dict[Hashable, int] = {
+        item: len(keep[item]) if item in keep else _known(item.size) for item in symbols(size) if isinstance(item, Dim)
+    }
     return evaluate(size, known)
 
 
@@ -468,6 +474,11 @@ def labels(axis: Axis, dim: Dim) -> list[NDArray[np.int64]]:
                 label = np.tile(np.repeat(label, int(np.prod(after))), int(np.prod(before)))
             found.append(label)
     return found
+
+
+def whole_size(axis: Axis) -> int:
+    """The size of an axis that can be enumerated. Raises :class:`Misfit` for run-time sizes."""
+    return _known(axis.size)
 
 
 def _known(size: Extent) -> int:

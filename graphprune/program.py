@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,8 +59,9 @@ class Block:
 
 @dataclass(eq=False)
 class Node:
-    """One operator call. ``op`` is the dialect's name of the operator, ``place`` how a user finds the node, ``version``
-    the operator set it is taken from. A ``frozen`` node is shared by several calls and its numbers cannot be changed."""
+    """One operator call. ``op`` is the dialect's name of the operator, ``place`` how a user finds it, ``version``
+    the operator set it is taken from. The numbers of a ``frozen`` node, shared by
+    several calls, cannot be changed."""
 
     place: str
     op: str
@@ -76,14 +77,16 @@ class Node:
         return f"{self.op} {self.place}"
 
 
-class Use(NamedTuple):
+@dataclass(frozen=True)
+class Use:
     """One reading of a value: input ``index`` of ``node``."""
 
     node: Node
     index: int
 
 
-class Slot(NamedTuple):
+@dataclass(frozen=True)
+class Slot:
     """Where a number stands that the rewrite may change: an attribute (``key`` is its name) or an entry of a stored
     operand (``key`` is the input index); ``index`` is the position within it, ``None`` for a lone attribute."""
 

@@ -1,7 +1,7 @@
 """Sizes that may be symbolic: integer polynomials over symbols, reduced to plain ``int`` whenever they are constant.
 
-A symbol is any hashable object: the name of a dynamic size ("batch"), or a free dimension whose width is not decided yet.
-This module knows nothing else of the product.
+A symbol is any hashable object: the name of a dynamic size ("batch"), or a free dimension whose width is not
+decided yet. This module knows nothing else of the product.
 """
 
 from __future__ import annotations

@@ -45,7 +45,8 @@ class Check:
 
     def __str__(self) -> str:
         verdict = "ok" if self.ok else "FAILED"
-        return f"{verdict:6} {self.oracle:12} {self.output}: {self.error:.1e} (tolerance {self.tolerance:.1e}) {self.note}".rstrip()
+        error = f"{self.error:.1e} (tolerance {self.tolerance:.1e})"
+        return f"{verdict:6} {self.oracle:12} {self.output}: {error} {self.note}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -144,8 +145,11 @@ class _Session:
         from graphprune.dialects.onnx.runner import Runner
 
         run = Runner(jittered(self.analysis, seed))
-        moved = [[difference(a, b) for a, b in zip(y, run(x), strict=True)] for x, y in zip(self.cases, self.expected, strict=True)]
-        return [error if np.isfinite(error) else 0.0 for error in map(max, *moved)] if len(moved) > 1 else moved[0]
+        worst = [0.0] * len(self.run.outputs)
+        for case, outputs in zip(self.cases, self.expected, strict=True):
+            moved = [difference(a, b) for a, b in zip(outputs, run(case), strict=True)]
+            worst = [max(old, new) if np.isfinite(new) else old for old, new in zip(worst, moved, strict=True)]
+        return worst
 
     def permutation(self) -> list[Check]:
         """Permute all free dimensions; then, as the control, all but those of one tensor."""

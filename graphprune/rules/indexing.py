@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphprune.dims import NOTHING, UNIT, Axis, Misfit, find, is_free, split
-from graphprune.rules.numbers import Entry, Number, now
+from graphprune.rules.numbers import Entry, now
 from graphprune.rules.trace import Operand, Trace, Typed, concatenated
 from graphprune.sizes import Extent, divide
 
@@ -154,16 +154,9 @@ def gather(trace: Trace, x: Operand, positions: Operand, axis: int) -> Typed:
 
 
 def _picked(trace: Trace, axis: Axis, entries: Sequence[Entry]) -> Axis | None:
-    size = axis.size
+    """Positions that name every entry in order are the axis itself; all others need it whole."""
     numbers = [now(entry) for entry in entries]
-    if not isinstance(size, int) or not all(isinstance(k, int) for k in numbers) or not is_free(axis):
-        return None
-    places = [k % size for k in numbers if isinstance(k, int)]
-    if len(places) > 1 and places == list(range(places[0], places[0] + len(places))):
-        if places[0] == 0 and len(places) == size and all(isinstance(entry, Number) for entry in entries):
-            trace.pin(axis, "GP207", INDEXED)
-            return axis
-    return None
+    return axis if numbers == list(range(len(numbers))) and len(numbers) == axis.size and not is_free(axis) else None
 
 
 def at_positions(trace: Trace, x: Operand, axes: Sequence[int]) -> None:

@@ -25,7 +25,8 @@ def batch_norm(trace: Trace, operands: Sequence[Operand | None], outputs: int) -
 def instance_norm(trace: Trace, operands: Sequence[Operand | None]) -> Typed:
     """Statistics over space, per sample and channel: channels are independent, the spatial axes are averaged over."""
     x = operands[0]
-    assert x is not None
+    if x is None:
+        raise ValueError("its input is missing")
     for axis in x.axes[2:]:
         trace.inexact(axis)
     return INSTANCE_NORM(trace, operands)
@@ -34,7 +35,8 @@ def instance_norm(trace: Trace, operands: Sequence[Operand | None]) -> Typed:
 def layer_norm(trace: Trace, operands: Sequence[Operand | None], axis: int, outputs: int = 1) -> list[Typed]:
     """``... c, c, c -> ... c`` over the axes from ``axis`` on, with scale and shift where given (also RMS norm)."""
     x = operands[0]
-    assert x is not None
+    if x is None:
+        raise ValueError("its input is missing")
     first = axis % x.rank
     for each in x.axes[first:]:
         trace.inexact(each)
@@ -49,7 +51,8 @@ def group_norm(trace: Trace, operands: Sequence[Operand | None], groups: Number,
     """``n (g c) ...``: statistics over each group, so channels go in equal shares from all groups or whole groups go.
     Scale and shift are per channel, or per group up to opset 20 (``per_group``)."""
     x, scale, shift = operands[0], operands[1], operands[2]
-    assert x is not None
+    if x is None:
+        raise ValueError("its input is missing")
     count, inner = trace.factor(x.axes[1], groups.value)
     trace.require(groups, count)
     trace.inexact(inner)
@@ -72,5 +75,3 @@ def local_response(trace: Trace, x: Operand) -> Typed:
     """Every channel is divided by its neighbours: their order and number must stay."""
     trace.whole(x.axes[1], "each channel is normalised by its neighbours")
     return Typed(list(x.axes))
-
-

@@ -79,9 +79,9 @@ class Row:
         return Typed(axes)
 
     def _declare(self, trace: Trace, match: _Match, operands: Sequence[Operand | None]) -> None:
-        assert self.weight is not None
-        weight = operands[self.weight]
-        assert weight is not None
+        weight = None if self.weight is None else operands[self.weight]
+        if weight is None or self.weight is None:
+            raise ValueError("its weight is missing")
         data = next(i for i in range(len(self.inputs)) if i != self.weight)
         in_weight = [letter for token in self.inputs[self.weight] for letter in _letters(token)]
         in_data = [letter for token in self.inputs[data] for letter in _letters(token)]
@@ -140,7 +140,10 @@ class _Match:
         else:
             after = len(tokens) - many - 1
             spread = list(axes[many : len(axes) - after])
-            pairs = [*zip(tokens[:many], axes, strict=False), *zip(tokens[many + 1 :], axes[len(axes) - after :], strict=False)]
+            pairs = [
+                *zip(tokens[:many], axes, strict=False),
+                *zip(tokens[many + 1 :], axes[len(axes) - after :], strict=False),
+            ]
         for token, axis in pairs:
             self.bind(token, axis)
         if many is not None and tokens[many] == "...":

@@ -25,10 +25,15 @@ def per_element_random(trace: Trace, x: Operand) -> Typed:
     return Typed(list(x.axes))
 
 
-def opaque(trace: Trace, operands: Sequence[Operand | None], ranks: Sequence[int | None], code: str, why: str) -> list[Typed]:
+def opaque(
+    trace: Trace, operands: Sequence[Operand | None], ranks: Sequence[int | None], code: str, why: str
+) -> list[Typed]:
     """An operator that nothing is known about: its inputs are pinned, its outputs are new, pinned axes."""
     for operand in operands:
         for axis in [] if operand is None else operand.typed.axes or []:
             if is_free(axis):
                 trace.pin(axis, code, why)
-    return [Typed(None if rank is None else [trace.fixed(trace.unknown(), why, code) for _ in range(rank)]) for rank in ranks]
+    return [
+        Typed(None if rank is None else [trace.fixed(trace.unknown(), why, code) for _ in range(rank)])
+        for rank in ranks
+    ]

@@ -56,7 +56,9 @@ def top_k(trace: Trace, x: Operand, axis: int, count: Extent) -> list[Typed]:
     return [Typed(list(out)), Typed(list(out))]
 
 
-def pool(trace: Trace, x: Operand, kernel: Sequence[int], attributes: Mapping[str, Any], outputs: int = 1) -> list[Typed]:
+def pool(
+    trace: Trace, x: Operand, kernel: Sequence[int], attributes: Mapping[str, Any], outputs: int = 1
+) -> list[Typed]:
     """``n c * -> n c *``: a window slides over space, channels pass through. Positions (a second output) count through
     the whole tensor, so they pin the channels."""
     for axis in x.axes[2:]:

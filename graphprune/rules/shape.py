@@ -18,7 +18,9 @@ def transpose(trace: Trace, x: Operand, order: Sequence[int]) -> Typed:
     return Typed([x.axes[k] for k in order])
 
 
-def reshape(trace: Trace, x: Operand, target: Sequence[Entry] | None, *, zero_copies: bool = True, rank: int | None = None) -> Typed:
+def reshape(
+    trace: Trace, x: Operand, target: Sequence[Entry] | None, *, zero_copies: bool = True, rank: int | None = None
+) -> Typed:
     """Row-major reshape to a target of entries: -1 is what is left, 0 copies the axis of the same place.
 
     Law: where a run of axes and a run of target sizes have the same product, the run is one Prod, taken apart again by

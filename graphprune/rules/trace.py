@@ -112,8 +112,11 @@ class Trace:
         for axis in operand.axes:
             self.whole(axis, "its entries are sizes or positions")
         numbers = stored.read().reshape(-1).tolist()
-        node, index = operand.use
-        return [Number(number, None if node.frozen else Slot(node, index, i)) for i, number in enumerate(numbers)]
+        use = operand.use
+        return [
+            Number(number, None if use.node.frozen else Slot(use.node, use.index, i))
+            for i, number in enumerate(numbers)
+        ]
 
     def passed(self, operand: Operand) -> list[Entry] | None:
         """The entries that an operator which only moves numbers hands on: those computed from sizes, and stored

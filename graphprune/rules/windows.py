@@ -9,7 +9,9 @@ from graphprune.rules.trace import Trace
 from graphprune.sizes import Extent
 
 
-def window(trace: Trace, spatial: Sequence[Extent], kernel: Sequence[Extent], attributes: Mapping[str, Any]) -> list[Extent]:
+def window(
+    trace: Trace, spatial: Sequence[Extent], kernel: Sequence[Extent], attributes: Mapping[str, Any]
+) -> list[Extent]:
     """Sizes after a convolution or pooling window. Where the input size is dynamic the result is, too: it keeps the
     size's name when the window does not change it, and gets a name of its own otherwise."""
     rank = len(spatial)
@@ -30,7 +32,7 @@ def window(trace: Trace, spatial: Sequence[Extent], kernel: Sequence[Extent], at
             found.append(-(-size // strides[k]))
         else:
             found.append(max(0, (-(-room // strides[k]) if attributes.get("ceil_mode") else room // strides[k]) + 1))
-            if attributes.get("ceil_mode") and (found[-1] - 1) * strides[k] >= size + pads[k]:  # type: ignore[operator]
+            if attributes.get("ceil_mode") and (found[-1] - 1) * strides[k] >= size + pads[k]:
                 found[-1] = found[-1] - 1
     return found
 
@@ -58,12 +60,12 @@ def transposed_window(
     for k, size in enumerate(spatial):
         reach = kernel[k]
         if not isinstance(size, int) or not isinstance(reach, int):
-            found.append(trace.derived(size, (reach, strides[k], dilations[k], pads[k], pads[k + rank], extra[k], same)))
+            found.append(
+                trace.derived(size, (reach, strides[k], dilations[k], pads[k], pads[k + rank], extra[k], same))
+            )
         elif same:
             found.append(size * strides[k])
         else:
             around = pads[k] + pads[k + rank]
             found.append((size - 1) * strides[k] + extra[k] + (reach - 1) * dilations[k] + 1 - around)
     return found
-
-

@@ -9,13 +9,13 @@ import numpy as np
 from graphprune.dialects.onnx.elementwise import BROADCAST, UNARY
 from graphprune.program import Array, Node
 
-COMPUTES = frozenset([*UNARY.split(), *BROADCAST.split(), "Add", "Sub", "Mul", "Div", "PRelu", "BatchNormalization", "Where"])
-MOVES = frozenset(
-    """Transpose Reshape Squeeze Unsqueeze Flatten Identity Dropout Cast Concat Slice Split Gather Expand Tile
-    DepthToSpace SpaceToDepth MaxPool GlobalAveragePool GlobalMaxPool ReduceMean ReduceMax ReduceMin""".split()
-)
+COMPUTES = frozenset(f"{UNARY} {BROADCAST} Add Sub Mul Div PRelu BatchNormalization Where".split())
+_MOVES = """Transpose Reshape Squeeze Unsqueeze Flatten Identity Dropout Cast Concat Slice Split Gather Expand Tile
+DepthToSpace SpaceToDepth MaxPool GlobalAveragePool GlobalMaxPool ReduceMean ReduceMax ReduceMin"""
+MOVES = frozenset(_MOVES.split())
 # These mix entries of a channel with zeros, or weigh them: only zero stays what it is.
-KEEPS_ZERO = frozenset("AveragePool LpPool Resize Upsample ReduceSum ReduceL1 ReduceL2 ReduceSumSquare".split())
+_KEEPS_ZERO = "AveragePool LpPool Resize Upsample ReduceSum ReduceL1 ReduceL2 ReduceSumSquare"
+KEEPS_ZERO = frozenset(_KEEPS_ZERO.split())
 
 Evaluate = Callable[[Node, list[Array | None]], Array]
 

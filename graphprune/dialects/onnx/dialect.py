@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import numpy as np
 
+from graphprune.dialects.onnx.cells import ATTENTION_AND_RNN
 from graphprune.dialects.onnx.channels import on_channels
 from graphprune.dialects.onnx.compute import COMPUTE
+from graphprune.dialects.onnx.contrib import CONTRIB
 from graphprune.dialects.onnx.elementwise import ELEMENTWISE
 from graphprune.dialects.onnx.flow import CALL, FLOW
 from graphprune.dialects.onnx.operator import Operator
 from graphprune.dialects.onnx.pinned import PINNED
 from graphprune.dialects.onnx.structure import STRUCTURE
+from graphprune.errors import GraphPruneError
 from graphprune.program import Array, Node, Value
-
-try:
-    from graphprune.dialects.onnx.cells import ATTENTION_AND_RNN
-    from graphprune.dialects.onnx.contrib import CONTRIB
-except ImportError:
-    ATTENTION_AND_RNN, CONTRIB = {}, {}
+from graphprune.rules.notation import Row
+from graphprune.rules.trace import Trace, Typed
 
 TABLE: dict[str, Operator] = {
     **PINNED,
@@ -30,7 +32,30 @@ TABLE: dict[str, Operator] = {
 }
 
 # What may stand between a stored tensor and the contraction that reads it; folded when its numbers matter.
-FOLDABLE = frozenset({"Identity", "Transpose", "Cast", "DequantizeLinear", "Reshape", "Squeeze", "Unsqueeze", "Flatten"})
+FOLDABLE = frozenset(
+    {"Identity", "Transpose", "Cast", "DequantizeLinear", "Reshape", "Squeeze", "Unsqueeze", "Flatten"}
+)
+
+
+def rows(rules: Mapping[str, str]) -> dict[str, Operator]:
+    """Rows of the user in axis notation. Raises ``GP107`` where one cannot be read.
+
+    >>> sorted(rows({"my.domain:Scale": "n c ..., c -> n c ..."}))
+    ['my.domain:Scale']
+    """
+    return {name: Operator(_row_rule(name, text)) for name, text in rules.items()}
+
+
+def _row_rule(name: str, text: str) -> Callable[[Trace, Node], list[Typed]]:
+    if text.count("->") != 1:
+        raise GraphPruneError(
+            "GP107", f"the rule {text!r} has no single arrow", name, "write it like 'n c ..., c -> n c ...'"
+        )
+    row = Row(text)
+    known = {letter for token in (t for part in row.inputs for t in part) for letter in token}
+    if missing := {letter for token in row.output for letter in token} - known:
+        raise GraphPruneError("GP107", f"the rule {text!r} makes {', '.join(sorted(missing))} out of nothing", name)
+    return lambda trace, node: [row(trace, trace.operands())]
 
 
 class OnnxDialect:
@@ -103,11 +128,12 @@ def evaluate(node: Node, inputs: list[Array | None]) -> Array:
     del proto.input[:], proto.output[:]
     proto.input.extend(f"x{k}" if array is not None else "" for k, array in enumerate(inputs))
     proto.output.append("y")
-    formal = [make_tensor_value_info(n, np_dtype_to_tensor_dtype(a.dtype), a.shape) for n, a in given.items()]
-    result = make_tensor_value_info("y", formal[0].type.tensor_type.elem_type, None)
+    kinds = {name: np_dtype_to_tensor_dtype(array.dtype) for name, array in given.items()}
+    formal = [make_tensor_value_info(name, kinds[name], array.shape) for name, array in given.items()]
+    result = make_tensor_value_info("y", next(iter(kinds.values())), None)
     graph = onnx.helper.make_graph([proto], "node", formal, [result])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid(node.native.domain, node.version)])
-    outcome: Array = ReferenceEvaluator(model).run(None, given)[0]
+    outcome: Array = list(ReferenceEvaluator(model).run(None, given))[0]
     return outcome
 
 
@@ -117,7 +143,7 @@ def _dequantized(node: Node, x: Array, inputs: list[Array | None]) -> Array:
     zero = inputs[2] if len(inputs) > 2 else None
     assert scale is not None
     axis, block = int(node.attributes.get("axis", 1)) % max(1, x.ndim), int(node.attributes.get("block_size", 0))
-    spread = []
+    spread: list[Any] = []
     for part in (scale, zero):
         if part is None:
             spread.append(np.float32(0))
@@ -127,4 +153,5 @@ def _dequantized(node: Node, x: Array, inputs: list[Array | None]) -> Array:
             spread.append(np.repeat(part, block, axis)[tuple(slice(n) for n in x.shape)].astype(np.float32))
         else:
             spread.append(part.astype(np.float32).reshape([-1 if k == axis else 1 for k in range(x.ndim)]))
-    return (x.astype(np.float32) - spread[1]) * spread[0]
+    result: Array = (x.astype(np.float32) - spread[1]) * spread[0]
+    return result

@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from graphprune.analysis import Analysis
 from graphprune.dialects.onnx.writer import Twins
-from graphprune.dims import Axis, Keep, evaluated, indices, is_cut
+from graphprune.dims import Axis, Keep, evaluated, indices, is_cut, whole_size
 from graphprune.program import Array, Node, Use
 from graphprune.rules.trace import Typed
 
@@ -43,7 +43,7 @@ class _Masker:
         if not is_cut(axis, self.keep) or value is None or (twin, use.index, position) in self.done:
             return
         self.done.add((twin, use.index, position))
-        kept = np.zeros(axis.size, bool)
+        kept = np.zeros(whole_size(axis), np.bool_)
         kept[indices(axis, self.keep)] = True
         typed = self.analysis.trace.typed(value, use)
         rank = len(typed.axes or [])
@@ -58,7 +58,13 @@ class _Masker:
             array = np.where(kept.reshape(shape), stored.numpy(), zero.astype(stored.numpy().dtype))
             twin.replace_input_with(use.index, self._constant(twin, ir.Tensor(array, dtype=stored.dtype)))
             return
-        dtype = stored.dtype if stored is not None else ir.DataType[value.dtype.upper()] if value.dtype else ir.DataType.FLOAT
+        dtype = (
+            stored.dtype
+            if stored is not None
+            else ir.DataType[value.dtype.upper()]
+            if value.dtype
+            else ir.DataType.FLOAT
+        )
         factor = self._constant(twin, ir.Tensor(kept.reshape(shape).astype(dtype.numpy()), dtype=dtype))
         twin.replace_input_with(use.index, self._node(twin, "Mul", [source, factor]))
 
@@ -95,7 +101,7 @@ class _Masker:
             if not is_cut(axis, self.keep):
                 continue
             kept = indices(axis, self.keep)
-            back = np.zeros(axis.size, np.int64)  # where removed entries read does not matter: nothing uses them
+            back = np.zeros(whole_size(axis), np.int64)  # where removed entries read does not matter: nothing uses them
             back[kept] = np.arange(len(kept))
             producer = current.producer()
             assert producer is not None
@@ -125,4 +131,3 @@ class _Masker:
     def _name(self, value: ir.Value) -> None:
         self.made += 1
         value.name = f"graphprune.mask.{self.made}"
-

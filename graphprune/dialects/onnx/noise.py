@@ -22,13 +22,15 @@ def jittered(analysis: Analysis, seed: int) -> ir.Model:
         tensor = twin.const_value
         if tensor is None or len(tensor.shape) < 2 or not tensor.dtype.is_floating_point() or not twin.is_initializer():
             continue
-        twin.const_value = ir.LazyTensor(
-            lambda tensor=tensor, state=rng.integers(2**63): ir.Tensor(_moved(tensor.numpy(), int(state)), dtype=tensor.dtype),
-            dtype=tensor.dtype,
-            shape=ir.Shape(tensor.shape),
-            name=tensor.name,
-        )
+        twin.const_value = _jitter(tensor, int(rng.integers(2**63)))
     return copy
+
+
+def _jitter(tensor: ir.TensorProtocol, seed: int) -> ir.TensorProtocol:
+    def numbers() -> ir.TensorProtocol:
+        return ir.Tensor(_moved(tensor.numpy(), seed), dtype=tensor.dtype)
+
+    return ir.LazyTensor(numbers, dtype=tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=tensor.name)
 
 
 def _moved(array: Array, seed: int) -> Array:

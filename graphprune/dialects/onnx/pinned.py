@@ -17,18 +17,19 @@ _MADE = "it makes a tensor whose entries depend on its shape"
 _TRAINING = "an optimiser step is not part of inference"
 _STATE = "its state lives across calls"
 
-REASONS: dict[str, str] = {
-    **dict.fromkeys("AffineGrid CenterCropPad Col2Im Compress DeformConv Det MaxUnpool NonMaxSuppression NonZero".split(), _POSITIONS),
-    **dict.fromkeys("TensorScatter Unique BitCast ImageDecoder".split(), _POSITIONS),
-    **dict.fromkeys("ConcatFromSequence SequenceAt SequenceConstruct SequenceEmpty SequenceErase SequenceInsert".split(), _SEQUENCE),
-    **dict.fromkeys("SequenceLength SequenceMap SplitToSequence Optional OptionalGetElement OptionalHasElement".split(), _SEQUENCE),
-    **dict.fromkeys("DFT STFT MelWeightMatrix BlackmanWindow HammingWindow HannWindow".split(), _SIGNAL),
-    **dict.fromkeys("RegexFullMatch StringConcat StringNormalizer StringSplit TfIdfVectorizer".split(), _TEXT),
-    **dict.fromkeys("NegativeLogLikelihoodLoss SoftmaxCrossEntropyLoss".split(), _LOSS),
-    **dict.fromkeys("Multinomial RandomNormal RandomUniform".split(), _MADE),
-    **dict.fromkeys("LinearAttention CausalConvWithState FlexAttention".split(), _STATE),
-    **dict.fromkeys("Adagrad Adam Gradient Momentum".split(), _TRAINING),
+_BY_REASON = {
+    _POSITIONS: """AffineGrid CenterCropPad Col2Im Compress DeformConv Det MaxUnpool NonMaxSuppression NonZero
+        TensorScatter Unique BitCast ImageDecoder""",
+    _SEQUENCE: """ConcatFromSequence SequenceAt SequenceConstruct SequenceEmpty SequenceErase SequenceInsert
+        SequenceLength SequenceMap SplitToSequence Optional OptionalGetElement OptionalHasElement""",
+    _SIGNAL: "DFT STFT MelWeightMatrix BlackmanWindow HammingWindow HannWindow",
+    _TEXT: "RegexFullMatch StringConcat StringNormalizer StringSplit TfIdfVectorizer",
+    _LOSS: "NegativeLogLikelihoodLoss SoftmaxCrossEntropyLoss",
+    _MADE: "Multinomial RandomNormal RandomUniform",
+    _STATE: "LinearAttention CausalConvWithState FlexAttention",
+    _TRAINING: "Adagrad Adam Gradient Momentum",
 }
+REASONS = {name: reason for reason, names in _BY_REASON.items() for name in names.split()}
 
 
 def _pinned(trace: Trace, node: Node) -> list[Typed]:

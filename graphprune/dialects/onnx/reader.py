@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from graphprune.dialects.onnx.dialect import OnnxDialect
+from graphprune.dialects.onnx.dialect import OnnxDialect, rows
 from graphprune.errors import GraphPruneError
 from graphprune.program import Array, Block, Node, Program, Stored, Value
 
@@ -19,12 +19,13 @@ from graphprune.program import Array, Block, Node, Program, Stored, Value
 MOST_NESTING = 64
 
 
-def read(model: ir.Model) -> Program:
-    """The program of a model. Raises :class:`GraphPruneError` where the graph is not one (cycles, missing values)."""
+def read(model: ir.Model, rules: Mapping[str, str] | None = None) -> Program:
+    """The program of a model. ``rules`` are rows in axis notation for operators that have none here, by name
+    (``"my.domain:Scale": "n c ..., c -> n c ..."``). Raises :class:`GraphPruneError` where the graph is not one."""
     reader = _Reader(model)
     main = reader.graph(model.graph, dict(model.opset_imports), 0, {})
     program = Program(model.graph.name or "model", main, reader.stored, native=model)
-    program.dialect = OnnxDialect()
+    program.dialect = OnnxDialect(rows(rules or {}))
     return program
 
 
@@ -35,7 +36,9 @@ class _Reader:
         self.stored: list[Stored] = []
         self.functions: dict[tuple[str, str, str], Block] = {}
 
-    def graph(self, graph: ir.Graph | ir.Function, imports: Mapping[str, int], depth: int, refs: Mapping[str, Any]) -> Block:
+    def graph(
+        self, graph: ir.Graph | ir.Function, imports: Mapping[str, int], depth: int, refs: Mapping[str, Any]
+    ) -> Block:
         if depth > MOST_NESTING:
             raise GraphPruneError("GP109", f"graphs are nested more than {MOST_NESTING} deep", where=str(graph.name))
         initializers = graph.initializers if isinstance(graph, ir.Graph) else {}
@@ -59,7 +62,9 @@ class _Reader:
         if value in self.values:
             return self.values[value]
         shape = None if value.shape is None else tuple(_size(d) for d in value.shape)
-        found = Value(value.name or "", shape, value.dtype.name.lower() if value.dtype is not None else "", native=value)
+        found = Value(
+            value.name or "", shape, value.dtype.name.lower() if value.dtype is not None else "", native=value
+        )
         tensor = value.const_value if value.is_initializer() else None
         if tensor is not None:
             self.keep(found, tensor, value)
@@ -148,4 +153,6 @@ def _numbers(tensor: ir.TensorProtocol) -> Array:
     try:
         return tensor.numpy()
     except (ValueError, TypeError, OSError) as error:
-        raise GraphPruneError("GP102", f"its numbers cannot be read: {error}", where=tensor.name or "a tensor") from error
+        raise GraphPruneError(
+            "GP102", f"its numbers cannot be read: {error}", where=tensor.name or "a tensor"
+        ) from error

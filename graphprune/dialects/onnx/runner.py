@@ -56,7 +56,9 @@ def _onnxruntime(model: ir.Model):  # type: ignore[no-untyped-def]  # a callable
             content = ir.to_proto(model).SerializeToString()
             session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except failures as error:
-        raise GraphPruneError("GP402", f"onnxruntime cannot load it: {_first_line(error)}", where=str(model.graph.name)) from error
+        raise GraphPruneError(
+            "GP402", f"onnxruntime cannot load it: {_first_line(error)}", where=str(model.graph.name)
+        ) from error
 
     def run(feeds: dict[str, Array]) -> Sequence[Array]:
         try:
@@ -106,7 +108,9 @@ def feeds(model: ir.Model, seed: int, sizes: Mapping[str, int], dynamic: int = 1
     for a leading axis."""
     rng = np.random.Generator(np.random.PCG64(seed))
     found: dict[str, Array] = {}
-    leading = {str(value.shape[0].value) for value in model.graph.inputs if value.shape and not isinstance(value.shape[0], int)}
+    leading = {
+        str(value.shape[0].value) for value in model.graph.inputs if value.shape and not isinstance(value.shape[0], int)
+    }
     sizes = {**dict.fromkeys(leading, 1), **sizes}
     for value in model.graph.inputs:
         if value.name in model.graph.initializers or value.shape is None:

@@ -7,7 +7,7 @@ from graphprune.dims import Axis
 from graphprune.program import Node
 from graphprune.rules import computed, indexing, shape
 from graphprune.rules.numbers import Entry, Number, now
-from graphprune.rules.trace import Operand, Trace, Typed
+from graphprune.rules.trace import MOST_ENTRIES, Operand, Trace, Typed
 
 
 def axes_of(trace: Trace, node: Node, index: int) -> list[int] | None:
@@ -83,7 +83,11 @@ def _constant_of_shape(trace: Trace, node: Node) -> list[Typed]:
     typed = shape.from_entries(trace, computed.listed(trace, target), count(target))
     value = node.attributes.get("value")
     number = 0 if value is None else value.numpy().reshape(-1)[0]
-    return [computed.filled(trace, typed.axes, int(number) if number == int(number) else None) if typed.axes is not None else typed]
+    return [
+        computed.filled(trace, typed.axes, int(number) if number == int(number) else None)
+        if typed.axes is not None
+        else typed
+    ]
 
 
 def _concat(trace: Trace, node: Node) -> list[Typed]:
@@ -190,8 +194,9 @@ def _range(trace: Trace, node: Node) -> list[Typed]:
     bounds = [trace.constants(trace.need(k)) for k in range(3)]
     if all(bounds):
         start, limit, step = (bound[0] for bound in bounds if bound)
-        numbers: list[Entry] = [Number(k) for k in range(start, limit, step)][:1024]
         size = max(0, -(-(limit - start) // step)) if step else 0
+        numbers: list[Entry] = []
+        numbers.extend(Number(start + k * step) for k in range(min(size, MOST_ENTRIES)))
         return [Typed([trace.fixed(size)], numbers if len(numbers) == size else None)]
     return [Typed([trace.fixed(trace.unknown(), "its length is computed at run time", "GP208")])]
 

@@ -6,6 +6,7 @@ Nothing is decided here. Tensors are cut lazily, so that writing a large model h
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,9 @@ def write(analysis: Analysis, keep: Keep) -> ir.Model:
 def out_of_step(analysis: Analysis, keep: Keep, most: int = 8) -> Iterator[ir.Model]:
     """Deliberately wrong copies: one weight each is left as it is while all else is cut, the weights nearest to the
     outputs first. What compares models must find these wrong."""
-    weights = [value for _, value, _, axes in analysis.stored_axes() if len(axes) > 1 and any(is_cut(a, keep) for a in axes)]
+    weights = [
+        value for _, value, _, axes in analysis.stored_axes() if len(axes) > 1 and any(is_cut(a, keep) for a in axes)
+    ]
     for value in list(dict.fromkeys(reversed(weights)))[:most]:
         copy = analysis.program.native.clone()
         edits = _Edits(analysis, Twins(analysis.program.native, copy))
@@ -97,7 +100,7 @@ class _Edits:
             new[list(entries)] = list(entries.values())
             if (new != old.reshape(-1)).any():
                 tensor = ir.tensor(new.reshape(old.shape), name=value.name)
-                self.uses.setdefault(value, {})[use] = (tuple(new.tolist()), lambda tensor=tensor: tensor)
+                self.uses.setdefault(value, {})[use] = (tuple(new.tolist()), partial(_itself, tensor))
 
     def tensors(self, keep: Keep, skipped: Value | None = None) -> None:
         """Gather the survivors of every cut axis."""
@@ -147,7 +150,9 @@ class _Edits:
         twin = self.twins.values[value.native]
         name = self._free_name(f"{value.name}.{reader.name or reader.op_type}.{count}")
         if twin.is_initializer() and twin.graph is not None:
-            new = ir.Value(name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+            new = ir.Value(
+                name=name, shape=ir.Shape(tensor.shape.numpy()), type=ir.TensorType(tensor.dtype), const_value=tensor
+            )
             twin.graph.register_initializer(new)
             return new
         node = ir.Node("", "Constant", [], [ir.AttrTensor("value", tensor)], name=name)
@@ -170,6 +175,10 @@ class _Edits:
             del twin.graph.initializers[twin.name or ""]
         elif (producer := twin.producer()) is not None and producer.graph is not None:
             producer.graph.remove(producer, safe=True)
+
+
+def _itself(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    return tensor
 
 
 def _gathered(value: Value, axes: list[Axis], cut: dict[int, Axis], keep: Keep) -> Callable[[], ir.TensorProtocol]:
@@ -215,4 +224,4 @@ def _declare_shapes(analysis: Analysis, twins: Twins, keep: Keep) -> None:
     for _, value, _, _ in analysis.stored_axes():
         twin = twins.values.get(value.native)
         if twin is not None and twin.const_value is not None and twin.shape is not None:
-            twin.shape = ir.Shape(twin.const_value.shape)
+            twin.shape = ir.Shape(twin.const_value.shape.numpy())
