@@ -193,7 +193,7 @@ class Analysis:
                 axes = self.trace.typed(value, contraction.weight).axes or []
                 for place, axis in enumerate(axes):
                     for leaf in leaves(axis):
-                        if leaf.pin is not None and leaf.size != 1 and leaf in moving and value.stored is not None:
+                        if leaf.pin is not None and leaf.pin.code != "GP214" and leaf.size != 1 and leaf in moving and value.stored is not None:
                             pin = leaf.pin
                             found[Refusal(pin.code, value.stored.name, place, leaf.size, pin.where, pin.reason)] = None
         return list(found)

@@ -217,6 +217,13 @@ _ROWS = (
         "none is needed when the data describes positions; otherwise make the data a parameter before exporting",
     ),
     Code(
+        "GP214",
+        "a fixed factor",
+        "The axis is a product, and this factor of it belongs to how the operator is built: the gates of a recurrent "
+        "cell, its directions, the block of a pixel shuffle or of a quantisation. The other factors can still be pruned.",
+        "none is needed",
+    ),
+    Code(
         "GP301",
         "budget not met",
         "The requested size cannot be reached: even with every free dimension at its limit the model costs more than "

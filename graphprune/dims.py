@@ -173,6 +173,12 @@ def pin(axis: Axis, why: Pin) -> bool:
     return changed
 
 
+def reason(axis: Axis) -> Pin:
+    """Why an axis that is not free stays: the pin of its first part that has more than one entry."""
+    pins = [leaf.pin for leaf in leaves(axis) if leaf.pin is not None and leaf.size != 1]
+    return pins[0] if pins else UNIT_PIN
+
+
 def _bind(dim: Dim, axis: Axis) -> None:
     axis = find(axis)
     if axis is dim:
@@ -196,7 +202,7 @@ def unify(a: Axis, b: Axis, blame: Pin | None = None) -> bool:
     if a.size == b.size:  # where one side stays, the other stays, and how they are made up no longer matters
         for one, other in ((a, b), (b, a)):
             if not is_free(one):
-                pin(other, next(leaves(one)).pin or UNIT_PIN)
+                pin(other, reason(one))
                 return True
     try:
         _unify(a, b)

@@ -68,7 +68,7 @@ def packed_heads(trace: Trace, x: Operand, parts: int) -> list[Side]:
     batch, positions, heads, pack, width = x.axes
     if pack.size != parts:
         raise ValueError(f"{x.value.name} packs {pack.size} tensors, not {parts}")
-    trace.whole(pack, "queries, keys and values packed together")
+    trace.structural(pack, "queries, keys and values packed together")
     return [Side(batch, heads, positions, width, ((x.use, 4, width),), x.use) for _ in range(parts)]
 
 
@@ -286,7 +286,7 @@ def _rotary_side(trace: Trace, x: Operand, heads: Number, rotated: Number, frequ
 def _pair(trace: Trace, turned: Axis, frequencies: Axis, interleaved: bool) -> None:
     outer, inner = trace.factor(turned, frequencies.size if interleaved else 2)
     paired, halves = (outer, inner) if interleaved else (inner, outer)
-    trace.whole(halves, "rotary embedding turns pairs")
+    trace.structural(halves, "rotary embedding turns pairs")
     trace.tie(paired, frequencies)
 
 

@@ -125,8 +125,8 @@ def _pinned_slice(trace: Trace, axis: Axis, first: Extent, last: Extent, step: i
     trace.pin(axis, "GP205", "a slice with a negative step or a run-time start")
     span = last - first if step > 0 else first - last
     if isinstance(span, int):
-        return trace.fixed(max(0, -(-span // abs(step))), "a slice of a fixed axis")
-    return trace.fixed(span if step == 1 else trace.unknown(), "a slice of a fixed axis")
+        return trace.inherited(max(0, -(-span // abs(step))), axis)
+    return trace.inherited(span if step == 1 else trace.unknown(), axis)
 
 
 def _strided(trace: Trace, axis: Axis, first: int, last: Extent, step: int) -> Axis:
@@ -232,7 +232,7 @@ def pad(trace: Trace, x: Operand, amounts: Sequence[Entry] | None, axes: Sequenc
         negative = any(isinstance(n, int) and n < 0 for n in (now(begin), now(end)))
         if negative or not constant or not is_free(out[k]):
             trace.whole(out[k], "it is padded with copies of its entries, or cropped")
-            out[k] = trace.fixed(out[k].size + now(begin) + now(end), "a padded axis")
+            out[k] = trace.inherited(out[k].size + now(begin) + now(end), out[k])
         else:
             out[k] = concatenated([_padding(trace, begin), out[k], _padding(trace, end)])
     return Typed(out)

@@ -55,7 +55,7 @@ def blocked(trace: Trace, axis: Axis, blocks: Axis, block: int) -> None:
         trace.whole(blocks, f"its last block of {block} is not full")
         return
     outer, inner = trace.factor(axis, blocks.size)
-    trace.whole(inner, "the entries of a block share a scale")
+    trace.structural(inner, "the entries of a block share a scale")
     trace.tie(outer, blocks)
 
 
@@ -153,7 +153,7 @@ def packed_linear(trace: Trace, x: Operand, weight: Packed) -> Typed:
     columns, (rows, blocks, packed) = x.axes[-1], weight.data.axes
     trace.require(weight.inputs, columns)
     trace.require(weight.outputs, rows)
-    trace.whole(packed, "the bits of a block")
+    trace.structural(packed, "the bits of a block")
     blocked(trace, columns, blocks, weight.block)
     if weight.packed_zeros:
         trace.whole(columns, "zero points of several blocks share a byte")

@@ -73,7 +73,7 @@ def _tied(trace: Trace, x: Operand, weights: Weights, gates: int, steps: Axis, b
     directions, _, _ = weights.recurrent.axes
     hidden = weights.recurrent.axes[1 if weights.swapped else 2]
     inputs = weights.inputs.axes[1 if weights.swapped else 2]
-    trace.whole(directions, "the number of directions of a recurrent cell")
+    trace.structural(directions, "the number of directions of a recurrent cell")
     trace.whole(steps, "the steps of a recurrence")
     trace.tie(directions, weights.inputs.axes[0])
     trace.tie(x.axes[2], inputs)
@@ -95,7 +95,7 @@ def _tied(trace: Trace, x: Operand, weights: Weights, gates: int, steps: Axis, b
 def _blocks_of(trace: Trace, axis: Axis, count: int, hidden: Axis) -> None:
     """The axis is ``count`` blocks, one for each gate, of one row per hidden unit."""
     outer, inner = trace.factor(axis, count)
-    trace.whole(outer, "one block for each gate of the cell")
+    trace.structural(outer, "one block for each gate of the cell")
     trace.tie(inner, hidden)
 
 

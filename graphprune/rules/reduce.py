@@ -86,5 +86,5 @@ def resize(trace: Trace, x: Operand, sizes: Sequence[Extent | None]) -> Typed:
             out.append(axis)
         else:
             trace.whole(axis, "it is resampled")
-            out.append(trace.fixed(size, "a resampled axis"))
+            out.append(trace.inherited(size, axis))
     return Typed(out)

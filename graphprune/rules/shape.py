@@ -181,7 +181,7 @@ def depth_to_space(trace: Trace, x: Operand, block: int, crd: bool) -> Typed:
     parts = regroup(trace, [channels], order)
     c, r, q = parts if crd else (parts[2], parts[0], parts[1])
     for axis in (r, q):
-        trace.whole(axis, "the block of a pixel shuffle")
+        trace.structural(axis, "the block of a pixel shuffle")
     return Typed([n, c, find(Prod([height, r])), find(Prod([width, q]))])
 
 
@@ -196,7 +196,7 @@ def space_to_depth(trace: Trace, x: Operand, block: int) -> Typed:
 def _blocks(trace: Trace, axis: Axis, block: int) -> tuple[Axis, Axis]:
     outer = divide(axis.size, block)
     left, right = trace.factor(axis, trace.unknown() if outer is None else outer)
-    trace.whole(right, "the block of a pixel shuffle")
+    trace.structural(right, "the block of a pixel shuffle")
     if outer is None:
         return left, trace.fixed(block)
     return left, right

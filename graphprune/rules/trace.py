@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from graphprune.dims import Axis, Dim, Misfit, Pin, Sum, factor, find, fresh, is_free, leaves, pin, unify
+from graphprune.dims import Axis, Dim, Misfit, Pin, Sum, factor, find, fresh, is_free, leaves, pin, reason, unify
 from graphprune.program import Block, Contraction, Node, Slot, Stored, Use, Value
 from graphprune.rules.numbers import Entry, Number, Requirement, SizeOf, now
 from graphprune.sizes import Extent, symbol
@@ -146,6 +146,10 @@ class Trace:
         """A new axis that must not move."""
         return fresh(size, self.node.place, Pin(code, str(self.node), reason))
 
+    def inherited(self, size: Extent, axis: Axis) -> Axis:
+        """A new axis that stays for the same reason as the pinned axis it is made from."""
+        return fresh(size, self.node.place, reason(axis))
+
     def free(self, size: Extent) -> Axis:
         """A new axis that may be pruned."""
         return fresh(size, self.node.place)
@@ -192,6 +196,10 @@ class Trace:
         """The operator needs this axis whole."""
         self.pin(axis, "GP204", reason)
 
+    def structural(self, axis: Axis, reason: str) -> None:
+        """A factor of an axis that belongs to how the operator is built; not worth a word in a report."""
+        self.pin(axis, "GP214", reason)
+
     def inexact(self, axis: Axis) -> None:
         """Removing entries of this axis changes statistics that the current node computes over it."""
         if is_free(axis):
@@ -237,7 +245,7 @@ def concatenated(parts: Sequence[Axis]) -> Axis:
     """The axis of parts laid end to end, in normal form; parts that all stay are one axis that stays."""
     whole = find(Sum(list(parts)))
     if isinstance(whole, Sum) and not is_free(whole):
-        return fresh(whole.size, "", next(leaves(whole)).pin)
+        return fresh(whole.size, "", reason(whole))
     return whole
 
 
