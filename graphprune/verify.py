@@ -106,10 +106,11 @@ def verify_models(
     """Run all oracles on a dense and a pruned model of one dialect (ONNX). With a plan the pruned model is held against
     the masked dense one; without, only the interface and the coupling of the pruned model are. Raises ``GP402`` where
     the models cannot be run."""
+    from graphprune.dialects.onnx.masks import inlined
     from graphprune.dialects.onnx.reader import read
 
-    analysis = analyze_program(read(dense))
     checks = [_interface(dense, pruned)]
+    analysis = analyze_program(read(inlined(dense)))
     session = _Session(analysis, seed, dict(sizes or {}))
     checks += session.permutation()
     if plan is not None:

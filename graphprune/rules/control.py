@@ -77,13 +77,9 @@ def stacked(trace: Trace, slices: Typed, rounds: Axis, axis: int) -> Typed:
     return Typed(axes)
 
 
-def call(trace: Trace, body: Block, arguments: Sequence[Typed]) -> list[Typed]:
-    """A call of a model-local function: its body is walked with the types of this call."""
+def call(trace: Trace, body: Block) -> list[Typed]:
+    """A call of a model-local function: its body is walked with the values of this call."""
     node = trace.node
-    for formal in body.inputs:
-        trace.types[formal] = Typed(None)
-    for formal, actual in zip(body.inputs, arguments, strict=False):
-        trace.types[formal] = actual
     trace.walk(body)
     trace.node = node
     return [_result(trace, value) for value in body.outputs]

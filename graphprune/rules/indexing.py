@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphprune.dims import NOTHING, UNIT, Axis, Misfit, find, is_free, split
-from graphprune.rules.numbers import Entry, now
+from graphprune.dims import NOTHING, UNIT, Axis, Misfit, Prod, find, is_free, split
+from graphprune.program import Node, Slot
+from graphprune.rules.numbers import Entry, Number, now
 from graphprune.rules.trace import Operand, Trace, Typed, concatenated
 from graphprune.sizes import Extent, divide
 
@@ -55,26 +56,18 @@ def split_into(trace: Trace, x: Operand, axis: int, sizes: Sequence[Entry]) -> l
     return [Typed([piece if k == at else each for k, each in enumerate(x.axes)]) for piece in pieces]
 
 
-def split_equally(trace: Trace, x: Operand, axis: int, count: int) -> list[Typed]:
-    """``count`` pieces of one size, worked out from the axis at run time: it is ``count`` equal blocks, or (where the
-    last is smaller) stays as it is."""
-    at = axis % x.rank
-    whole = x.axes[at]
+def split_equally(trace: Trace, x: Operand, axis: int, count: int, node: Node | None) -> list[Typed]:
+    """``count`` pieces of one size, worked out from the axis at run time. Where they come out even, the sizes can be
+    written out (in slots that the file does not have yet), so the pieces are independent."""
+    whole = x.axes[axis % x.rank]
     size = divide(whole.size, count)
-    if size is None:
-        trace.whole(whole, f"it is split into {count} uneven pieces by its size")
-        step = -(-whole.size // count) if isinstance(whole.size, int) else trace.unknown()
-        pieces: list[Axis] = [trace.fixed(step) for _ in range(count - 1)]
-        last = whole.size - step * (count - 1)
-        pieces.append(trace.fixed(last))
-    else:
-        pieces, rest = [], whole
-        for _ in range(count):
-            _, piece, rest = cut(trace, rest, 0, size)
-            pieces.append(piece)
-        for piece in pieces[1:]:
-            trace.tie(pieces[0], piece)
-        pieces = [find(piece) for piece in pieces]
+    if isinstance(size, int) and node is not None:
+        return split_into(trace, x, axis, [Number(size, Slot(node, "split", place)) for place in range(count)])
+    trace.whole(whole, f"it is split into {count} pieces by its size")
+    step = -(-whole.size // count) if isinstance(whole.size, int) else trace.unknown()
+    pieces = [trace.inherited(step, whole) for _ in range(count - 1)]
+    pieces.append(trace.inherited(whole.size - step * (count - 1), whole))
+    at = axis % x.rank
     return [Typed([piece if k == at else each for k, each in enumerate(x.axes)]) for piece in pieces]
 
 
@@ -140,23 +133,46 @@ def _strided(trace: Trace, axis: Axis, first: int, last: Extent, step: int) -> A
 
 
 def gather(trace: Trace, x: Operand, positions: Operand, axis: int) -> Typed:
-    """Rows at positions. Constant positions that are a range, a stride or one entry are cuts; others need the axis
-    whole."""
+    """Rows at positions. Constant positions that run through the axis in blocks (a range, a stride, a shuffle) are
+    followed: the result is made of the same dimensions, and the positions are worked out anew; others need it whole."""
     at = axis % x.rank
-    entries = trace.entries(positions)
-    picked = _picked(trace, x.axes[at], entries) if entries is not None else None
-    if picked is None or positions.rank > 1:
+    stored = positions.value.stored
+    picked = None
+    if stored is not None and positions.rank == 1 and is_free(x.axes[at]) and not positions.use.node.frozen:
+        picked = _picked(trace, x.axes[at], [int(k) for k in stored.read().reshape(-1)])
+    if picked is None:
         trace.pin(x.axes[at], "GP207", INDEXED)
         new = list(positions.axes)
     else:
-        new = [picked] if positions.rank == 1 else []
+        trace.whole(positions.axes[0], "its entries are positions")
+        trace.positions[positions.use] = (x.axes[at], picked)
+        new = [picked]
     return Typed([*x.axes[:at], *new, *x.axes[at + 1 :]])
 
 
-def _picked(trace: Trace, axis: Axis, entries: Sequence[Entry]) -> Axis | None:
-    """Positions that name every entry in order are the axis itself; all others need it whole."""
-    numbers = [now(entry) for entry in entries]
-    return axis if numbers == list(range(len(numbers))) and len(numbers) == axis.size and not is_free(axis) else None
+def _picked(trace: Trace, axis: Axis, numbers: list[int]) -> Axis | None:
+    """The axis that constant positions make of an axis, ``None`` where they follow no pattern.
+
+    Patterns: a range; every n-th entry; and a transposition, ``outer * inner -> inner * outer``, which is what a channel
+    shuffle does.
+    """
+    size = axis.size
+    if not isinstance(size, int) or len(numbers) < 2 or not all(-size <= k < size for k in numbers):
+        return None
+    places = [k % size for k in numbers]
+    step = places[1] - places[0]
+    if step == 1 and places == list(range(places[0], places[0] + len(places))):
+        return cut(trace, axis, places[0], len(places))[1]
+    if step < 2 or size % step:
+        return None
+    if places == list(range(places[0], size, step)) and len(places) == size // step and places[0] < step:
+        outer, inner = trace.factor(axis, size // step)
+        trace.whole(inner, "every block gives one entry")
+        return outer
+    if places == [k + step * row for k in range(step) for row in range(size // step)]:
+        outer, inner = trace.factor(axis, size // step)
+        return find(Prod([inner, outer]))
+    return None
 
 
 def at_positions(trace: Trace, x: Operand, axes: Sequence[int]) -> None:

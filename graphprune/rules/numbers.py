@@ -18,9 +18,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Union
 
-from graphprune.dims import Axis, Dim, Pin, extent, is_free, pin
+from graphprune.dims import Axis, Dim, Pin, extent, find, is_free, pin, unify
 from graphprune.program import Node, Slot
-from graphprune.sizes import Extent, divide, symbol, symbols
+from graphprune.sizes import Extent, Size, divide, symbol, symbols
 
 Entry = Union["Number", "SizeOf", "Arith", "Opaque"]
 
@@ -125,17 +125,37 @@ class Requirement:
 def settle(requirements: list[Requirement]) -> dict[Slot, Extent]:
     """Bind stored numbers so that every requirement holds under every cut, pinning what cannot be followed.
 
-    Returns the polynomial to evaluate for each slot that a cut may change. Pins only ever turn free dimensions into
-    constants, so the loop ends after at most as many rounds as there are dimensions; two rounds are usual.
+    Returns the polynomial to evaluate for each slot that a cut may change. A number that serves several axes ties them.
+    Ties and pins only ever leave fewer free dimensions, so the loop ends; two rounds are usual.
     """
     while True:
         bindings: dict[Slot, Extent] = {}
-        pinned = False
+        direct: dict[Slot, Axis] = {}
+        changed = False
         for requirement in requirements:
             if not _holds(requirement, bindings):
-                pinned |= _give_up(requirement)
-        if not pinned:
+                changed |= _tie(requirement, direct, bindings) or _give_up(requirement)
+            elif isinstance(requirement.entry, Number) and requirement.entry.slot is not None and requirement.sign > 0:
+                direct.setdefault(requirement.entry.slot, requirement.axis)
+        if not changed:
             return {slot: size for slot, size in bindings.items() if not isinstance(size, int)}
+
+
+def _tie(requirement: Requirement, direct: dict[Slot, Axis], bindings: dict[Slot, Extent]) -> bool:
+    """A number that is the size of two axes, be it stored or computed, makes them one dimension."""
+    entry, axis = requirement.entry, requirement.axis
+    other: Axis | None = None
+    if isinstance(entry, Number):
+        other = None if entry.slot is None else direct.get(entry.slot)
+    elif isinstance(entry, SizeOf):
+        other = entry.axis
+    else:
+        size = _bound(entry, bindings)
+        named = symbols(size) if isinstance(size, Size) else set()
+        other = next((item for item in named if isinstance(item, Dim) and symbol(item) == size), None)
+    if other is None or requirement.sign < 0 or other.size != axis.size or find(other) is find(axis):
+        return False
+    return unify(other, axis) and extent(other) == extent(axis)
 
 
 def _holds(requirement: Requirement, bindings: dict[Slot, Extent]) -> bool:

@@ -51,13 +51,17 @@ class Operand:
 
 @dataclass(eq=False)
 class Trace:
-    """The state of one analysis: types by value, and everything the rules declared so far."""
+    """The state of one analysis: types by value, and everything the rules declared so far.
+
+    ``positions`` are stored vectors whose entries are positions along a first axis, one for each entry of a second.
+    """
 
     is_constant: Callable[[Value], bool]
     types: dict[Value, Typed] = field(default_factory=dict)
     use_types: dict[Use, Typed] = field(default_factory=dict)
     requirements: list[Requirement] = field(default_factory=list)
     contractions: list[Contraction] = field(default_factory=list)
+    positions: dict[Use, tuple[Axis, Axis]] = field(default_factory=dict)
     inexact_uses: list[tuple[Node, Axis]] = field(default_factory=list)
     fallbacks: list[tuple[Node, str]] = field(default_factory=list)
     symbol_count: int = 0

@@ -45,8 +45,7 @@ def _stacks(trace: Trace, outputs: list[Typed], rounds: Axis, places: list[int])
 
 
 def _call(trace: Trace, node: Node) -> list[Typed]:
-    arguments = [operand.typed if operand else Typed(None) for operand in trace.operands()]
-    return control.call(trace, node.blocks["call"], arguments)
+    return control.call(trace, node.blocks["call"])
 
 
 CALL = Operator(_call, sizes=True)

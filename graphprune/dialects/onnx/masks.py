@@ -30,6 +30,15 @@ def masked(analysis: Analysis, keep: Keep) -> ir.Model:
     return copy  # type: ignore[no-any-return]
 
 
+def inlined(model: ir.Model) -> ir.Model:
+    """The model with its functions written out, so that each call can be masked by itself."""
+    if not model.functions:
+        return model
+    from onnx_ir.passes.common import InlinePass
+
+    return InlinePass()(model.clone()).model
+
+
 class _Masker:
     def __init__(self, analysis: Analysis, twins: Twins, keep: Keep):
         self.analysis, self.twins, self.keep = analysis, twins, keep

@@ -5,6 +5,7 @@ May import onnx-ir; decides nothing about pruning.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,7 +35,8 @@ class _Reader:
         self.model = model
         self.values: dict[ir.Value, Value] = {}
         self.stored: list[Stored] = []
-        self.functions: dict[tuple[str, str, str], Block] = {}
+        graphs = [model.graph, *model.functions.values()]
+        self.calls = Counter(node.op_identifier() for graph in graphs for node in graph.all_nodes())
 
     def graph(
         self, graph: ir.Graph | ir.Function, imports: Mapping[str, int], depth: int, refs: Mapping[str, Any]
@@ -112,25 +114,34 @@ class _Reader:
                 found.attributes[key] = _plain(attribute)
         body = self.model.functions.get(node.op_identifier())
         if body is not None:
-            found.blocks["call"] = self.function(body, found.attributes, depth)
+            found.blocks["call"] = self.call(body, found, found.attributes, depth)
         found.outputs = [self.value(v) for v in node.outputs]
         for output in found.outputs:
             output.producer = found
         return found
 
-    def function(self, body: ir.Function, arguments: Mapping[str, Any], depth: int) -> Block:
-        """The body of a called function: one block for all calls, so that what it stores is tied among them; a block
-        per call, with numbers that cannot be rewritten, where attributes are handed in."""
-        key = body.identifier()
-        if key in self.functions:
-            return self.functions[key]
-        if body.attributes:
-            block = self.graph(body, dict(body.opset_imports), depth + 1, {**_defaults(body), **arguments})
-            for node in block.nodes:
-                node.frozen = True
-            return block
-        self.functions[key] = self.graph(body, dict(body.opset_imports), depth + 1, {})
-        return self.functions[key]
+    def call(self, body: ir.Function, call: Node, arguments: Mapping[str, Any], depth: int) -> Block:
+        """The body of a called function with the values of this call in the place of its formal inputs. Constants are
+        those of the function, tied among all its calls; numbers cannot be rewritten where there are several calls."""
+        outside, self.values = self.values, dict(self.values)
+        actual = [*call.inputs, *[None] * len(body.inputs)]
+        for formal, value in zip(body.inputs, actual, strict=False):
+            self.values[formal] = Value(formal.name or "") if value is None else value
+        block = self.graph(body, dict(body.opset_imports), depth + 1, {**_defaults(body), **arguments})
+        constants = {value: found for value, found in self.values.items() if found.stored is not None}
+        self.values = {**constants, **outside}
+        if self.calls[body.identifier()] > 1 or body.attributes:
+            _freeze(block)
+        return block
+
+
+def _freeze(block: Block) -> None:
+    for node in block.nodes:
+        node.frozen = True
+        for output in node.outputs:
+            output.native = None
+        for inner in node.blocks.values():
+            _freeze(inner)
 
 
 def _defaults(body: ir.Function) -> dict[str, Any]:

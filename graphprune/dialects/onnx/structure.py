@@ -6,7 +6,7 @@ from graphprune.dialects.onnx.operator import Operator
 from graphprune.dims import Axis
 from graphprune.program import Node
 from graphprune.rules import computed, indexing, shape
-from graphprune.rules.numbers import Entry, Number, now
+from graphprune.rules.numbers import Entry, Number, axes_in, now
 from graphprune.rules.trace import MOST_ENTRIES, Operand, Trace, Typed
 
 
@@ -105,7 +105,7 @@ def _split(trace: Trace, node: Node) -> list[Typed]:
         return indexing.split_into(trace, x, axis, trace.attributes("split"))
     sizes = trace.operand(1)
     if sizes is None:
-        return indexing.split_equally(trace, x, axis, len(node.outputs))
+        return indexing.split_equally(trace, x, axis, len(node.outputs), None if node.frozen else node)
     entries = computed.listed(trace, sizes)
     if entries is None:
         raise ValueError("its sizes are computed at run time")
@@ -198,6 +198,11 @@ def _range(trace: Trace, node: Node) -> list[Typed]:
         numbers: list[Entry] = []
         numbers.extend(Number(start + k * step) for k in range(min(size, MOST_ENTRIES)))
         return [Typed([trace.fixed(size)], numbers if len(numbers) == size else None)]
+    limit_entries = trace.entries(trace.need(1))
+    if bounds[0] == [0] and bounds[2] == [1] and limit_entries:
+        for axis in axes_in(limit_entries[0]):
+            trace.pin(axis, "GP206", "positions along it are computed")
+        return [Typed([trace.fixed(now(limit_entries[0]), "positions up to a run-time size", "GP208")])]
     return [Typed([trace.fixed(trace.unknown(), "its length is computed at run time", "GP208")])]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphprune.analysis import Analysis
-from graphprune.dims import Axis, Keep, evaluated, indices, is_cut, width
+from graphprune.dims import Axis, Keep, evaluated, indices, is_cut, whole_size, width
 from graphprune.program import Array, Node, Use, Value
 
 
@@ -90,8 +90,11 @@ class _Edits:
                 lists.setdefault((slot.node, slot.key), {})[slot.index] = number
             else:
                 changed.setdefault(Use(slot.node, slot.key), {})[slot.index or 0] = number
+        for use, (source, picked) in self.analysis.trace.positions.items():
+            if is_cut(source, keep) or is_cut(picked, keep):
+                self._positions(use, source, picked, keep)
         for (node, name), numbers in lists.items():
-            _set_attribute(self.twins.nodes[node.native], name, numbers)
+            _set_attribute(self.twins.nodes[node.native], name, numbers, node.version)
         for use, entries in changed.items():
             value = use.node.inputs[use.index]
             assert value is not None and value.stored is not None
@@ -101,6 +104,17 @@ class _Edits:
             if (new != old.reshape(-1)).any():
                 tensor = ir.tensor(new.reshape(old.shape), name=value.name)
                 self.uses.setdefault(value, {})[use] = (tuple(new.tolist()), partial(_itself, tensor))
+
+    def _positions(self, use: Use, source: Axis, picked: Axis, keep: Keep) -> None:
+        """Where the picked entries that are left stand among the entries of the source that are left."""
+        value = use.node.inputs[use.index]
+        assert value is not None and value.stored is not None
+        old = value.stored.read()
+        kept = indices(source, keep)
+        place = np.full(whole_size(source), -1, old.dtype)
+        place[kept] = np.arange(len(kept))
+        tensor = ir.tensor(place[old[indices(picked, keep)]], name=value.name)
+        self.uses.setdefault(value, {})[use] = (tuple(tensor.numpy().tolist()), partial(_itself, tensor))
 
     def tensors(self, keep: Keep, skipped: Value | None = None) -> None:
         """Gather the survivors of every cut axis."""
@@ -197,7 +211,10 @@ def _gathered(value: Value, axes: list[Axis], cut: dict[int, Axis], keep: Keep) 
     return lambda: ir.LazyTensor(numbers, dtype=dtype, shape=ir.Shape(shape), name=stored.name)
 
 
-def _set_attribute(node: ir.Node, name: str, numbers: dict[int | None, int]) -> None:
+def _set_attribute(node: ir.Node, name: str, numbers: dict[int | None, int], version: int) -> None:
+    if name == "split" and name not in node.attributes:
+        _write_out_split(node, numbers, version)
+        return
     if None in numbers:
         node.attributes[name] = ir.AttrInt64(name, numbers[None])
         return
@@ -205,6 +222,22 @@ def _set_attribute(node: ir.Node, name: str, numbers: dict[int | None, int]) -> 
     for index, number in numbers.items():
         values[index or 0] = number
     node.attributes[name] = ir.AttrInt64s(name, values)
+
+
+def _write_out_split(node: ir.Node, numbers: dict[int | None, int], version: int) -> None:
+    """Give a Split that divides evenly its sizes, as an attribute up to operator set 12 and as an input from 13 on."""
+    sizes = [numbers[place] for place in range(len(node.outputs))]
+    if len(set(sizes)) == 1:
+        return
+    if version < 13:
+        node.attributes["split"] = ir.AttrInt64s("split", sizes)
+        return
+    node.attributes.pop("num_outputs", None)
+    constant = ir.Node("", "Constant", [], [ir.AttrTensor("value", ir.tensor(np.asarray(sizes, np.int64)))])
+    constant.outputs[0].name = f"{node.outputs[0].name}.sizes"
+    node.prepend(constant)
+    node.resize_inputs(2)
+    node.replace_input_with(1, constant.outputs[0])
 
 
 def _declare_shapes(analysis: Analysis, twins: Twins, keep: Keep) -> None:
