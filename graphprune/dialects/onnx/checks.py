@@ -25,7 +25,7 @@ MOST_NODES = 2_000_000
 MOST_NESTING = 64
 
 # The field of a TensorProto that holds data not stored as bytes; all others are in int32_data.
-_FIELDS = {
+_FIELDS: dict[int, str] = {
     onnx.TensorProto.FLOAT: "float_data",
     onnx.TensorProto.COMPLEX64: "float_data",
     onnx.TensorProto.DOUBLE: "double_data",
@@ -34,7 +34,7 @@ _FIELDS = {
     onnx.TensorProto.UINT32: "uint64_data",
     onnx.TensorProto.UINT64: "uint64_data",
 }
-_COMPLEX = frozenset({onnx.TensorProto.COMPLEX64, onnx.TensorProto.COMPLEX128})
+_COMPLEX: frozenset[int] = frozenset({onnx.TensorProto.COMPLEX64, onnx.TensorProto.COMPLEX128})
 
 
 @dataclass
@@ -54,6 +54,8 @@ def check(model: onnx.ModelProto, folder: str) -> Findings:
     """
     findings = Findings()
     _check_versions(model)
+    texts = [model.producer_name, model.producer_version, model.domain, model.doc_string]
+    _check_text([*texts, *(text for entry in model.metadata_props for text in (entry.key, entry.value))], "the model")
     _Graph(folder, findings).graph(model.graph, [], 0)
     for function in model.functions:
         _Graph(folder, findings).function(function)
@@ -104,6 +106,8 @@ class _Graph:
             raise GraphPruneError("GP103", "it holds sparse initializers", where, "store them as dense tensors")
         inputs = [value.name for value in graph.input]
         stored = [tensor.name for tensor in graph.initializer]
+        _check_text([*inputs, *stored, *(value.name for value in graph.output), graph.doc_string], where)
+        _check_text([each.name for each in graph.value_info], where)
         _check_distinct(inputs, "graph inputs", where)
         _check_distinct(stored, "initializers", where)
         for tensor in graph.initializer:
@@ -135,6 +139,7 @@ class _Graph:
         scopes = [*outer, mine]
         reads: list[set[str]] = []
         for node in nodes:
+            _check_text([node.name, node.op_type, node.domain, node.overload, *node.input, *node.output], where)
             if not node.op_type:
                 raise _bad("a node has no operator", f"{where}, node {node.name!r}")
             names = {name for name in node.input if name}
@@ -152,6 +157,9 @@ class _Graph:
         """Check the tensors among a node's attributes; its graphs."""
         where = f"node {node.name!r} ({node.op_type})"
         for attribute in node.attribute:
+            _check_text([attribute.name, attribute.ref_attr_name, attribute.doc_string], where)
+            if attribute.type == onnx.AttributeProto.UNDEFINED:
+                raise _bad(f"the attribute {attribute.name!r} has no type", where)
             if attribute.HasField("sparse_tensor") or attribute.sparse_tensors:
                 raise GraphPruneError("GP103", "it holds a sparse tensor", where, "store it as a dense tensor")
             if attribute.HasField("t"):
@@ -172,23 +180,15 @@ class _Graph:
     ) -> None:
         """Raise GP102 where nodes wait for each other in a circle; note where they are merely out of order."""
         ready = set(given)
-        waiting = list(range(len(nodes)))
-        in_order = True
-        while waiting:
-            left = []
-            for place in waiting:
-                if any(name in mine and name not in ready for name in reads[place]):
-                    left.append(place)
-                else:
-                    ready.update(nodes[place].output)
-            if len(left) == len(waiting):
-                stuck = nodes[left[0]]
-                raise _bad(f"nodes depend on each other in a circle, among them {stuck.name or stuck.op_type!r}", where)
-            in_order = in_order and not left
-            waiting = left
-            if left and len(left) > 10_000:  # each round places at least one node; a hostile order needs them all
-                waiting = _topological(nodes, reads, ready, left, where)
-        self.findings.unsorted |= not in_order
+        late = []
+        for place, node in enumerate(nodes):
+            if any(name in mine and name not in ready for name in reads[place]):
+                late.append(place)
+            else:
+                ready.update(node.output)
+        if late:
+            self.findings.unsorted = True
+            _check_acyclic(nodes, reads, ready, late, where)
 
     def tensor(self, tensor: onnx.TensorProto, where: str) -> None:
         """The declared size must be the size of the data."""
@@ -252,19 +252,19 @@ class _Graph:
         self.findings.data_files.add(os.path.realpath(path))
 
 
-def _topological(
-    nodes: Sequence[onnx.NodeProto], reads: list[set[str]], ready: set[str], left: list[int], where: str
-) -> list[int]:
-    """Kahn's algorithm over the nodes that are left: linear, where going round and round would be quadratic."""
-    missing = {place: {name for name in reads[place] if name not in ready} for place in left}
-    makes = {name for place in left for name in nodes[place].output}
+def _check_acyclic(
+    nodes: Sequence[onnx.NodeProto], reads: list[set[str]], ready: set[str], late: list[int], where: str
+) -> None:
+    """Kahn's algorithm over the nodes that are listed too early: linear in their number, whatever the order."""
+    makes = {name for place in late for name in nodes[place].output}
     readers: dict[str, list[int]] = {}
     count: dict[int, int] = {}
-    for place, names in missing.items():
-        count[place] = sum(name in makes for name in names)
-        for name in names & makes:
+    for place in late:
+        awaited = {name for name in reads[place] if name not in ready and name in makes}
+        count[place] = len(awaited)
+        for name in awaited:
             readers.setdefault(name, []).append(place)
-    free = [place for place in left if count[place] == 0]
+    free = [place for place in late if count[place] == 0]
     done = 0
     while free:
         done += 1
@@ -273,9 +273,20 @@ def _topological(
                 count[reader] -= 1
                 if count[reader] == 0:
                     free.append(reader)
-    if done < len(left):
-        raise _bad("nodes depend on each other in a circle", where)
-    return []
+    if done < len(late):
+        stuck = next(nodes[place] for place in late if count[place])
+        raise _bad(f"nodes depend on each other in a circle, among them {stuck.name or stuck.op_type!r}", where)
+
+
+def _check_text(texts: Iterable[str | bytes], where: str) -> None:
+    """protobuf hands over text that is not UTF-8 as it is, and refuses to write it later."""
+    for text in texts:
+        try:
+            valid = isinstance(text, str) and text.encode() is not None
+        except UnicodeEncodeError:
+            valid = False
+        if not valid:
+            raise _bad(f"the name {text!r} is not valid UTF-8", where)
 
 
 def _check_distinct(names: Iterable[str], what: str, where: str) -> None:
@@ -296,7 +307,9 @@ def _check_calls(model: onnx.ModelProto) -> None:
         total = 0
         for node in nodes:
             key = (node.domain, node.op_type, node.overload)
-            inner = sum(expanded(graph.node) for attribute in node.attribute for graph in (attribute.g, *attribute.graphs))
+            inner = sum(
+                expanded(graph.node) for attribute in node.attribute for graph in (attribute.g, *attribute.graphs)
+            )
             total += 1 + inner + (size_of(key) if key in bodies else 0)
         return total
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import onnx
 import onnx_ir as ir
-from google.protobuf.message import DecodeError, EncodeError
+from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]
 
 from graphprune.dialects.onnx.checks import Findings, check
 from graphprune.errors import GraphPruneError
@@ -31,10 +31,6 @@ _EXTERNAL = "graphprune.external"
 _DAMAGED = (
     DecodeError,
     ir.serde.SerdeError,
-    AttributeError,
-    KeyError,
-    NotImplementedError,
-    OverflowError,
     RecursionError,
     TypeError,
     ValueError,
@@ -166,7 +162,7 @@ def stage(
             ir.save(model, outputs.path(name), format="protobuf", external_data=f"{name}.data", callback=told)
         else:
             ir.save(model, outputs.path(name), format="protobuf")
-    except (EncodeError, ValueError) as error:
+    except (EncodeError, ir.serde.SerdeError, ValueError) as error:
         raise GraphPruneError("GP105", f"the format cannot hold the model: {_reason(error)}", outputs.shown) from error
     finally:
         gc.collect()  # the message and the model refer to each other; a second copy of the weights must not linger

@@ -1,0 +1,327 @@
+"""The walk in Python: load, analyse, plan, apply, verify, save; and `prune`, which takes all steps but the last.
+
+    >>> import graphprune as gp                                          # doctest: +SKIP
+    >>> dense = gp.load("dense.onnx")                                    # doctest: +SKIP
+    >>> plan = gp.plan(dense, macs=0.6)                                  # doctest: +SKIP
+    >>> small = gp.apply(dense, plan)                                    # doctest: +SKIP
+    >>> assert gp.verify(dense, small, plan).ok                          # doctest: +SKIP
+    >>> gp.save(small, "small.onnx")                                     # doctest: +SKIP
+
+A model is what its dialect works on: an `onnx_ir.Model` for ONNX. No function changes the model that it is given.
+Every failure that a user can act on is a GraphPruneError with a code of `graphprune.codes`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from graphprune.errors import GraphPruneError
+
+if TYPE_CHECKING:
+    from graphprune.analysis import Analysis
+    from graphprune.cost import Cost
+    from graphprune.dims import Keep
+    from graphprune.plan import Plan
+    from graphprune.report import Report
+    from graphprune.verify import Verification
+
+Model = Any
+"""A model of some dialect; `onnx_ir.Model` for ONNX."""
+
+_ONNX_SUFFIXES = frozenset({".onnx", ".pb"})
+_PICKLES = frozenset({".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin"})
+_OTHERS = {
+    ".safetensors": "it holds weights without the network; export the network to ONNX",
+    ".ort": "it was made by onnxruntime from an ONNX file; prune that one",
+    ".tflite": "convert it with tf2onnx",
+    ".h5": "convert it with tf2onnx",
+    ".keras": "convert it with tf2onnx",
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What pruning made of a model.
+
+    model:  the pruned model, of the type that went in
+    plan:   what it keeps of every group
+    report: costs before and after, and what was skipped and why; `print(result.report)`
+    verification: the outcome of the checks; None when they were not asked for
+    """
+
+    model: Model
+    plan: Plan
+    report: Report
+    verification: Verification | None = None
+
+
+def load(path: str | os.PathLike[str]) -> Model:
+    """Read a model; the dialect follows from the suffix (`.onnx`, `.pb`). External data is mapped, not loaded.
+
+    Nothing in the file is executed: files that need unpickling are refused. Raises GraphPruneError: GP101 where a file
+    is missing or unreadable, GP102 where it is not a valid model, GP103 where it is of a kind that cannot be read,
+    GP109 where it is hostile or beyond the limits.
+    """
+    _check_kind(os.fspath(path))
+    from graphprune.dialects.onnx import files
+
+    return files.load(path)
+
+
+def _check_kind(path: str) -> None:
+    if not os.path.exists(path):
+        raise GraphPruneError("GP101", "there is no such file", path, _nearby(path))
+    suffix = Path(path).suffix.lower()
+    if os.path.isdir(path) or suffix in _ONNX_SUFFIXES:
+        return
+    if suffix in _PICKLES:
+        remedy = "export the network with torch.onnx.export(model, inputs, 'model.onnx') and prune that file"
+        what = f"{suffix} files are pickles: reading one could run any code, so graphprune never does"
+        raise GraphPruneError("GP103", what, path, remedy)
+    remedy = _OTHERS.get(suffix, "if it is an ONNX model, give it the suffix .onnx")
+    raise GraphPruneError(
+        "GP103", f"a file with the suffix {suffix or '(none)'} is not a model that can be read", path, remedy
+    )
+
+
+def _nearby(path: str) -> str:
+    from difflib import get_close_matches
+
+    folder = Path(path).parent
+    if not folder.is_dir():
+        return f"the folder {folder} does not exist either"
+    try:
+        names = [each.name for each in folder.iterdir() if each.suffix == Path(path).suffix]
+    except OSError:
+        return ""
+    close = get_close_matches(Path(path).name, names, n=1)
+    return f"did you mean {str(folder / close[0])!r}?" if close else ""
+
+
+def save(model: Model, path: str | os.PathLike[str], *, overwrite: bool = False) -> list[Path]:
+    """Write a model, whole or not at all; the files written.
+
+    Weights that were external stay external, in `path` with `.data` added. An older file at `path` is replaced.
+    Raises GraphPruneError: GP104 where this would overwrite a file of the model that the weights come from, unless
+    `overwrite`; GP105 where it cannot be written.
+    """
+    from graphprune.dialects.onnx import files
+
+    return files.save(_onnx(model), path, overwrite=overwrite)
+
+
+def analyze(model: Model, *, rules: Mapping[str, Any] | None = None) -> Analysis:
+    """Find the dimensions of a model: what is coupled, what can be pruned (`.groups`), what not and why (`.refusals`).
+
+    rules: more rows for the table of operators, by operator name (`domain:Name` outside the standard domain)
+    Raises GraphPruneError: GP102 where the graph is not one, GP109 where it is nested too deep.
+    """
+    from graphprune.analysis import analyze_program
+    from graphprune.dialects.onnx.dialect import OnnxDialect
+    from graphprune.dialects.onnx.reader import read
+
+    program = read(_onnx(model))
+    if rules:
+        program.dialect = OnnxDialect(dict(rules))
+    return analyze_program(program)
+
+
+def plan(
+    model: Model | Analysis,
+    *,
+    macs: float | None = None,
+    params: float | None = None,
+    bytes: float | None = None,
+    ratio: float | None = None,
+    criterion: str = "l2",
+    reduction: str = "mean",
+    normalize: str = "mean",
+    ranking: str = "global",
+    max_ratio: float = 0.9,
+    min_width: int = 1,
+    align: int | Literal["auto"] = 1,
+    ignore: Sequence[str] = (),
+    only: Sequence[str] = (),
+    heads: str = "both",
+    seed: int = 0,
+    sizes: Mapping[str, int] | None = None,
+) -> Plan:
+    """Decide what to keep of every group; no weight is changed. The same arguments give the same plan.
+
+    macs, params, bytes: the share of multiply-accumulates, parameters or bytes of weights that may remain, in (0, 1];
+                several are all met
+    ratio:      the share of every group's channels to remove, in [0, 1)
+    criterion:  how channels are scored: a name of `graphprune.criteria`
+    reduction:  how the scores of coupled tensors become one: sum, mean, max or l2
+    normalize:  how groups are made comparable: a name that `graphprune plan --help` lists
+    ranking:    what competes with what: global, uniform (each group alone) or isomorphic (groups of one shape)
+    max_ratio:  the largest share of a group that may go; min_width: the fewest channels that stay
+    align:      kept widths are multiples of this; "auto" chooses per group
+    ignore, only: patterns of tensors or groups to leave alone, or to prune alone
+    heads:      of attention: prune heads, their width, or both
+    sizes:      numbers for dynamic axes by name, for costs; 1 where not given
+    Raises GraphPruneError: GP106 and GP107 for options, GP302 where nothing can be pruned; BudgetNotMet (GP301).
+    """
+    from graphprune.plan import make_plan
+
+    return make_plan(
+        _analysis(model),
+        macs=macs,
+        params=params,
+        bytes=bytes,
+        ratio=ratio,
+        criterion=criterion,
+        reduction=reduction,
+        normalize=normalize,
+        ranking=ranking,
+        max_ratio=max_ratio,
+        min_width=min_width,
+        align=align,
+        ignore=tuple(ignore),
+        only=tuple(only),
+        heads=heads,
+        seed=seed,
+        sizes=dict(sizes or {}),
+    )
+
+
+def apply(model: Model | Analysis, plan: Plan) -> Model:
+    """A new model without what the plan does not keep; same interface, same names.
+
+    Raises GraphPruneError GP501 where the plan was made for another architecture.
+    """
+    analysis = _analysis(model)
+    return _cut(analysis, plan.keep(analysis))
+
+
+def _cut(analysis: Analysis, keep: Keep) -> Model:
+    from graphprune.dialects.onnx import files
+    from graphprune.dialects.onnx.writer import write
+
+    pruned = write(analysis, keep)
+    files.carry(analysis.program.native, pruned)
+    return pruned
+
+
+def prune(model: Model, *, verify: bool = True, **options: Any) -> Result:
+    """Plan, apply and verify; options as for :func:`plan`.
+
+    Raises GraphPruneError as `plan` does, GP401 where the pruned model is wrong (nothing is returned then) and GP402
+    where it could not be compared; pass verify=False to do without.
+    """
+    analysis = _analysis(model)
+    made = plan(analysis, **options)
+    seed, sizes = options.get("seed", 0), options.get("sizes")
+    result = result_of(analysis, made, sizes=sizes)
+    if not verify:
+        return result
+    verification = _verified(analysis, result.model, made, seed, sizes)
+    return Result(result.model, made, result.report.with_(verification=verification), verification)
+
+
+def _verified(
+    analysis: Analysis, pruned: Model, plan: Plan, seed: int, sizes: Mapping[str, int] | None
+) -> Verification:
+    from graphprune.verify import verify_models
+
+    found = verify_models(analysis.program.native, pruned, plan, seed=seed, sizes=sizes)
+    require(found)
+    return found
+
+
+def require(verification: Verification) -> None:
+    """Raise GraphPruneError GP401, with the first failed check, unless all hold."""
+    failed = [check for check in verification.checks if not check.ok]
+    if not verification.ok:
+        what = "the pruned model does not compute what it should"
+        raise GraphPruneError("GP401", what, "; ".join(map(str, failed[:3])) or "no check could be made")
+
+
+def result_of(analysis: Analysis, plan: Plan, *, sizes: Mapping[str, int] | None = None) -> Result:
+    """Apply a plan and report on it, without verifying. Raises GraphPruneError GP501 as :func:`apply` does."""
+    keep = plan.keep(analysis)
+    return Result(_cut(analysis, keep), plan, report_of(analysis, keep, sizes=sizes))
+
+
+def report_of(analysis: Analysis, keep: Keep, *, sizes: Mapping[str, int] | None = None) -> Report:
+    """Costs before and after a cut, and what cannot be cut and why."""
+    from graphprune.dialects.onnx import files
+    from graphprune.report import Report, skipped
+
+    return Report(
+        model=files.path_of(analysis.program.native) or analysis.program.name,
+        dense=cost(analysis, sizes=sizes),
+        pruned=cost(analysis, keep, sizes=sizes),
+        groups=len(analysis.groups),
+        cut=sum(group.dim in keep and len(keep[group.dim]) < group.size for group in analysis.groups),
+        skipped=skipped(analysis),
+    )
+
+
+def cost(analysis: Analysis, keep: Keep | None = None, *, sizes: Mapping[str, int] | None = None) -> Cost:
+    """Parameters, non-zeros, bytes of weights, multiply-accumulates and peak bytes of activations under a cut."""
+    from graphprune.cost import measure
+
+    return measure(analysis, keep or {}, sizes or {}, count_nonzeros=True)
+
+
+def clean(model: Model) -> Result:
+    """Remove dead and constant channels only: the outputs stay what they were, up to rounding."""
+    from graphprune.registry import Registry
+
+    # Passes import the core and not the other way round; this one is asked for by name, as any other could be.
+    pass_ = Registry("graphprune.passes", {"clean": "graphprune.passes.clean:Clean"}).load("clean")()
+    found = pass_.apply(_onnx(model))
+    if isinstance(found.report, Result):
+        return found.report
+    analysis = analyze(model)
+    from graphprune.plan import Plan
+
+    return Result(found.model, Plan.empty(analysis), report_of(analysis, {}))
+
+
+def verify(
+    dense: Model,
+    pruned: Model,
+    plan: Plan | None = None,
+    *,
+    seed: int = 0,
+    sizes: Mapping[str, int] | None = None,
+) -> Verification:
+    """Prove that a pruned model is right (see `graphprune.verify`): `.ok`, and one check per oracle and output.
+
+    plan:  what was kept; without it only the interface and the couplings can be checked
+    sizes: numbers for dynamic axes of the inputs, by name
+    Raises GraphPruneError: GP402 where the models cannot be run, GP501 where the plan does not fit.
+    """
+    from graphprune.verify import verify_models
+
+    return verify_models(_onnx(dense), _onnx(pruned), plan, seed=seed, sizes=sizes)
+
+
+def _onnx(model: Model) -> Model:
+    """The model if it is one of ONNX. Raises GraphPruneError GP103 with what to do instead."""
+    kind = type(model)
+    root = kind.__module__.partition(".")[0]
+    if root == "onnx_ir" and kind.__name__ == "Model":
+        return model
+    if isinstance(model, str | os.PathLike):
+        raise GraphPruneError("GP107", f"{os.fspath(model)!r} is a path, not a model", remedy="gp.load(path) reads it")
+    hints = {
+        "onnx": "turn it into one with onnx_ir.from_proto(model)",
+        "torch": "export it with torch.onnx.export(model, inputs, dynamo=True)",
+    }
+    remedy = hints.get(root, "gp.load(path) reads one from a file")
+    raise GraphPruneError(
+        "GP103", f"a {kind.__module__}.{kind.__qualname__} is not a model that can be read", "", remedy
+    )
+
+
+def _analysis(model: Model | Analysis) -> Analysis:
+    from graphprune.analysis import Analysis
+
+    return model if isinstance(model, Analysis) else analyze(model)

@@ -1,0 +1,70 @@
+"""The command line: `graphprune IN OUT --macs 0.6`, and a command for every step of it.
+
+`main` is all that is loaded at first: it completes the short form, turns errors into three lines and an exit code (0
+done, 1 a budget or check is not met, 2 bad input or usage, 3 a defect of graphprune), and leaves the rest to the
+commands. stdout is for data, stderr for everything said on the way.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+
+from graphprune.errors import GraphPruneError, one_line
+
+EXIT_NOT_MET = 1
+EXIT_BAD_INPUT = 2
+EXIT_DEFECT = 3
+EXIT_INTERRUPTED = 130
+
+_NOT_MET = frozenset({"GP301", "GP401", "GP402"})
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line (default: that of the process) and return its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        from graphprune.cli.app import run
+
+        return run(given)
+    except GraphPruneError as error:
+        return _refuse(error, as_json="--json" in given)
+    except KeyboardInterrupt:
+        print("interrupted: nothing was written", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader of stdout, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except MemoryError:
+        return _refuse(
+            GraphPruneError("GP109", "the memory of this machine does not suffice"), as_json="--json" in given
+        )
+    except Exception as error:  # noqa: BLE001  # the one place that promises: no traceback, whatever happened
+        return _report_defect(error)
+
+
+def _refuse(error: GraphPruneError, *, as_json: bool) -> int:
+    print(error, file=sys.stderr)
+    if as_json:
+        found = {"code": error.code, "what": error.what, "where": error.where, "remedy": error.remedy}
+        print(json.dumps({"error": found}, indent=2))
+    return EXIT_NOT_MET if error.code in _NOT_MET else error.exit_code
+
+
+def _report_defect(error: Exception) -> int:
+    if os.environ.get("GRAPHPRUNE_DEBUG") == "1":
+        import traceback
+
+        traceback.print_exception(error)
+    where = error.__traceback__
+    while where is not None and where.tb_next is not None:
+        where = where.tb_next
+    place = f"{os.path.basename(where.tb_frame.f_code.co_filename)}:{where.tb_lineno}" if where is not None else ""
+    found = GraphPruneError(
+        "GP901",
+        f"internal error: {type(error).__name__}: {one_line(str(error))[:200]}",
+        place,
+        "please report it with the command and, if possible, the model; GRAPHPRUNE_DEBUG=1 shows where it happened",
+    )
+    print(found, file=sys.stderr)
+    return EXIT_DEFECT

@@ -1,0 +1,114 @@
+"""Puts the commands together, completes the short form, and says what is wrong with a command line."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from graphprune.cli import bench, explain, inspect, plan, prune, verify
+from graphprune.errors import GraphPruneError, did_you_mean
+
+_HELP = """Prune trained networks: fewer channels, heads and features, same interface, proven right.
+
+graphprune IN OUT --macs 0.6 is short for graphprune prune IN OUT --macs 0.6.
+"""
+_FIRST = frozenset({"--help", "-h", "--version", "--install-completion", "--show-completion"})
+
+app = typer.Typer(
+    name="graphprune",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+)
+COMMANDS = {
+    "prune": (prune.prune, "Prune to a budget, verify, write."),
+    "clean": (prune.clean, "Remove dead and constant channels only."),
+    "inspect": (inspect.inspect, "Show groups, what is kept and why, and costs."),
+    "plan": (plan.plan, "Choose what to keep, without cutting."),
+    "apply": (plan.apply, "Cut a model by a plan."),
+    "verify": (verify.verify, "Prove a pruned model right."),
+    "bench": (bench.bench, "Measure latency against the dense model."),
+    "explain": (explain.explain, "Say what a code means, or why an axis is as it is."),
+    "ops": (explain.ops, "List the operators that are known."),
+    "passes": (explain.passes, "List the passes that are installed."),
+}
+for _name, (_command, _short) in COMMANDS.items():
+    app.command(_name, short_help=_short)(_command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from graphprune import __version__
+
+        print(f"graphprune {__version__}")
+        raise typer.Exit
+
+
+@app.callback(help=_HELP)
+def _start(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Options that need no command."""
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command line; its exit code. Raises GraphPruneError for anything that the user can act on."""
+    logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it warns about what the checks of files refuse anyway
+    signal.signal(signal.SIGTERM, _terminated)
+    command: Any = typer.main.get_command(app)
+    try:
+        code = command.main(args=_completed(arguments), prog_name="graphprune", standalone_mode=False)
+    except typer.Abort:
+        raise KeyboardInterrupt from None
+    except typer.Exit as done:
+        return done.exit_code
+    except _USAGE as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(error, file=sys.stderr)
+            return 2
+        raise _usage(error, arguments) from None
+    return int(code or 0)
+
+
+_USAGE: type[Exception] = typer.BadParameter.__mro__[1]
+"""UsageError, of click or of typer's own copy of it, whichever is installed."""
+
+
+def _terminated(*_: object) -> None:
+    # As an exception, so that unfinished files are removed on the way out.
+    raise KeyboardInterrupt
+
+
+def _completed(arguments: list[str]) -> list[str]:
+    """The short form with its command; a misspelt command gets a suggestion."""
+    if not arguments or arguments[0] in COMMANDS or arguments[0] in _FIRST:
+        return arguments
+    first = arguments[0]
+    if first.startswith("-") or os.path.exists(first) or os.sep in first or "." in first:
+        return ["prune", *arguments]
+    remedy = did_you_mean(first, COMMANDS)
+    raise GraphPruneError("GP106", f"{first!r} is neither a command nor a file", "the command line", remedy)
+
+
+def _usage(error: Any, arguments: list[str]) -> GraphPruneError:
+    """What the option parser found, as three lines."""
+    context = getattr(error, "ctx", None)
+    command = context.command if context is not None else None
+    shown = context.command_path if context is not None else "graphprune"
+    what = str(error.format_message()).rstrip(".")
+    where = f"graphprune {arguments[0]}" if arguments else "graphprune"
+    option = getattr(error, "option_name", None)
+    if type(error).__name__ == "NoSuchOption" and command is not None:
+        known = [name for each in command.params for name in each.opts if name.startswith("--")]
+        question = did_you_mean(option or "", known).partition("known:")[0]
+        return GraphPruneError("GP106", f"there is no option {option}", shown, f"{question}see {shown} --help".lstrip())
+    return GraphPruneError("GP107", what[:1].lower() + what[1:], shown or where, f"see {shown} --help")

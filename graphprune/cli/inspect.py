@@ -1,0 +1,111 @@
+"""`graphprune inspect`: what could be pruned, what is coupled to what, what is kept and why, and what it all costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from graphprune import api
+from graphprune.cli.options import Before, Inputs, Output, taking
+from graphprune.cli.prune import load
+from graphprune.errors import one_line
+
+if TYPE_CHECKING:
+    from graphprune.analysis import Analysis
+    from graphprune.cost import Cost
+
+_MOST_MEMBERS = 4
+
+
+@taking
+def inspect(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The model (.onnx).", show_default=False)],
+    before: Before,
+    inputs: Inputs,
+    output: Output,
+    graph: Annotated[
+        Path | None, typer.Option("--graph", help="Draw the groups: a .svg or .dot file.", show_default=False)
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="List every coupled tensor and kept axis.")] = False,
+) -> int:
+    """Show what can be pruned, what is coupled, what is kept and why, and what the model costs.
+
+    graphprune inspect resnet.onnx --graph groups.svg
+    """
+    console = output.console
+    with console.working("analysing"):
+        analysis = api.analyze(load(model, before))
+        cost = api.cost(analysis, sizes=inputs.sizes)
+    if graph is not None:
+        from graphprune.cli.drawing import draw
+
+        with console.working("drawing"):
+            draw(analysis, graph)
+        console.say(f"wrote {graph}")
+    console.show("\n".join(_lines(analysis, cost, everything)), _data(analysis, cost))
+    return 0
+
+
+def _lines(analysis: Analysis, cost: Cost, everything: bool) -> Iterator[str]:
+    from graphprune.report import quantity, skipped, skipped_lines, table
+
+    yield (
+        f"{quantity(cost.parameters)} parameters ({quantity(cost.nonzeros)} not zero), {quantity(cost.bytes, 'B')}; "
+        f"{quantity(cost.macs)} MACs; {quantity(cost.peak_activation_bytes, 'B')} of activations at the peak"
+    )
+    yield ""
+    rows = []
+    for group in analysis.groups:
+        names = [one_line(member.name) for member in group.members if member.name != group.name]
+        shown = names if everything else names[:_MOST_MEMBERS]
+        more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
+        rows.append(
+            (
+                one_line(group.name),
+                str(group.size),
+                group.kind,
+                "" if group.exact else "inexact",
+                ", ".join(shown) + more,
+            )
+        )
+    if rows:
+        yield from table(("group", "size", "kind", "", "coupled with"), rows, right=(1,))
+    else:
+        yield "no group can be pruned"
+    if everything and analysis.refusals:
+        yield ""
+        kept = [
+            (one_line(f"{r.tensor}:{r.axis}"), str(r.size), r.code, one_line(r.where), one_line(r.reason))
+            for r in analysis.refusals
+        ]
+        yield from table(("kept axis", "size", "code", "at", "because"), kept, right=(1,))
+    found = skipped(analysis)
+    if found:
+        yield ""
+        yield "kept on purpose:"
+        yield from skipped_lines(found)
+        yield "graphprune explain CODE and graphprune explain MODEL NAME say more"
+
+
+def _data(analysis: Analysis, cost: Cost) -> dict[str, Any]:
+    from graphprune.codes import CODES
+
+    groups = [
+        {
+            "name": group.name,
+            "size": group.size,
+            "kind": group.kind,
+            "exact": group.exact,
+            "members": [{**asdict(member), "path": list(member.path)} for member in group.members],
+        }
+        for group in analysis.groups
+    ]
+    kept = [
+        {**asdict(refusal), "size": str(refusal.size), "remedy": CODES[refusal.code].remedy}
+        for refusal in analysis.refusals
+    ]
+    return {"cost": asdict(cost), "groups": groups, "kept": kept}

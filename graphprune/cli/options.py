@@ -1,0 +1,248 @@
+"""The options that several commands share, each defined once: a dataclass is a set of options, its fields are they."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import typing
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Annotated, Any
+
+import typer
+
+from graphprune.cli.console import Console
+from graphprune.errors import GraphPruneError
+
+BUDGETS = ("macs", "params", "bytes", "ratio")
+
+
+def _share(text: str, what: str, lowest_excluded: bool) -> float:
+    """A share from `0.6` or `60%`. Raises GraphPruneError GP107."""
+    plain = text.strip()
+    try:
+        number = float(plain.removesuffix("%")) / (100 if plain.endswith("%") else 1)
+    except ValueError:
+        raise GraphPruneError("GP107", f"{text!r} is not a number", what, "write 0.6 or 60%") from None
+    inside = 0 < number <= 1 if lowest_excluded else 0 <= number < 1
+    if math.isnan(number) or not inside:
+        bounds = "above 0 and at most 1" if lowest_excluded else "from 0 to below 1"
+        remedy = f"write {number:g}% or {number / 100:g}" if 1 < number <= 100 else "write 0.6 or 60%"
+        raise GraphPruneError("GP107", f"{text!r} is not a share {bounds}", what, remedy)
+    return number
+
+
+def _remaining(name: str) -> Callable[[str], float]:
+    return lambda text: _share(text, f"option {name}", True)
+
+
+def _removed(name: str) -> Callable[[str], float]:
+    return lambda text: _share(str(text), f"option {name}", False)  # the default comes as a number
+
+
+def _alignment(text: str) -> int | str:
+    text = str(text)  # the default comes as a number
+    if text == "auto":
+        return text
+    if not (text.isascii() and text.isdigit()) or int(text) < 1:
+        what = f"{text!r} is not a width to align to"
+        raise GraphPruneError("GP107", what, "option --align", "write a whole number such as 8, or auto")
+    return int(text)
+
+
+def named_sizes(texts: list[str]) -> dict[str, int]:
+    """Sizes of dynamic axes from `name=number`. Raises GraphPruneError GP107."""
+    found = {}
+    for text in texts:
+        name, equals, number = text.rpartition("=")
+        if not (equals and name and number.isascii() and number.isdigit() and int(number) > 0):
+            what = f"{text!r} is not a name and a size"
+            raise GraphPruneError("GP107", what, "option --size", "write name=number, such as batch=1")
+        found[name] = int(number)
+    return found
+
+
+def _option(*names: str, help: str, **more: Any) -> Any:
+    return typer.Option(*names, help=help, show_default=more.pop("show_default", False), **more)
+
+
+_BUDGET: dict[str, Any] = {"metavar": "SHARE", "rich_help_panel": "How far"}
+_CHOICE: dict[str, Any] = {"rich_help_panel": "What to choose", "show_default": True}
+
+
+@dataclass(frozen=True)
+class Choices:
+    """How far to prune and what to choose: the arguments of `graphprune.api.plan`."""
+
+    macs: Annotated[
+        float | None,
+        _option(
+            "--macs",
+            help="Share of multiply-accumulates that may remain: 0.6 or 60%.",
+            parser=_remaining("--macs"),
+            **_BUDGET,
+        ),
+    ] = None
+    params: Annotated[
+        float | None,
+        _option("--params", help="Share of parameters that may remain.", parser=_remaining("--params"), **_BUDGET),
+    ] = None
+    bytes: Annotated[
+        float | None,
+        _option(
+            "--bytes", help="Share of the bytes of weights that may remain.", parser=_remaining("--bytes"), **_BUDGET
+        ),
+    ] = None
+    ratio: Annotated[
+        float | None,
+        _option("--ratio", help="Share of channels to remove.", parser=_removed("--ratio"), **_BUDGET),
+    ] = None
+    criterion: Annotated[
+        str, _option("--criterion", help="How channels are scored: l1, l2, random, ...", **_CHOICE)
+    ] = "l2"
+    reduction: Annotated[
+        str, _option("--reduction", help="How scores of coupled tensors become one: sum, mean, max, l2.", **_CHOICE)
+    ] = "mean"
+    normalize: Annotated[
+        str, _option("--normalize", help="How scores of different groups are made comparable.", **_CHOICE)
+    ] = "mean"
+    ranking: Annotated[str, _option("--ranking", help="What competes: global, uniform or isomorphic.", **_CHOICE)] = (
+        "global"
+    )
+    max_ratio: Annotated[
+        float,
+        _option(
+            "--max-ratio",
+            help="Largest share of a group that may go.",
+            parser=_removed("--max-ratio"),
+            metavar="SHARE",
+            **_CHOICE,
+        ),
+    ] = 0.9
+    min_width: Annotated[
+        int, _option("--min-width", help="Fewest channels that stay in a group.", min=1, **_CHOICE)
+    ] = 1
+    align: Annotated[
+        Any,
+        _option(
+            "--align",
+            help="Keep widths that are multiples of this; or auto.",
+            parser=_alignment,
+            metavar="N|auto",
+            **_CHOICE,
+        ),
+    ] = 1
+    ignore: Annotated[
+        list[str],
+        _option(
+            "--ignore",
+            help="Leave alone what matches this pattern (repeatable).",
+            metavar="PATTERN",
+            rich_help_panel="What to choose",
+        ),
+    ] = field(default_factory=list)
+    only: Annotated[
+        list[str],
+        _option(
+            "--only",
+            help="Prune only what matches this pattern (repeatable).",
+            metavar="PATTERN",
+            rich_help_panel="What to choose",
+        ),
+    ] = field(default_factory=list)
+    heads: Annotated[str, _option("--heads", help="Of attention: count, width or both.", **_CHOICE)] = "both"
+
+    def arguments(self) -> dict[str, Any]:
+        """As keyword arguments of `graphprune.api.plan`. Raises GraphPruneError GP107 where there is no budget."""
+        if all(getattr(self, name) is None for name in BUDGETS):
+            remedy = "add --macs 0.6 to keep 60 % of the multiplications, or --params, --bytes or --ratio"
+            raise GraphPruneError("GP107", "it was not said how far to prune", "", remedy)
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
+
+@dataclass(frozen=True)
+class Output:
+    """How to say things."""
+
+    json: Annotated[bool, _option("--json", help="Print JSON on stdout.", rich_help_panel="Output")] = False
+    quiet: Annotated[
+        bool, _option("--quiet", "-q", help="Print errors only (and JSON if asked).", rich_help_panel="Output")
+    ] = False
+
+    @property
+    def console(self) -> Console:
+        """Where the command speaks."""
+        return Console(self.quiet, self.json)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What to feed and count with."""
+
+    seed: Annotated[
+        int, _option("--seed", help="Seed of everything random.", show_default=True, rich_help_panel="Output", min=0)
+    ] = 0
+    size: Annotated[
+        list[str],
+        _option(
+            "--size",
+            help="Size of a dynamic axis, such as batch=1 (repeatable).",
+            metavar="NAME=N",
+            rich_help_panel="Output",
+        ),
+    ] = field(default_factory=list)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The sizes of dynamic axes by name."""
+        return named_sizes(self.size)
+
+
+@dataclass(frozen=True)
+class Before:
+    """What to do to the model before pruning."""
+
+    optimize: Annotated[
+        bool, _option("--optimize", help="Fold constants with onnxscript's optimizer first.", rich_help_panel="Before")
+    ] = False
+    opset: Annotated[
+        int | None,
+        _option("--opset", help="Convert to this opset first.", metavar="N", min=1, rich_help_panel="Before"),
+    ] = None
+
+
+def taking(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Replace every parameter of `function` whose type is a dataclass of options by the options themselves."""
+    hints = typing.get_type_hints(function, include_extras=True)
+    plain, sets = [], {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if isinstance(hints[name], type) and hasattr(hints[name], "__dataclass_fields__"):
+            sets[name] = hints[name]
+        else:
+            plain.append(parameter.replace(annotation=hints[name]))
+    options = [option for kind in sets.values() for option in _parameters(kind)]
+
+    @functools.wraps(function)
+    def command(**given: Any) -> Any:
+        made = {name: kind(**{f.name: given.pop(f.name) for f in fields(kind)}) for name, kind in sets.items()}
+        return function(**given, **made)
+
+    keyword = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in (*plain, *options)]
+    command.__signature__ = inspect.Signature(keyword)  # type: ignore[attr-defined]  # what inspect.signature reads
+    command.__annotations__ = {each.name: each.annotation for each in keyword}
+    del command.__wrapped__
+    return command
+
+
+def _parameters(kind: type) -> list[inspect.Parameter]:
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return [
+        inspect.Parameter(
+            each.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=[] if each.default is MISSING else each.default,
+            annotation=hints[each.name],
+        )
+        for each in fields(kind)
+    ]

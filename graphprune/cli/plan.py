@@ -1,0 +1,71 @@
+"""`graphprune plan` and `graphprune apply`: deciding and doing, apart, with a file in between that can be edited."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from graphprune import api
+from graphprune.cli.options import Before, Choices, Inputs, Output, taking
+from graphprune.cli.prune import In, Out, Writing, _Job, check_output, finish, load
+from graphprune.output import write_text
+
+if TYPE_CHECKING:
+    from graphprune.plan import Plan as PlanFile
+
+PlanPath = Annotated[Path, typer.Argument(metavar="PLAN", help="The plan (.json).", show_default=False)]
+
+
+@taking
+def plan(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The trained model (.onnx).", show_default=False)],
+    choices: Choices,
+    before: Before,
+    inputs: Inputs,
+    output: Output,
+    out: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where to write the plan; stdout without.", show_default=False)
+    ] = None,
+) -> int:
+    """Choose what to keep, without cutting: JSON that can be read, edited and applied.
+
+    graphprune plan resnet.onnx --macs 0.6 -o resnet.plan.json
+    """
+    arguments = choices.arguments()
+    console = output.console
+    with console.working("reading"):
+        dense = load(model, before)
+    with console.working("planning"):
+        analysis = api.analyze(dense)
+        made = api.plan(analysis, **arguments, seed=inputs.seed, sizes=inputs.sizes)
+    if out is None:
+        print(made.to_json())
+        return 0
+    write_text(out, made.to_json())
+    report = api.report_of(analysis, made.keep(analysis), sizes=inputs.sizes).with_(written=(str(out),))
+    console.show(report.to_text(), report.to_dict())
+    return 0
+
+
+@taking
+def apply(dense: In, plan: PlanPath, out: Out, before: Before, writing: Writing, inputs: Inputs, output: Output) -> int:
+    """Cut a model by a plan, for example one that was edited, or another checkpoint of the network.
+
+    graphprune apply retrained.onnx small.plan.json small2.onnx
+    """
+    check_output(dense, out, writing)
+    console = output.console
+    with console.working("reading"):
+        model, made = load(dense, before), read_plan(plan)
+    with console.working("cutting"):
+        result = api.result_of(api.analyze(model), made, sizes=inputs.sizes)
+    return finish(_Job(dense, out, model, result, writing, console, inputs))
+
+
+def read_plan(path: Path) -> PlanFile:
+    """Read a plan. Raises GraphPruneError GP101, GP502 or GP503."""
+    from graphprune.plan import Plan
+
+    return Plan.load(path)

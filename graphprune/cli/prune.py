@@ -1,0 +1,198 @@
+"""`graphprune prune` and `graphprune clean`: from a model file to a smaller one, verified before it appears."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from graphprune import api
+from graphprune.cli.console import Console
+from graphprune.cli.options import Before, Choices, Inputs, Output, _option, taking
+from graphprune.errors import GraphPruneError
+from graphprune.output import Outputs
+
+if TYPE_CHECKING:
+    from graphprune.report import Report
+    from graphprune.verify import Verification
+
+_SUFFIXES = (".onnx", ".pb")
+
+
+@dataclass(frozen=True)
+class Writing:
+    """What to do with the outcome."""
+
+    no_verify: Annotated[bool, _option("--no-verify", help="Do not check the result.", rich_help_panel="Result")] = (
+        False
+    )
+    keep_failed: Annotated[
+        bool, _option("--keep-failed", help="Write the result even if the check fails.", rich_help_panel="Result")
+    ] = False
+    bench: Annotated[bool, _option("--bench", help="Measure latency with onnxruntime.", rich_help_panel="Result")] = (
+        False
+    )
+    dry_run: Annotated[bool, _option("--dry-run", help="Plan and report, write nothing.", rich_help_panel="Result")] = (
+        False
+    )
+    in_place: Annotated[
+        bool, _option("--in-place", help="Allow the output to overwrite the input.", rich_help_panel="Result")
+    ] = False
+
+
+In = Annotated[Path, typer.Argument(metavar="IN", help="The trained model (.onnx).", show_default=False)]
+Out = Annotated[Path, typer.Argument(metavar="OUT", help="Where to write the smaller one.", show_default=False)]
+
+
+@taking
+def prune(
+    dense: In, out: Out, choices: Choices, before: Before, writing: Writing, inputs: Inputs, output: Output
+) -> int:
+    """Prune a model to a budget, prove the result right and write it, with its plan beside it.
+
+    graphprune prune resnet.onnx small.onnx --macs 0.6
+    """
+    arguments = choices.arguments()
+    check_output(dense, out, writing)
+    console, sizes = output.console, inputs.sizes
+    with console.working("reading"):
+        model = load(dense, before)
+    with console.working("finding what is coupled"):
+        analysis = api.analyze(model)
+    with console.working("choosing what to keep"):
+        plan = api.plan(analysis, **arguments, seed=inputs.seed, sizes=sizes)
+    with console.working("cutting"):
+        result = api.result_of(analysis, plan, sizes=sizes)
+    return finish(_Job(dense, out, model, result, writing, console, inputs))
+
+
+@taking
+def clean(dense: In, out: Out, before: Before, writing: Writing, inputs: Inputs, output: Output) -> int:
+    """Remove dead and constant channels only: the outputs stay what they were.
+
+    graphprune clean trained.onnx cleaned.onnx
+    """
+    check_output(dense, out, writing)
+    console = output.console
+    with console.working("reading"):
+        model = load(dense, before)
+    with console.working("looking for dead channels"):
+        result = api.clean(model, sizes=inputs.sizes)
+    return finish(_Job(dense, out, model, result, writing, console, inputs))
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Everything that is known once the smaller model exists in memory."""
+
+    dense: Path
+    out: Path
+    model: Any
+    result: api.Result
+    writing: Writing
+    console: Console
+    inputs: Inputs
+
+
+def load(path: Path, before: Before) -> Any:
+    """Read a model and do what is to be done before pruning."""
+    model = api.load(path)
+    if before.optimize or before.opset is not None:
+        from graphprune.dialects.onnx.prepare import prepare
+
+        model = prepare(model, optimize=before.optimize, opset=before.opset)
+    return model
+
+
+def check_output(dense: Path, out: Path, writing: Writing) -> None:
+    """Find out early what would go wrong when writing. Raises GraphPruneError GP104, GP105 or GP107."""
+    if out.suffix.lower() not in _SUFFIXES and not out.is_dir():
+        remedy = f"write {out.with_suffix('.onnx').name!r}" if out.name else "name a file"
+        raise GraphPruneError("GP107", f"the output {str(out)!r} is not called .onnx", "argument OUT", remedy)
+    if not dense.exists():
+        return  # reading it will tell
+    if out.exists() and os.path.samefile(dense, out) and not writing.in_place:
+        remedy = "choose another output path, or allow it with --in-place"
+        raise GraphPruneError("GP104", "the output is the input model", str(out), remedy)
+    if not writing.dry_run:
+        with Outputs(out):
+            pass  # makes and removes a folder: that the place can be written is worth knowing before the work
+
+
+def plan_path(out: Path) -> Path:
+    """Where the plan of a pruned model is: `small.onnx` has `small.plan.json`."""
+    return out.with_name(f"{out.stem}.plan.json")
+
+
+def finish(job: _Job) -> int:
+    """Write beside the destination, read back, verify, and only then let the files appear; then report."""
+    report = job.result.report
+    if job.writing.dry_run:
+        job.console.show(report.to_text() + "\n\ndry run: nothing was written", report.to_dict())
+        return 0
+    from graphprune.dialects.onnx import files
+
+    failed = None
+    dense_bytes = files.size_of(job.model)
+    with Outputs(job.out) as outputs:
+        with job.console.working("writing"):
+            names = files.stage(job.result.model, outputs, overwrite=job.writing.in_place)
+        plan_name = plan_path(outputs.destination).name
+        outputs.path(plan_name).write_text(job.result.plan.to_json(), encoding="utf-8")
+        if not job.writing.no_verify:
+            with job.console.working("verifying"):
+                verification = _verify(job, outputs)
+            report = report.with_(verification=verification)
+            failed = _failure(verification)
+            if failed is not None and not job.writing.keep_failed:
+                raise failed
+        written_bytes = sum(outputs.path(name).stat().st_size for name in names)
+        if job.writing.bench:
+            report = report.with_(timing=_timing(job, outputs))
+        paths = outputs.commit([plan_name, *names])
+    shown = [str(job.out.parent / path.name) for path in reversed(paths)]
+    report = report.with_(written=tuple(shown))
+    if dense_bytes is not None:
+        report = report.with_(files=(dense_bytes, written_bytes))
+    _tell(report, job)
+    if failed is not None:
+        raise failed
+    return 0
+
+
+def _tell(report: Report, job: _Job) -> None:
+    job.console.show(report.to_text(), report.to_dict())
+    if job.writing.no_verify:
+        job.console.say("not verified (--no-verify): run graphprune verify before using it")
+
+
+def _verify(job: _Job, outputs: Outputs) -> Verification:
+    """Verify the file that was written, not the model in memory."""
+    from graphprune.dialects.onnx import files
+
+    pruned = files.load(outputs.path(outputs.destination.name))
+    try:
+        return api.verify(job.model, pruned, job.result.plan, seed=job.inputs.seed, sizes=job.inputs.sizes)
+    except GraphPruneError as error:
+        if error.code == "GP402":
+            error.remedy += ", or write it unverified with --no-verify"
+        raise
+
+
+def _failure(verification: Verification) -> GraphPruneError | None:
+    try:
+        api.require(verification)
+    except GraphPruneError as error:
+        return error
+    return None
+
+
+def _timing(job: _Job, outputs: Outputs) -> Any:
+    from graphprune.dialects.onnx.timing import compare
+
+    with job.console.working("measuring"):
+        pruned = outputs.path(outputs.destination.name)
+        return compare(job.dense, pruned, seed=job.inputs.seed, sizes=job.inputs.sizes)
