@@ -18,12 +18,11 @@ from graphprune.dims import UNIT, Axis, Misfit, Prod, find
 from graphprune.program import Contraction, Use
 from graphprune.rules.indexing import cut
 from graphprune.rules.numbers import Number
-from graphprune.rules.trace import Operand, Trace, Typed, concatenated
+from graphprune.rules.trace import Default, Operand, Trace, Typed, concatenated
 from graphprune.sizes import divide
 
 Mask = tuple[Use, int, Axis]
 
-SCALE_FROM_WIDTH = "the scale of attention is taken from its width"
 
 
 @dataclass(eq=False)
@@ -136,9 +135,9 @@ def attend(
     """Tie the three sides and the ``biases`` added to the scores (broadcast to ``b h q t``), declare both contractions.
     Returns the axes of the scores.
 
-    ``scaled`` says that the file gives the scale; else it is 1/sqrt(width), and the width cannot change. Law: gather
-    heads (with the query heads that share them) and, with a given scale, the widths of queries and keys alike; the
-    width of the values is that of the output.
+    ``scaled`` says that the file gives the scale; else it is 1/sqrt(width), and is written out when the width is cut.
+    Law: gather heads (with the query heads that share them) and the widths of queries and keys alike; the width of the
+    values is that of the output.
     """
     for axis, other in ((query.batch, key.batch), (key.batch, value.batch), (key.heads, value.heads)):
         trace.tie(axis, other)
@@ -148,13 +147,21 @@ def attend(
         trace.whole(positions, "attention runs over its positions")
     share_heads(trace, query.heads, key.heads)
     if not scaled:
-        trace.whole(query.width, SCALE_FROM_WIDTH)
+        _write_out_scale(trace, query.width)
     scores = [query.batch, query.heads, query.positions, key.positions]
     for bias in biases:
         if bias is not None:
             trace.broadcast([scores, bias.axes])
     _declare(trace, query, key, value)
     return scores
+
+
+def _write_out_scale(trace: Trace, width: Axis) -> None:
+    """The scale of the dense width stays when the width is cut: it is given instead of left to its default."""
+    if isinstance(width.size, int) and width.size and not trace.node.frozen:
+        trace.defaults.append(Default(trace.node, "scale", width.size**-0.5, width))
+    else:
+        trace.whole(width, "the scale of attention is taken from its width")
 
 
 def share_heads(trace: Trace, query: Axis, key: Axis) -> None:

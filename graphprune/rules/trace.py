@@ -49,6 +49,16 @@ class Operand:
         return len(self.axes)
 
 
+@dataclass(frozen=True, eq=False)
+class Default:
+    """An attribute left to a default that depends on the size of an axis: it is written out when that axis is cut."""
+
+    node: Node
+    name: str
+    value: float
+    axis: Axis
+
+
 @dataclass(eq=False)
 class Trace:
     """The state of one analysis: types by value, and everything the rules declared so far.
@@ -62,6 +72,7 @@ class Trace:
     requirements: list[Requirement] = field(default_factory=list)
     contractions: list[Contraction] = field(default_factory=list)
     positions: dict[Use, tuple[Axis, Axis]] = field(default_factory=dict)
+    defaults: list[Default] = field(default_factory=list)
     inexact_uses: list[tuple[Node, Axis]] = field(default_factory=list)
     fallbacks: list[tuple[Node, str]] = field(default_factory=list)
     symbol_count: int = 0

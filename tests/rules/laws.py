@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 
 from graphprune.analysis import Analysis, analyze_program
 from graphprune.dialects.onnx.reader import read
-from graphprune.dims import Dim, indices, labels, leaves
+from graphprune.dims import Dim, indices, is_cut, labels, leaves
 from graphprune.sizes import evaluate
 
 MICROSOFT = "com.microsoft"
@@ -83,6 +83,9 @@ class Checked:
                 attributes[str(slot.key)] = evaluate(size, values)
             else:
                 attributes[str(slot.key)][slot.index] = evaluate(size, values)
+        for default in self.analysis.trace.defaults:
+            if is_cut(default.axis, keep):
+                attributes[default.name] = default.value
         return self.operation.run({n: _take(x, self.inputs[n], keep) for n, x in operands.items()}, attributes)
 
     def masked(self, keep: dict[Dim, np.ndarray]) -> dict[str, np.ndarray]:

@@ -24,7 +24,7 @@ def test_four_dimensional(heads: int, keys: int, scale: float | None) -> None:
     given: dict[str, Any] = {} if scale is None else {"scale": scale}
     mask = draw(B, heads, Q, T)
     operation = Operation("Attention", [draw(B, heads, Q, D), draw(B, keys, T, D), draw(B, keys, T, E), mask], **given)
-    free = {"x0:0", "x0:1", "x2:3"} | ({"x0:3"} if scale else set())
+    free = {"x0:0", "x0:1", "x0:3", "x2:3"}
     checked = check(operation, free)
     # Groups of query heads and the queries in a group are two dimensions that start at the same place.
     assert len(checked.free()) == len(free) + (keys not in {heads, 1})
@@ -44,13 +44,12 @@ def test_caches_follow_heads_and_widths() -> None:
     check(Operation("Attention", operands, 4, scale=0.2), {"x0:0", "x0:1", "x0:3", "x2:3"})
 
 
-def test_without_a_scale_the_width_is_refused_with_the_reason() -> None:
-    checked = check(
-        Operation("Attention", [draw(B, 2, Q, D), draw(B, 2, T, D), draw(B, 2, T, E)]), {"x0:0", "x0:1", "x2:3"}
-    )
-    (width,) = leaves(checked.inputs["x0"][3])
-    pin = width.pin
-    assert pin is not None and (pin.code, pin.reason) == ("GP204", "the scale of attention is taken from its width")
+def test_without_a_scale_that_of_the_dense_width_is_written_out() -> None:
+    operation = Operation("Attention", [draw(B, 2, Q, D), draw(B, 2, T, D), draw(B, 2, T, E)])
+    checked = check(operation, {"x0:0", "x0:1", "x0:3", "x2:3"})
+    (default,) = checked.analysis.trace.defaults
+    assert (default.name, default.value) == ("scale", D**-0.5)
+    assert list(leaves(default.axis)) == list(leaves(checked.inputs["x0"][3]))
 
 
 @pytest.mark.parametrize("interleaved", [0, 1])
@@ -103,7 +102,7 @@ def test_attention_with_its_projection(sizes: list[int], scale: float) -> None:
     operands = [draw(B, Q, inputs), draw(inputs, total) * 0.3, draw(total)]
     operation = Operation("Attention", operands, domain=MICROSOFT, num_heads=heads, scale=scale, **given)
     checked = check(operation, {"x0:0", "x0:2", "x1:1"})
-    widths = ([4, 6] if scale else [6]) if sizes else ([4] if scale else [])
+    widths = [4, 6] if sizes else [4]
     assert sorted(leaf.size for leaf in checked.free()) == sorted([B, inputs, heads, *widths])
 
 

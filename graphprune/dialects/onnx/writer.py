@@ -93,6 +93,10 @@ class _Edits:
         for use, (source, picked) in self.analysis.trace.positions.items():
             if is_cut(source, keep) or is_cut(picked, keep):
                 self._positions(use, source, picked, keep)
+        for default in self.analysis.trace.defaults:
+            if is_cut(default.axis, keep):
+                twin = self.twins.nodes[default.node.native]
+                twin.attributes[default.name] = ir.AttrFloat32(default.name, default.value)
         for (node, name), numbers in lists.items():
             _set_attribute(self.twins.nodes[node.native], name, numbers, node.version)
         for use, entries in changed.items():
