@@ -7,6 +7,7 @@ commands. stdout is for data, stderr for everything said on the way.
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -23,6 +24,8 @@ _NOT_MET = frozenset({"GP301", "GP401", "GP402"})
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (default: that of the process) and return its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         from graphprune.cli.app import run
 
@@ -41,6 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     except Exception as error:  # noqa: BLE001  # the one place that promises: no traceback, whatever happened
         return _report_defect(error)
+
+
+def _terminate(*_: object) -> None:
+    # As an exception, so that unfinished files are removed on the way out.
+    raise KeyboardInterrupt
 
 
 def _refuse(error: GraphPruneError, *, as_json: bool) -> int:

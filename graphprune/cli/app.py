@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 from typing import Annotated, Any
 
@@ -63,7 +62,6 @@ def _start(
 def run(arguments: list[str]) -> int:
     """Run a command line; its exit code. Raises GraphPruneError for anything that the user can act on."""
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it warns about what the checks of files refuse anyway
-    signal.signal(signal.SIGTERM, _terminated)
     command: Any = typer.main.get_command(app)
     try:
         code = command.main(args=_completed(arguments), prog_name="graphprune", standalone_mode=False)
@@ -76,16 +74,15 @@ def run(arguments: list[str]) -> int:
             print(error, file=sys.stderr)
             return 2
         raise _usage(error, arguments) from None
+    if code == _INTERRUPTED:
+        raise KeyboardInterrupt
     return int(code or 0)
 
 
+_INTERRUPTED = 130
+"""What typer makes of an interrupt."""
 _USAGE: type[Exception] = typer.BadParameter.__mro__[1]
 """UsageError, of click or of typer's own copy of it, whichever is installed."""
-
-
-def _terminated(*_: object) -> None:
-    # As an exception, so that unfinished files are removed on the way out.
-    raise KeyboardInterrupt
 
 
 def _completed(arguments: list[str]) -> list[str]:
@@ -95,8 +92,8 @@ def _completed(arguments: list[str]) -> list[str]:
     first = arguments[0]
     if first.startswith("-") or os.path.exists(first) or os.sep in first or "." in first:
         return ["prune", *arguments]
-    remedy = did_you_mean(first, COMMANDS)
-    raise GraphPruneError("GP106", f"{first!r} is neither a command nor a file", "the command line", remedy)
+    remedy = did_you_mean(first, COMMANDS).replace("known:", "commands:")
+    raise GraphPruneError("GP106", f"{first!r} is neither a command nor a file", "", remedy)
 
 
 def _usage(error: Any, arguments: list[str]) -> GraphPruneError:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from graphprune import api
-from graphprune.cli.options import Inputs, Output, taking
+from graphprune.cli.options import Before, Inputs, Output, taking
 from graphprune.cli.plan import read_plan
-from graphprune.cli.prune import plan_path
+from graphprune.cli.prune import load, plan_path
 
 if TYPE_CHECKING:
     from graphprune.verify import Verification
@@ -23,6 +23,7 @@ Pruned = Annotated[Path, typer.Argument(metavar="PRUNED", help="The model after 
 def verify(
     dense: Dense,
     pruned: Pruned,
+    before: Before,
     inputs: Inputs,
     output: Output,
     plan: Annotated[
@@ -31,6 +32,8 @@ def verify(
 ) -> int:
     """Prove a pruned model right against the dense one; exit code 1 where it is not.
 
+    Where it was pruned with --optimize or --opset, give them here too: they are done to the dense model first.
+
     graphprune verify resnet.onnx small.onnx
     """
     console = output.console
@@ -38,7 +41,7 @@ def verify(
     if plan is None and beside.exists():
         plan = beside
     with console.working("reading"):
-        models = api.load(dense), api.load(pruned)
+        models = load(dense, before), api.load(pruned)
         made = None if plan is None else read_plan(plan)
     if plan is None:
         console.say(
