@@ -117,17 +117,13 @@ def save(model: Model, path: str | os.PathLike[str], *, overwrite: bool = False)
 def analyze(model: Model, *, rules: Mapping[str, Any] | None = None) -> Analysis:
     """Find the dimensions of a model: what is coupled, what can be pruned (`.groups`), what not and why (`.refusals`).
 
-    rules: more rows for the table of operators, by operator name (`domain:Name` outside the standard domain)
+    rules: rows in axis notation for operators that have none, by name (`domain:Name` outside the standard domain)
     Raises GraphPruneError: GP102 where the graph is not one, GP109 where it is nested too deep.
     """
     from graphprune.analysis import analyze_program
-    from graphprune.dialects.onnx.dialect import OnnxDialect
     from graphprune.dialects.onnx.reader import read
 
-    program = read(_onnx(model))
-    if rules:
-        program.dialect = OnnxDialect(dict(rules))
-    return analyze_program(program)
+    return analyze_program(read(_onnx(model), rules))
 
 
 def plan(
