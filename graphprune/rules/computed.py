@@ -51,6 +51,7 @@ def listed(trace: Trace, operand: Operand) -> list[Entry] | None:
         return entries
     count = 1
     for axis in operand.axes:
+        trace.whole(axis, "its entries are sizes or positions")
         if not isinstance(axis.size, int):
             return None
         count *= axis.size
@@ -106,11 +107,11 @@ def equal(trace: Trace, a: Operand, b: Operand, axes: list[Axis]) -> Typed:
 
 def _equal(a: Entry, b: Entry) -> bool | None:
     x, y = now(a), now(b)
-    sizes = [isinstance(entry, SizeOf) for entry in (a, b)]
-    if isinstance(x, int) and isinstance(y, int) and not any(sizes):
-        return x == y
-    for value, other_is_size in ((x, sizes[1]), (y, sizes[0])):
-        if other_is_size and isinstance(value, int) and value <= 0:
+    if isinstance(a, Number) and isinstance(b, Number):
+        fixed = a.slot is None and b.slot is None
+        return x == y if fixed or a.value <= 0 or b.value <= 0 else None  # a cut makes sizes of sizes
+    for value, other in ((x, b), (y, a)):
+        if isinstance(other, SizeOf) and isinstance(value, int) and value <= 0:
             return False
     return None
 

@@ -244,8 +244,10 @@ def pad(trace: Trace, x: Operand, amounts: Sequence[Entry] | None, axes: Sequenc
     for place, k in enumerate(axes):
         begin, end = amounts[place], amounts[place + len(axes)]
         if now(begin) == 0 and now(end) == 0:
+            for amount in (begin, end):
+                trace.require(amount, NOTHING)
             continue
-        negative = any(isinstance(n, int) and n < 0 for n in (now(begin), now(end)))
+        negative = any(not isinstance(n, int) or n < 0 for n in (now(begin), now(end)))
         if negative or not constant or not is_free(out[k]):
             trace.whole(out[k], "it is padded with copies of its entries, or cropped")
             out[k] = trace.inherited(out[k].size + now(begin) + now(end), out[k])

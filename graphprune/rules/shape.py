@@ -144,8 +144,11 @@ def expand(trace: Trace, x: Operand, target: Sequence[Entry] | None, rank: int |
         size = now(entry)
         if size == 1:
             out.append(axis)
-        elif axis.size == 1 or isinstance(entry, Opaque):
-            out.append(trace.axis_of(entry) if axis.size == 1 else axis)
+        elif axis.size == 1:
+            out.append(trace.axis_of(entry))
+        elif isinstance(entry, Opaque):
+            trace.pin(axis, "GP206", "the size it is expanded to is only known at run time")
+            out.append(axis)
         else:
             trace.require(entry, axis)
             out.append(axis)
@@ -185,12 +188,12 @@ def depth_to_space(trace: Trace, x: Operand, block: int, crd: bool) -> Typed:
     return Typed([n, c, find(Prod([height, r])), find(Prod([width, q]))])
 
 
-def space_to_depth(trace: Trace, x: Operand, block: int) -> Typed:
-    """``n c (h r) (w q) -> n (r q c) h w``: the inverse of the DCR pixel shuffle."""
+def space_to_depth(trace: Trace, x: Operand, block: int, crd: bool) -> Typed:
+    """``n c (h r) (w q) -> n (r q c) h w``, or ``n (c r q) h w`` (CRD): the inverse of the pixel shuffle."""
     n, channels, height, width = x.axes
     h, r = _blocks(trace, height, block)
     w, q = _blocks(trace, width, block)
-    return Typed([n, find(Prod([r, q, channels])), h, w])
+    return Typed([n, find(Prod([channels, r, q] if crd else [r, q, channels])), h, w])
 
 
 def _blocks(trace: Trace, axis: Axis, block: int) -> tuple[Axis, Axis]:

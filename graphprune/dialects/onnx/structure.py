@@ -180,7 +180,8 @@ def _depth_to_space(trace: Trace, node: Node) -> list[Typed]:
 
 
 def _space_to_depth(trace: Trace, node: Node) -> list[Typed]:
-    return [shape.space_to_depth(trace, trace.need(0), int(node.attributes["blocksize"]))]
+    crd = node.attributes.get("mode", "DCR") == "CRD"
+    return [shape.space_to_depth(trace, trace.need(0), int(node.attributes["blocksize"]), crd)]
 
 
 def _one_hot(trace: Trace, node: Node) -> list[Typed]:
