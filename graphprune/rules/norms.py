@@ -13,9 +13,13 @@ BATCH_NORM = Row("n c ..., c, c, c, c -> n c ...")
 INSTANCE_NORM = Row("n c ..., c, c -> n c ...")
 
 
-def batch_norm(trace: Trace, operands: Sequence[Operand | None], outputs: int) -> list[Typed]:
-    """Scale, shift, mean and variance per channel; in training form also the running statistics come out."""
+def batch_norm(trace: Trace, operands: Sequence[Operand | None], outputs: int, training: bool) -> list[Typed]:
+    """Scale, shift, mean and variance per channel; in training form also the running statistics come out, and all
+    statistics are those of the batch."""
     x = operands[0]
+    for place, axis in enumerate(x.axes if x is not None and training else []):
+        if place != 1:
+            trace.inexact(axis)
     if x is not None and x.rank == 1:
         return [Typed(list(x.axes))] * outputs
     out = BATCH_NORM(trace, operands)

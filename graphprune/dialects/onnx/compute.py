@@ -45,7 +45,8 @@ def _conv_transpose(trace: Trace, node: Node) -> list[Typed]:
 
 
 def _batch_norm(trace: Trace, node: Node) -> list[Typed]:
-    return norms.batch_norm(trace, trace.operands()[:5], len(node.outputs))
+    training = bool(node.attributes.get("training_mode", 0)) or len(node.outputs) > 1
+    return norms.batch_norm(trace, trace.operands()[:5], len(node.outputs), training)
 
 
 def _instance_norm(trace: Trace, node: Node) -> list[Typed]:

@@ -61,7 +61,11 @@ def _prelu(trace: Trace, node: Node) -> list[Typed]:
 
 
 def _dropout(trace: Trace, node: Node) -> list[Typed]:
-    x = trace.need(0)
+    """In inference, which is what a file without a flag means, nothing is dropped."""
+    x, training = trace.need(0), trace.operand(2)
+    stored = None if training is None else training.value.stored
+    if training is not None and (stored is None or stored.read().any()):
+        pointwise.per_element_random(trace, x)
     return [Typed(list(x.axes)) for _ in node.outputs]
 
 
