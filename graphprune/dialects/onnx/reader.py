@@ -63,7 +63,8 @@ class _Reader:
     def value(self, value: ir.Value) -> Value:
         if value in self.values:
             return self.values[value]
-        shape = None if value.shape is None else tuple(_size(d) for d in value.shape)
+        hidden = isinstance(value.type, ir.SequenceType | ir.OptionalType)  # the shape is that of what they hold
+        shape = None if value.shape is None or hidden else tuple(_size(d) for d in value.shape)
         found = Value(
             value.name or "", shape, value.dtype.name.lower() if value.dtype is not None else "", native=value
         )
