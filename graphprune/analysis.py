@@ -199,24 +199,31 @@ class Analysis:
         return list(found)
 
 
-def analyze_program(program: Program) -> Analysis:
+def analyze_program(program: Program, *, pin_interface: bool = True) -> Analysis:
     """Run every rule once over the program, settle the numbers, and return what was found. Time is near-linear in the
-    number of nodes and does not depend on widths."""
+    number of nodes and does not depend on widths.
+
+    ``pin_interface=False`` asks what could be pruned if inputs and outputs of the graph were to change as well.
+    """
     trace = Trace(program.dialect.is_constant)
     walker = _Walker(program, trace)
     trace.walk = walker.block
     for value in program.main.inputs:
-        trace.types[value] = _declared(trace, value, "GP201", "an axis of a graph input")
+        declared = _declared(trace, value, "GP201", "an axis of a graph input")
+        trace.types[value] = declared if pin_interface else _freed(value, declared)
     for block in [program.main, *(block for node in program.nodes() for block in node.blocks.values())]:
         for result in block.outputs:
             if result is not None and result.stored is not None:  # one tensor for all its readers
                 trace.types[result] = trace.typed_stored(result.stored)
     walker.block(program.main)
-    for output in program.main.outputs:
+    for output in program.main.outputs if pin_interface else []:
         if output is not None:
-            for axis in trace.typed(output, Use(trace.node, -1)).axes or []:
-                trace.node = Node(output.name, "output", [], [])
+            typed = trace.typed(output, Use(trace.node, -1))
+            trace.node = Node(output.name, "output", [], [])
+            for axis in typed.axes or []:
                 trace.pin(axis, "GP202", f"an axis of the graph output {output.name!r}")
+            for axis in (axis for entry in typed.entries or [] for axis in axes_in(entry)):
+                trace.pin(axis, "GP202", f"its size is a number in the graph output {output.name!r}")
     return Analysis(program, trace, settle(trace.requirements))
 
 
@@ -234,6 +241,13 @@ def _declared(trace: Trace, value: Value, code: str, reason: str) -> Typed:
         for size in value.shape
     ]
     return Typed([trace.fixed(size, reason, code) for size in sizes])
+
+
+def _freed(value: Value, declared: Typed) -> Typed:
+    """The same axes, free where their sizes are known."""
+    if declared.axes is None:
+        return declared
+    return Typed([fresh(axis.size, f"{value.name}:{place}") for place, axis in enumerate(declared.axes)])
 
 
 class _Walker:
