@@ -1,33 +1,46 @@
-"""What a model costs, as polynomials over its dimensions: multiply-accumulates, parameters, bytes, peak activations.
+"""What a network costs, as a function of the widths of its free dimensions: exact, and fast enough to search with.
 
-Everything is read off the declarations of the rules. Dynamic sizes count as 1 unless they are given by name, so ratios
-are those per sample and step. What a sum of products costs under a cut is worked out exactly, with everything that the
-cut changes around it.
+Every cost is a sum of terms, and every term a number times the sizes of axes, which are polynomials over free
+dimensions. Evaluating all terms costs about a millisecond for ResNet-50; the change that one dimension makes touches
+only the terms it stands in. Integers throughout: nothing is rounded, nothing overflows. Knows the algebra and the
+program, no framework.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from dataclasses import asdict, dataclass
+import math
+import re
+import re
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
 from graphprune.analysis import Analysis
-from graphprune.dims import Axis, Dim, Keep, Prod, Sum, find, indices, is_cut
-from graphprune.program import Block, Stored, Value
-from graphprune.sizes import Extent, evaluate
+from graphprune.dims import Axis, Dim, Keep, Prod, Sum, extent, indices, is_cut
+from graphprune.program import Array, Block, Stored, Use, Value
+from graphprune.sizes import Extent, Size
 
-Widths = Mapping[Dim, int]
-# An axis ready to be evaluated: a number, a dimension, or a sum ("+") or product ("*") of such.
-Compiled = int | Dim | tuple[str, tuple["Compiled", ...]]
+MEASURES = ("macs", "parameters", "bytes")
+"""The costs that a budget can be given in."""
 
-_BITS = {"float": 32, "double": 64, "bool": 8, "string": 64, "": 32}
+_BITS = {"float": 32, "double": 64, "bool": 8, "string": 0, "complex64": 64, "complex128": 128}
+_BITS_OF_UNKNOWN_TYPES = 32
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Absolute costs. ``parameters`` and ``nonzeros`` count numbers in weights (not in shapes or masks), ``bytes`` is
-    their storage, ``macs`` counts multiply-accumulates, ``peak_activation_bytes`` what is alive at the worst moment."""
+    """What a network costs. Axes whose size is only known at run time count as 1 unless their size was given.
+
+    parameters: elements of the stored tensors that are weights: floating point or integers of at most 8 bits, or read
+                by a contraction (int32 biases); shape constants, positions and masks are not
+    nonzeros:   those of them that are not zero
+    bytes:      bytes of all stored tensors that some node reads, shape constants included
+    macs:       multiply-accumulates of all contractions for one run; the body of a loop counts once
+    peak_activation_bytes: the most bytes of inputs and intermediate results that are needed at the same time when the
+                nodes run in file order and each result is freed after its last reader. Results of views (Reshape)
+                count as copies; inner blocks count with their own peak, on top of what lives where they are called.
+    """
 
     parameters: int
     nonzeros: int
@@ -35,146 +48,250 @@ class Cost:
     macs: int
     peak_activation_bytes: int
 
-    def to_dict(self) -> dict[str, int]:
-        """The same as plain numbers by name."""
-        return asdict(self)
+
+@dataclass(frozen=True)
+class _Term:
+    """``factor * product(values of axes) / 2**shift``, rounded up; ``axes`` are indices into the table of axes."""
+
+    factor: int
+    axes: tuple[int, ...]
+    shift: int = 0
 
 
 class Costing:
-    """The costs of one analysed model as functions of the widths of its free dimensions (dense where not given)."""
+    """The costs of one analysis, compiled.
 
-    def __init__(self, analysis: Analysis, sizes: Mapping[str, int] | None = None):
+    sizes: numbers for dynamic axes by name; what is not named counts as 1
+    The widths that the methods take map free dimensions to their new sizes; absent ones are uncut.
+
+    >>> from graphprune.program import Block, Program
+    >>> from graphprune.rules.trace import Trace
+    >>> empty = Analysis(Program("none", Block([], [], []), []), Trace(lambda value: False), {})
+    >>> Costing(empty, {}).macs({})
+    0
+    """
+
+    def __init__(self, analysis: Analysis, sizes: Mapping[str, int]):
         self.analysis = analysis
-        self.sizes: dict[Hashable, int] = dict(sizes or {})
-        self.mac_terms = [
-            tuple(self._factor(part) for part in contraction.macs) for contraction in analysis.contractions
-        ]
-        self.weight_terms = [
-            (tuple(self._axis(axis) for axis in axes), _bits(stored.dtype)) for stored, axes in _weights(analysis)
-        ]
+        self.sizes: Mapping[Hashable, int] = dict(sizes)
+        self._places: dict[Extent, int] = {}
+        self._polynomials: list[tuple[tuple[int, tuple[Dim, ...]], ...]] = []
+        self._terms: dict[str, list[_Term]] = {measure: [] for measure in MEASURES}
+        for contraction in analysis.contractions:
+            self._add("macs", contraction.macs)
+        for stored, axes in self.stored():
+            self._add("bytes", axes, bits_of(stored.dtype), shift=3)
+            if stored in self.weights:
+                self._add("parameters", axes)
+        self._users = {measure: self._index(terms) for measure, terms in self._terms.items()}
 
-    def macs(self, widths: Widths) -> int:
-        """Multiply-accumulates of all contractions."""
-        return sum(_product(term, widths) for term in self.mac_terms)
+    # ---------------------------------------------------------------- compiling
+    def stored(self) -> Iterator[tuple[Stored, list[Axis]]]:
+        """The stored tensors that some node reads, each once, with their axes. A small vector that several nodes share
+        counts once, with the axes of its first reader."""
+        seen: set[Stored] = set()
+        for stored, _, _, axes in self.analysis.stored_axes():
+            if stored not in seen:
+                seen.add(stored)
+                yield stored, axes
 
-    def parameters(self, widths: Widths) -> int:
-        """Numbers in stored weights."""
-        return sum(_product(term, widths) for term, _ in self.weight_terms)
+    @property
+    def weights(self) -> set[Stored]:
+        """The stored tensors that count as parameters."""
+        if not hasattr(self, "_weights"):
+            self._weights = {stored for stored, _ in self.stored() if _is_weight(stored.dtype)}
+            self._weights |= set(_read_by_contractions(self.analysis))
+        return self._weights
 
-    def bytes(self, widths: Widths) -> int:
-        """Storage of the weights, packed types counted by their bits."""
-        return sum(-(-_product(term, widths) * bits // 8) for term, bits in self.weight_terms)
+    def _add(self, measure: str, axes: Iterable[Axis | Extent], factor: int = 1, shift: int = 0) -> None:
+        places = []
+        for axis in axes:
+            polynomial = extent(axis) if isinstance(axis, Dim | Sum | Prod) else axis
+            place = self._place(polynomial)
+            constant = self._constant(place)
+            if constant is None:
+                places.append(place)
+            else:
+                factor *= constant
+        self._terms[measure].append(_Term(factor, tuple(sorted(places)), shift))
 
-    def peak_activations(self, widths: Widths) -> int:
-        """Bytes of all values alive at the worst moment, when nodes run in file order and a value dies after its last
-        reader; bodies of control flow count with the values they read from outside."""
-        last: dict[Value, int] = {}
-        nodes = self.analysis.program.main.nodes
-        for place, node in enumerate(nodes):
-            for value in [*node.inputs, *(v for block in node.blocks.values() for v in _reads(block))]:
-                if value is not None and value.stored is None:
-                    last[value] = place
-        for output in self.analysis.program.main.outputs:
-            if output is not None:
-                last[output] = len(nodes)
-        alive = sum(self._value_bytes(value, widths) for value in self.analysis.program.main.inputs)
-        peak = alive
-        ends: dict[int, list[Value]] = {}
-        for value, place in last.items():
-            ends.setdefault(place, []).append(value)
-        for place, node in enumerate(nodes):
-            alive += sum(self._value_bytes(value, widths) for value in node.outputs if value in last)
-            peak = max(peak, alive)
-            alive -= sum(self._value_bytes(value, widths) for value in ends.get(place, []))
+    def _place(self, size: Extent) -> int:
+        if size not in self._places:
+            self._places[size] = len(self._polynomials)
+            self._polynomials.append(tuple(self._compiled(size)))
+        return self._places[size]
+
+    def _compiled(self, size: Extent) -> Iterator[tuple[int, tuple[Dim, ...]]]:
+        """The monomials of a size, with run-time symbols replaced by their numbers."""
+        for monomial, factor in (size.terms if isinstance(size, Size) else {(): size}).items():
+            dims = tuple(item for item in monomial if isinstance(item, Dim))
+            for item in monomial:
+                if not isinstance(item, Dim):
+                    factor *= self.sizes.get(item, 1)
+            yield factor, dims
+
+    def _constant(self, place: int) -> int | None:
+        monomials = self._polynomials[place]
+        return sum(factor for factor, _ in monomials) if not any(dims for _, dims in monomials) else None
+
+    def _index(self, terms: list[_Term]) -> dict[Dim, list[_Term]]:
+        found: dict[Dim, list[_Term]] = {}
+        for term in terms:
+            for dim in {dim for place in term.axes for _, dims in self._polynomials[place] for dim in dims}:
+                found.setdefault(dim, []).append(term)
+        return found
+
+    # ---------------------------------------------------------------- evaluating
+    def cost(self, measure: str, widths: Mapping[Dim, int]) -> int:
+        """One of :data:`MEASURES` at these widths."""
+        return self._sum(self._terms[measure], widths)
+
+    def macs(self, widths: Mapping[Dim, int]) -> int:
+        """Multiply-accumulates at these widths."""
+        return self.cost("macs", widths)
+
+    def parameters(self, widths: Mapping[Dim, int]) -> int:
+        """Elements of weights at these widths."""
+        return self.cost("parameters", widths)
+
+    def bytes(self, widths: Mapping[Dim, int]) -> int:
+        """Bytes of stored tensors at these widths."""
+        return self.cost("bytes", widths)
+
+    def change(self, measure: str, dim: Dim, width: int, widths: Mapping[Dim, int]) -> int:
+        """What the cost changes by when one dimension goes from its width in ``widths`` to ``width``."""
+        terms = self._users[measure].get(dim, [])
+        return self._sum(terms, {**widths, dim: width}) - self._sum(terms, widths)
+
+    def marginal(self, measure: str, dim: Dim, widths: Mapping[Dim, int]) -> int:
+        """What the removal of one more entry of a dimension saves, exactly; a positive number."""
+        return -self.change(measure, dim, self._width(dim, widths) - 1, widths)
+
+    def _sum(self, terms: Iterable[_Term], widths: Mapping[Dim, int]) -> int:
+        known: dict[int, int] = {}
+        total = 0
+        for term in terms:
+            amount = term.factor
+            for place in term.axes:
+                if place not in known:
+                    known[place] = self._value(place, widths)
+                amount *= known[place]
+            total += -(-amount >> term.shift)
+        return total
+
+    def _value(self, place: int, widths: Mapping[Dim, int]) -> int:
+        total = 0
+        for factor, dims in self._polynomials[place]:
+            for dim in dims:
+                factor *= self._width(dim, widths)
+            total += factor
+        return total
+
+    @staticmethod
+    def _width(dim: Dim, widths: Mapping[Dim, int]) -> int:
+        width = widths.get(dim, dim.size)
+        assert isinstance(width, int), "free dimensions have sizes"
+        return width
+
+    # ---------------------------------------------------------------- activations
+    def peak_activation_bytes(self, widths: Mapping[Dim, int]) -> int:
+        """See :class:`Cost`."""
+        return self._peak(self.analysis.program.main, widths)
+
+    def _peak(self, block: Block, widths: Mapping[Dim, int]) -> int:
+        last = _last_readers(block)
+        made: dict[Value, int] = {value: self._bytes_of(value, widths) for value in block.inputs}
+        live = peak = sum(made.values())
+        for place, node in enumerate(block.nodes):
+            for value in node.outputs:
+                made[value] = self._bytes_of(value, widths)
+                live += made[value]
+            inner = max((self._peak(body, widths) for body in node.blocks.values()), default=0)
+            peak = max(peak, live + inner)
+            for value in {value for value in (*_reads(node.inputs, node.blocks), *node.outputs) if value in made}:
+                if last.get(value, -1) <= place:
+                    live -= made.pop(value)
         return peak
 
-    def share_of_macs(self, dim: Dim) -> float:
-        """The share of all multiply-accumulates that runs through a dimension."""
-        total = sum(_product(term, {}) for term in self.mac_terms)
-        through = sum(_product(term, {}) for term in self.mac_terms if any(_mentions(part, dim) for part in term))
-        return through / max(1, total)
-
-    def _value_bytes(self, value: Value, widths: Widths) -> int:
+    def _bytes_of(self, value: Value, widths: Mapping[Dim, int]) -> int:
         typed = self.analysis.trace.types.get(value)
         if value.stored is not None or typed is None or typed.axes is None:
             return 0
-        elements = _product(tuple(self._axis(axis) for axis in typed.axes), widths)
-        return -(-elements * _bits(value.dtype) // 8)
-
-    def _factor(self, part: Axis | Extent) -> Compiled:
-        return self._axis(part) if isinstance(part, Dim | Sum | Prod) else evaluate(part, self.sizes)
-
-    def _axis(self, axis: Axis) -> Compiled:
-        axis = find(axis)
-        if isinstance(axis, Dim):
-            return axis if axis.pin is None else evaluate(axis.size, self.sizes)
-        return ("*" if isinstance(axis, Prod) else "+", tuple(self._axis(part) for part in axis.parts))
-
-
-def _weights(analysis: Analysis) -> list[tuple[Stored, list[Axis]]]:
-    """Stored tensors that hold weights, each once: floating point, or integers of up to 32 bits (quantised)."""
-    found: dict[Stored, list[Axis]] = {}
-    for stored, _, _, axes in analysis.stored_axes():
-        if stored not in found and stored.dtype not in {"int64", "uint64", "bool", "string"}:
-            found[stored] = axes
-    return list(found.items())
-
-
-def _bits(dtype: str) -> int:
-    if dtype in _BITS:
-        return _BITS[dtype]
-    digits = "".join(c if c.isdigit() else " " for c in dtype.split("e")[0]).split()
-    return int(digits[0]) if digits else 32
-
-
-def _evaluated(part: Compiled, widths: Widths) -> int:
-    if isinstance(part, int):
-        return part
-    if isinstance(part, Dim):
-        width = widths.get(part, part.size)
-        assert isinstance(width, int)
-        return width
-    op, parts = part
-    return _product(parts, widths) if op == "*" else sum(_evaluated(p, widths) for p in parts)
-
-
-def _product(parts: tuple[Compiled, ...], widths: Widths) -> int:
-    total = 1
-    for part in parts:
-        total *= _evaluated(part, widths)
-    return total
-
-
-def _mentions(part: Compiled, dim: Dim) -> bool:
-    return part is dim or (isinstance(part, tuple) and any(_mentions(p, dim) for p in part[1]))
-
-
-def _reads(block: Block) -> list[Value]:
-    found = [value for node in block.nodes for value in node.inputs if value is not None]
-    return [*found, *(v for node in block.nodes for inner in node.blocks.values() for v in _reads(inner))]
+        elements = math.prod(self._value(self._place(extent(axis)), widths) for axis in typed.axes)
+        return -(-elements * bits_of(value.dtype) >> 3)
 
 
 def measure(
-    analysis: Analysis,
-    keep: Keep | None = None,
-    sizes: Mapping[str, int] | None = None,
-    *,
-    count_nonzeros: bool = True,
+    analysis: Analysis, keep: Keep, sizes: Mapping[str, int] | None = None, *, count_nonzeros: bool = False
 ) -> Cost:
-    """The cost of a model under a keep-set; ``count_nonzeros=False`` spares reading the weights."""
-    keep = keep or {}
-    costing = Costing(analysis, sizes)
+    """All costs under a keep-set. ``nonzeros`` reads the weights, and is given as ``parameters`` unless asked for."""
+    costing = Costing(analysis, sizes or {})
     widths = {dim: len(kept) for dim, kept in keep.items()}
     parameters = costing.parameters(widths)
-    nonzeros = sum(_nonzeros(s, axes, keep) for s, axes in _weights(analysis)) if count_nonzeros else parameters
     return Cost(
-        parameters, nonzeros, costing.bytes(widths), costing.macs(widths), costing.peak_activations(widths)
+        parameters=parameters,
+        nonzeros=_nonzeros(costing, keep) if count_nonzeros else parameters,
+        bytes=costing.bytes(widths),
+        macs=costing.macs(widths),
+        peak_activation_bytes=costing.peak_activation_bytes(widths),
     )
 
 
-def _nonzeros(stored: Stored, axes: list[Axis], keep: Keep) -> int:
-    array = stored.read()
-    for place, axis in enumerate(axes):
-        if is_cut(axis, keep):
-            array = np.take(array, indices(axis, keep), axis=place)
+def _nonzeros(costing: Costing, keep: Keep) -> int:
+    return sum(_count(stored, axes, keep) for stored, axes in costing.stored() if stored in costing.weights)
+
+
+def _count(stored: Stored, axes: list[Axis], keep: Keep) -> int:
+    array: Array = stored.read()
+    if any(is_cut(axis, keep) for axis in axes):
+        for place, axis in enumerate(axes):
+            if is_cut(axis, keep):
+                array = np.take(array, indices(axis, keep), place)
     return int(np.count_nonzero(array))
+
+
+def bits_of(dtype: str) -> int:
+    """Bits of one element of a type by its name; 32 for types that are not known.
+
+    >>> bits_of("float"), bits_of("bfloat16"), bits_of("float8e4m3fn"), bits_of("uint4")
+    (32, 16, 8, 4)
+    """
+    if dtype in _BITS:
+        return _BITS[dtype]
+    found = re.search(r"\d+", dtype)
+    return int(found.group()) if found else _BITS_OF_UNKNOWN_TYPES
+
+
+def _is_weight(dtype: str) -> bool:
+    return "float" in dtype or dtype == "double" or ("int" in dtype and bits_of(dtype) <= 8)
+
+
+def _read_by_contractions(analysis: Analysis) -> Iterator[Stored]:
+    for contraction in analysis.contractions:
+        for use in (contraction.weight, contraction.bias, contraction.scale, contraction.zero_point):
+            value = _operand(use)
+            if value is not None and value.stored is not None:
+                yield value.stored
+
+
+def _operand(use: Use | None) -> Value | None:
+    return None if use is None else use.node.inputs[use.index]
+
+
+def _reads(inputs: Iterable[Value | None], blocks: Mapping[str, Block]) -> Iterator[Value]:
+    """What a node reads: its operands, and what its inner blocks capture."""
+    yield from (value for value in inputs if value is not None)
+    for block in blocks.values():
+        yield from (value for value in block.outputs if value is not None)
+        for node in block.nodes:
+            yield from _reads(node.inputs, node.blocks)
+
+
+def _last_readers(block: Block) -> dict[Value, int]:
+    """The place of the last node that reads each value; results of the block are read after all."""
+    last: dict[Value, int] = {}
+    for place, node in enumerate(block.nodes):
+        for value in _reads(node.inputs, node.blocks):
+            last[value] = place
+    last.update((value, len(block.nodes)) for value in block.outputs if value is not None)
+    return last

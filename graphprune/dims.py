@@ -176,7 +176,7 @@ def pin(axis: Axis, why: Pin) -> bool:
 def reason(axis: Axis) -> Pin:
     """Why an axis that is not free stays: the pin of its first part that has more than one entry."""
     pins = [leaf.pin for leaf in leaves(axis) if leaf.pin is not None and leaf.size != 1]
-    return pins[0] if pins else UNIT_PIN
+    return pins[0] if pins else Pin("GP204", "", "it is put together from axes of size 1")
 
 
 def _bind(dim: Dim, axis: Axis) -> None:

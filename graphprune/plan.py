@@ -78,7 +78,8 @@ class Plan:
         for cut in self.cuts:
             group = groups.get(cut.group)
             if group is None:
-                raise GraphPruneError("GP501", "the model has no such group", cut.group, did_you_mean(cut.group, groups))
+                remedy = did_you_mean(cut.group, groups)
+                raise GraphPruneError("GP501", "the model has no such group", cut.group, remedy)
             if group.size != cut.size:
                 what = f"the group has {group.size} entries, the plan was made for {cut.size}"
                 raise GraphPruneError("GP501", what, cut.group)
@@ -105,7 +106,7 @@ class Plan:
         except (ValueError, RecursionError) as error:
             raise GraphPruneError("GP502", f"it is not JSON: {error}") from error
         if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-            raise GraphPruneError("GP502", f"it does not say \"schema\": \"{SCHEMA}\"")
+            raise GraphPruneError("GP502", f'it does not say "schema": "{SCHEMA}"')
         version = content.get("version")
         if not isinstance(version, int) or isinstance(version, bool) or version < 1:
             raise GraphPruneError("GP502", f"its version is {version!r}")
@@ -147,7 +148,7 @@ def _cut(group: Any, place: int) -> Cut:
         raise GraphPruneError("GP502", f"its size is {size!r}", name)
     numbers = listed(keep, size) if isinstance(keep, str) else keep
     if not isinstance(numbers, list) or not all(isinstance(k, int) and not isinstance(k, bool) for k in numbers):
-        raise GraphPruneError("GP502", "what it keeps is neither ranges like \"0-7 9\" nor a list of numbers", name)
+        raise GraphPruneError("GP502", 'what it keeps is neither ranges like "0-7 9" nor a list of numbers', name)
     if not numbers or numbers != sorted(set(numbers)) or numbers[0] < 0 or numbers[-1] >= size:
         raise GraphPruneError("GP502", f"what it keeps is not ascending numbers from 0 to {size - 1}", name)
     return Cut(name, size, tuple(numbers))
@@ -223,7 +224,7 @@ def make_plan(
         raise GraphPruneError("GP107", "no budget is given", remedy="give one, such as macs=0.6 (--macs 0.6)")
     groups = _chosen(analysis, ignore, only, heads)
     if not groups:
-        raise GraphPruneError("GP302", "no group is left to prune", remedy=_hint(analysis))
+        raise BudgetNotMet("GP302", "no group is left to prune", _standing_in_the_way(analysis), _hint(analysis))
     scores = group_scores(
         analysis, groups, CRITERIA.load(criterion)(), reduction=reduction, normalize=normalize, seed=seed
     )
@@ -236,7 +237,8 @@ def make_plan(
         raise _not_met(analysis, result, budgets)
     keep = {g.dim: _strongest(scores[g.dim], result.widths[g.dim]) for g in groups}
     told = {k: list(v) if isinstance(v, tuple) else v for k, v in options.items() if v not in (None, (), [], {})}
-    reached = {name: round(getattr(costing, name)(result.widths) / max(1, getattr(costing, name)({})), 6) for name in _COSTS}
+    costs = {name: (getattr(costing, name)(result.widths), getattr(costing, name)({})) for name in _COSTS}
+    reached = {name: round(planned / max(1, dense), 6) for name, (planned, dense) in costs.items()}
     return Plan.of(analysis, keep, options=told, reached=reached)
 
 
@@ -295,11 +297,16 @@ def _hint(analysis: Analysis) -> str:
 
 
 def _not_met(analysis: Analysis, result: Allocation, budgets: Mapping[str, float]) -> BudgetNotMet:
-    missed = [f"{n} {result.reached[n]:.1%} of {budgets[n]:.1%} wanted" for n in budgets if result.reached[n] > budgets[n]]
+    over = [name for name in budgets if result.reached[name] > budgets[name]]
+    missed = [f"{name} {result.reached[name]:.1%} where {budgets[name]:.1%} is wanted" for name in over]
+    what = f"the least that can be reached is {', '.join(missed)}"
+    return BudgetNotMet("GP301", what, _standing_in_the_way(analysis))
+
+
+def _standing_in_the_way(analysis: Analysis) -> str:
+    """The reasons that keep most axes of weights as they are, with the first tensors of each."""
     reasons: dict[str, list[str]] = {}
     for refusal in analysis.refusals:
         reasons.setdefault(f"{refusal.code} {refusal.where}", []).append(f"{refusal.tensor}:{refusal.axis}")
     worst = sorted(reasons.items(), key=lambda item: -len(item[1]))[:4]
-    kept = "; ".join(f"{why} keeps {', '.join(names[:2])}{' ...' if len(names) > 2 else ''}" for why, names in worst)
-    what = f"the least that can be reached is {', '.join(missed)}"
-    return BudgetNotMet("GP301", what, kept, "")
+    return "; ".join(f"{why} keeps {', '.join(names[:2])}{' ...' if len(names) > 2 else ''}" for why, names in worst)

@@ -20,8 +20,8 @@ _AUTO = ((64, 8), (16, 4))
 
 @dataclass(frozen=True)
 class Limits:
-    """How far each group may be cut: at most ``max_ratio`` of it, to no less than ``min_width`` entries, to widths whose
-    products in every tensor are multiples of ``align``."""
+    """How far each group may be cut: at most ``max_ratio`` of it, to no less than ``min_width`` entries, to widths
+    whose products in every tensor are multiples of ``align``."""
 
     max_ratio: float = 0.9
     min_width: int = 1
@@ -133,7 +133,8 @@ def _order(keys: Sequence[Array], widths: Sequence[Array]) -> Array:
     if not events:
         return np.empty(0, np.int64)
     key, group, rank = np.concatenate(events, axis=1)
-    return group[np.lexsort((rank, group, key))].astype(np.int64)
+    order: Array = group[np.lexsort((rank, group, key))].astype(np.int64)
+    return order
 
 
 def _rounded(width: int, allowed: Array) -> int:

@@ -1,4 +1,4 @@
-"""The sum of magnitudes (Li et al. 2017, "Pruning Filters for Efficient ConvNets")."""
+"""The L1 norm of the weights of an entry (Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017)."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from graphprune.program import Array
 
 @dataclass(frozen=True)
 class L1:
-    """``s_i = sum |w|`` over the elements of entry i."""
+    """``sum |w|`` over the weights of an entry.
+
+    >>> L1().finish(L1().elements(np.array([3.0, -4.0])).sum()).item()
+    7.0
+    """
 
     name: ClassVar[str] = "l1"
 
     def elements(self, weight: Array) -> Array:
-        """``|w|``"""
+        """``|w|``."""
         return np.abs(weight)
 
-    def entry(self, sums: Array) -> Array:
-        """The sum itself."""
+    def finish(self, sums: Array) -> Array:
+        """The sums themselves."""
         return sums
-
-    def scores(self, group: str, size: int, seed: int) -> Array:
-        """Entries without weights weigh nothing."""
-        return np.zeros(size)

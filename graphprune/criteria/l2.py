@@ -1,4 +1,5 @@
-"""The Euclidean norm (Han et al. 2015; group form as in Fang et al. 2023, "DepGraph")."""
+"""The L2 norm of the weights of an entry: the length of the filter as a vector, as in Torch-Pruning's GroupMagnitude
+(Fang et al., DepGraph, CVPR 2023)."""
 
 from __future__ import annotations
 
@@ -12,18 +13,19 @@ from graphprune.program import Array
 
 @dataclass(frozen=True)
 class L2:
-    """``s_i = sqrt(sum w^2)`` over the elements of entry i."""
+    """``sqrt(sum w**2)`` over the weights of an entry.
+
+    >>> L2().finish(L2().elements(np.array([3.0, -4.0])).sum()).item()
+    5.0
+    """
 
     name: ClassVar[str] = "l2"
 
     def elements(self, weight: Array) -> Array:
-        """``w^2``"""
+        """``w**2``."""
         return np.square(weight)
 
-    def entry(self, sums: Array) -> Array:
-        """The square root of the sum of squares."""
-        return np.sqrt(sums)
-
-    def scores(self, group: str, size: int, seed: int) -> Array:
-        """Entries without weights weigh nothing."""
-        return np.zeros(size)
+    def finish(self, sums: Array) -> Array:
+        """The square root of the sums."""
+        root: Array = np.sqrt(sums)
+        return root

@@ -1,114 +1,221 @@
-"""From elements to groups: the one place where saliencies of weights become scores of coupled entries.
+"""From the worth of single weights to the scores of groups: the one place that knows which weights an entry owns.
 
-For each contraction of a group the elements of its weight that belong to an entry are summed; the contractions of the
-group are then reduced to one score, and the scores of a group normalised, so that groups can be compared.
+An entry of a group runs through many weights: as an output channel of some, an input channel of others. For each
+contraction and each axis of its weight that holds the dimension, the worths of all numbers at that entry are summed
+(:meth:`~graphprune.criteria.WeightCriterion.finish` makes a norm of the sum); :data:`REDUCTIONS` combines these over the
+contractions, and :data:`NORMALIZATIONS` makes groups comparable.
+
+Each weight is read once, in slices, and never more than one of them is held.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from graphprune.analysis import Analysis, Group
-from graphprune.criteria.criterion import Criterion
+from graphprune.criteria import CRITERIA, GroupCriterion, WeightCriterion
 from graphprune.dims import Axis, Dim, labels, leaves
-from graphprune.program import Array, Contraction, Use
+from graphprune.errors import GraphPruneError, did_you_mean
+from graphprune.program import Array, Contraction, Use, Value
+
+Scores = dict[Dim, Array]
+
+# Numbers converted at a time: large enough for NumPy to be at full speed, small enough to stay in a cache.
+_SLICE = 1 << 18
+
+
+def _mean(parts: Array) -> Array:
+    mean: Array = parts.mean(axis=0)
+    return mean
+
+
+def _l2(parts: Array) -> Array:
+    root: Array = np.sqrt(np.square(parts).sum(axis=0))
+    return root
+
 
 REDUCTIONS: dict[str, Callable[[Array], Array]] = {
-    "sum": lambda each: each.sum(axis=0),
-    "mean": lambda each: each.mean(axis=0),
-    "max": lambda each: each.max(axis=0),
-    "l2": lambda each: np.sqrt(np.square(each).sum(axis=0)),
+    "sum": lambda parts: np.asarray(parts.sum(axis=0)),
+    "mean": _mean,
+    "max": lambda parts: np.asarray(parts.max(axis=0)),
+    "l2": _l2,
 }
+"""How the scores of coupled weights become one; each takes an array ``[weights, size]``. ``mean`` is Torch-Pruning's
+default; ``l2`` is ``sqrt(sum s**2)``."""
 
 
-def _lamp(scores: Array) -> Array:
-    """``s_i^2 / sum of s_j^2 over all j with s_j >= s_i`` (Lee et al. 2021, "Layer-adaptive Sparsity")."""
-    order = np.argsort(scores, kind="stable")
-    squares = np.square(scores[order])
-    result = np.empty_like(scores)
-    result[order] = squares / np.maximum(np.cumsum(squares[::-1])[::-1], np.finfo(np.float64).tiny)
-    return result
+def _over(score: Array, scale: float) -> Array:
+    return score / scale if scale > 0 else np.zeros_like(score)
 
 
-def _scaled(by: Callable[[Array], Any]) -> Callable[[Array], Array]:
-    return lambda scores: scores / max(float(by(scores)), np.finfo(np.float64).tiny)
+def lamp(score: Array) -> Array:
+    """``s_i**2 / sum(s_j**2 for all s_j that are not below s_i)``: the share of an entry in what is left when all
+    smaller ones are gone (Lee et al., Layer-adaptive Sparsity for the Magnitude-based Pruning, ICLR 2021).
+
+    >>> lamp(np.array([1.0, 2.0, 3.0])).round(3).tolist()
+    [0.071, 0.308, 1.0]
+    """
+    order = np.argsort(score, kind="stable")
+    square = np.square(score[order])
+    left = np.cumsum(square[::-1])[::-1]
+    found = np.zeros_like(score)
+    found[order] = np.divide(square, left, out=np.zeros_like(square), where=left > 0)
+    return found
 
 
 NORMALIZATIONS: dict[str, Callable[[Array], Array]] = {
-    "none": lambda scores: scores,
-    "sum": _scaled(np.sum),
-    "mean": _scaled(np.mean),
-    "max": _scaled(np.max),
-    "standard": lambda scores: (scores - scores.mean()) / max(float(scores.std()), 1e-12),
-    "lamp": _lamp,
+    "none": lambda score: score,
+    "sum": lambda score: _over(score, float(score.sum())),
+    "mean": lambda score: _over(score, float(score.mean())),
+    "max": lambda score: _over(score, float(score.max())),
+    "standard": lambda score: _over(score - score.mean(), float(score.std())),
+    "lamp": lamp,
 }
+"""How the scores of different groups are made comparable; each takes and gives the scores of one group."""
 
 
-def group_scores(
+def score_groups(
     analysis: Analysis,
-    groups: Iterable[Group],
-    criterion: Criterion,
+    groups: Sequence[Group],
     *,
+    criterion: str = "l2",
     reduction: str = "mean",
     normalize: str = "mean",
     seed: int = 0,
-) -> dict[Dim, Array]:
-    """Scores of every entry of every group, shape ``[size]``; entries with low scores go first."""
-    found: dict[Dim, list[Array]] = {group.dim: [] for group in groups}
-    for contraction in analysis.contractions:
-        dims = {leaf for axis in contraction.weight_axes for leaf in leaves(axis)} & set(found)
-        if contraction.weight is None or not dims:
+) -> Scores:
+    """A score for every entry of every group (float64, shape ``[size]``): the lower, the sooner it goes.
+
+    Groups of which no weight is constant get zeros: nothing says that one entry matters more than another. Raises
+    GraphPruneError GP106 for names that are not known, GP107 where weights are not finite.
+    """
+    for name, known, what in ((reduction, REDUCTIONS, "reduction"), (normalize, NORMALIZATIONS, "normalization")):
+        if name not in known:
+            raise GraphPruneError("GP106", f"there is no {what} {name!r}", remedy=did_you_mean(name, known))
+    chosen = CRITERIA.load(criterion)()
+    if isinstance(chosen, GroupCriterion):
+        raw = {group.dim: np.asarray(chosen.group(group.name, group.size, seed), np.float64) for group in groups}
+    elif isinstance(chosen, WeightCriterion):
+        raw = _reduced(_parts(analysis, groups, chosen), groups, REDUCTIONS[reduction])
+    else:
+        raise GraphPruneError("GP111", f"criterion {criterion!r} has neither elements and finish nor group")
+    return {dim: NORMALIZATIONS[normalize](score) for dim, score in raw.items()}
+
+
+def _reduced(parts: Mapping[Dim, list[Array]], groups: Sequence[Group], reduce: Callable[[Array], Array]) -> Scores:
+    return {
+        group.dim: reduce(np.stack(parts[group.dim])) if parts.get(group.dim) else np.zeros(group.size)
+        for group in groups
+    }
+
+
+def _parts(analysis: Analysis, groups: Sequence[Group], criterion: WeightCriterion) -> dict[Dim, list[Array]]:
+    """For every dimension: one vector for each axis of a contraction's weight that it runs through."""
+    wanted = {group.dim for group in groups}
+    found: dict[Dim, list[Array]] = {}
+    for value, contractions in _by_weight(analysis).items():
+        axes = [
+            (contraction, place)
+            for contraction in contractions
+            for place, axis in enumerate(contraction.weight_axes)
+            if not wanted.isdisjoint(leaves(axis))
+        ]
+        weight = analysis.program.dialect.constant(value) if axes else None
+        if weight is None or weight.dtype.kind not in "fiuV" or weight.size == 0:
             continue
-        weight = weight_of(analysis, contraction)
-        elements = None if weight is None else criterion.elements(weight)
-        if elements is not None:
-            for dim, sums in _sums(elements, contraction.weight_axes, dims).items():
-                found[dim].append(criterion.entry(sums))
-    scores = {}
-    for group in groups:
-        each = found[group.dim] or [criterion.scores(group.name, group.size, seed)]
-        scores[group.dim] = NORMALIZATIONS[normalize](REDUCTIONS[reduction](np.stack(each)))
-    return scores
-
-
-def weight_of(analysis: Analysis, contraction: Contraction) -> Array | None:
-    """The weight of a contraction as real numbers, in the layout of its axes; quantised weights are dequantised."""
-    constant = analysis.program.dialect.constant
-
-    def operand(use: Use | None) -> Array | None:
-        value = None if use is None else use.node.inputs[use.index]
-        return None if value is None else constant(value)
-
-    weight = operand(contraction.weight)
-    if weight is None or weight.ndim != len(contraction.weight_axes):
-        return None
-    weight = weight.astype(np.float64)
-    for use, apply in ((contraction.zero_point, np.subtract), (contraction.scale, np.multiply)):
-        number = operand(use)
-        if number is not None and number.size == 1:
-            weight = apply(weight, float(number.reshape(())))
-        elif number is not None:
-            place = next((k for k, size in enumerate(weight.shape) if size == number.size), None)
-            if place is not None:
-                weight = apply(weight, number.reshape([-1 if k == place else 1 for k in range(weight.ndim)]))
-    return weight
-
-
-def _sums(elements: Array, axes: tuple[Axis, ...], dims: set[Dim]) -> dict[Dim, Array]:
-    """The sum over the elements of every entry of every dimension, each axis summed once."""
-    found: dict[Dim, Array] = {}
-    for place, axis in enumerate(axes):
-        present = dims & set(leaves(axis))
-        if not present:
-            continue
-        along = elements.sum(axis=tuple(k for k in range(elements.ndim) if k != place))
-        for dim in present:
-            assert isinstance(dim.size, int)
-            for label in labels(axis, dim):
-                inside = label >= 0
-                sums = np.bincount(label[inside], along[inside], minlength=dim.size)
-                found[dim] = found[dim] + sums if dim in found else sums
+        factors = _factors(analysis, contractions[0])
+        sums = _marginals(weight, factors, criterion, sorted({place for _, place in axes}))
+        if not all(np.isfinite(each).all() for each in sums.values()):
+            raise GraphPruneError("GP107", "a weight has numbers that are not finite, or overflow", value.name)
+        # A weight that several nodes read in the same way is one weight, and counts once.
+        once = {(place, dim): contraction for contraction, place in axes for dim in _dims(contraction, place, wanted)}
+        for (place, dim), contraction in once.items():
+            found.setdefault(dim, []).append(
+                criterion.finish(_entries(sums[place], contraction.weight_axes[place], dim))
+            )
     return found
+
+
+def _by_weight(analysis: Analysis) -> dict[Value, list[Contraction]]:
+    found: dict[Value, list[Contraction]] = {}
+    for contraction in analysis.contractions:
+        value = _operand(contraction.weight)
+        if value is not None:
+            found.setdefault(value, []).append(contraction)
+    return found
+
+
+def _operand(use: Use | None) -> Value | None:
+    return None if use is None else use.node.inputs[use.index]
+
+
+def _dims(contraction: Contraction, place: int, wanted: set[Dim]) -> list[Dim]:
+    return [dim for dim in dict.fromkeys(leaves(contraction.weight_axes[place])) if dim in wanted]
+
+
+def _entries(sums: Array, axis: Axis, dim: Dim) -> Array:
+    """The sums over the positions of an axis, added up by entries of a dimension in it."""
+    assert isinstance(dim.size, int)
+    total = np.zeros(dim.size)
+    for label in labels(axis, dim):
+        inside = label >= 0
+        total += np.bincount(label[inside], sums[inside], dim.size)
+    return total
+
+
+def _marginals(
+    weight: Array, factors: tuple[Array | None, Array | None], criterion: WeightCriterion, places: Sequence[int]
+) -> dict[int, Array]:
+    """For each axis in ``places``: the worths summed over all other axes, in float64."""
+    sums = {place: np.zeros(weight.shape[place]) for place in places}
+    for begin, end, rows in _slices(weight):
+        scale, zero = (part if part is None or part.shape[0] == 1 else part[begin:end] for part in factors)
+        numbers = rows.astype(np.float32, copy=False) if rows.dtype != np.float64 else rows
+        if zero is not None:
+            numbers = numbers - zero
+        if scale is not None:
+            numbers = numbers * scale
+        worth = criterion.elements(numbers)
+        for place in places:
+            others = tuple(k for k in range(worth.ndim) if k != place)
+            part = worth.sum(axis=others, dtype=np.float64)
+            if place == 0:
+                sums[place][begin:end] = part
+            else:
+                sums[place] += part
+    return sums
+
+
+def _slices(weight: Array) -> Iterator[tuple[int, int, Array]]:
+    rows = max(1, _SLICE // max(1, weight.size // weight.shape[0]))
+    for begin in range(0, weight.shape[0], rows):
+        yield begin, begin + rows, weight[begin : begin + rows]
+
+
+def _factors(analysis: Analysis, contraction: Contraction) -> tuple[Array | None, Array | None]:
+    """Scale and zero point of a quantised weight, shaped to be broadcast against it: ``(w - zero) * scale``."""
+    return _spread(analysis, contraction, contraction.scale), _spread(analysis, contraction, contraction.zero_point)
+
+
+def _spread(analysis: Analysis, contraction: Contraction, use: Use | None) -> Array | None:
+    value = _operand(use)
+    array = None if value is None else analysis.program.dialect.constant(value)
+    if array is None or use is None or value is None:
+        return None
+    shape = [1] * len(contraction.weight_axes)
+    for axis in analysis.trace.typed(value, use).axes or []:
+        if axis.size == 1:
+            continue
+        place = _match(axis, contraction.weight_axes)
+        if place is None or not isinstance(axis.size, int):
+            return None  # packed in blocks: the stored numbers have to do
+        shape[place] = axis.size
+    return array.astype(np.float32).reshape(shape) if array.size == np.prod(shape) else None
+
+
+def _match(axis: Axis, axes: Sequence[Axis]) -> int | None:
+    """Which of the axes is this one: by its dimensions, else by its size."""
+    same = [k for k, other in enumerate(axes) if list(leaves(other)) == list(leaves(axis))]
+    same = same or [k for k, other in enumerate(axes) if other.size == axis.size]
+    return same[0] if same else None

@@ -13,7 +13,7 @@ from graphprune.sizes import Extent
 
 # n: batch, g: groups, i and o: channels per group. The window of the kernel slides over `*`.
 CONV = Row("n (g i) *, (g o) i *, (g o)? -> n (g o) *", weight=1, roles={"bias": 2})
-CONV_TRANSPOSE = Row("n (g i) *, (g i) o *, (g o)? -> n (g o) *", weight=1, roles={"bias": 2})
+CONV_TRANSPOSE = Row("n (g i) *, (g i) o *, (g o)? -> n (g o) *", weight=1, scatters=True, roles={"bias": 2})
 # Quantised convolutions carry one scale and zero point per output channel, or one for all (given as absent).
 CONV_QUANTISED = Row(
     "n (g i) *, (g o) i *, (g o)?, (g o)?, (g o)? -> n (g o) *",

@@ -41,12 +41,14 @@ def _tokens(text: str) -> list[Token]:
 @dataclass(frozen=True)
 class Row:
     """One operator in axis notation; call it with a trace and operands. Letters of ``whole`` are pinned, letters of
-    ``inexact`` change statistics when cut; ``weight`` is the operand with the parameters of a contraction."""
+    ``inexact`` change statistics when cut; ``weight`` is the operand with the parameters of a contraction, which
+    ``scatters`` where its kernel is applied once per input position (and not once per output position)."""
 
     text: str
     weight: int | None = None
     whole: str = ""
     inexact: str = ""
+    scatters: bool = False
     roles: Mapping[str, int] = field(default_factory=dict)
 
     @cached_property
@@ -90,6 +92,8 @@ class Row:
         places = [i for i, token in enumerate(self.inputs[self.weight]) if set(_letters(token)) & set(reduced)]
         kernel = weight.axes[len(self.inputs[self.weight]) - 1 :] if "*" in self.inputs[self.weight] else []
         rest = [letter for letter in named if letter not in in_weight]
+        source = operands[data]
+        swept = source.axes[-len(kernel) :] if self.scatters and kernel and source is not None else match.windows
         trace.contract(
             Contraction(
                 trace.node,
@@ -98,7 +102,7 @@ class Row:
                 out=match.these(letter for letter in in_weight if letter in named and letter not in in_data),
                 reduced=match.these(reduced),
                 stationary=match.these(letter for letter in in_weight if letter in named and letter in in_data),
-                macs=(*match.these([*in_weight, *rest]), *kernel, *match.windows, *match.spread),
+                macs=(*match.these([*in_weight, *rest]), *kernel, *swept, *match.spread),
                 masks=tuple((weight.use, place, weight.axes[place]) for place in places),
                 activation=_use(operands, data),
                 bias=_use(operands, self.roles.get("bias")),

@@ -35,8 +35,9 @@ class _Reader:
         self.model = model
         self.values: dict[ir.Value, Value] = {}
         self.stored: list[Stored] = []
-        graphs = [model.graph, *model.functions.values()]
-        self.calls = Counter(node.op_identifier() for graph in graphs for node in graph.all_nodes())
+        graphs: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
+        every = (node for graph in graphs for node in ir.traversal.RecursiveGraphIterator(graph))
+        self.calls = Counter(node.op_identifier() for node in every)
 
     def graph(
         self, graph: ir.Graph | ir.Function, imports: Mapping[str, int], depth: int, refs: Mapping[str, Any]
