@@ -265,19 +265,22 @@ def cost(analysis: Analysis, keep: Keep | None = None, *, sizes: Mapping[str, in
     return measure(analysis, keep or {}, sizes or {}, count_nonzeros=True)
 
 
-def clean(model: Model) -> Result:
-    """Remove dead and constant channels only: the outputs stay what they were, up to rounding."""
+def clean(model: Model, *, sizes: Mapping[str, int] | None = None) -> Result:
+    """Remove dead and constant channels only: the outputs stay what they were, up to rounding.
+
+    sizes: numbers for dynamic axes by name, for the costs in the report
+    Raises GraphPruneError as :func:`analyze` does.
+    """
     from graphprune.registry import Registry
 
     # Passes import the core and not the other way round; this one is asked for by name, as any other could be.
     pass_ = Registry("graphprune.passes", {"clean": "graphprune.passes.clean:Clean"}).load("clean")()
-    found = pass_.apply(_onnx(model))
-    if isinstance(found.report, Result):
-        return found.report
-    analysis = analyze(model)
-    from graphprune.plan import Plan
-
-    return Result(found.model, Plan.empty(analysis), report_of(analysis, {}))
+    result: Result = pass_.apply(_onnx(model)).report
+    if sizes:
+        analysis = analyze(model)
+        report = report_of(analysis, result.plan.keep(analysis), sizes=sizes)
+        return Result(result.model, result.plan, report)
+    return result
 
 
 def verify(
