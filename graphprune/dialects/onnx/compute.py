@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from graphprune.dialects.onnx.operator import Operator
 from graphprune.dialects.onnx.structure import axes_of
 from graphprune.dims import Axis
@@ -133,9 +135,16 @@ def _resize(trace: Trace, node: Node) -> list[Typed]:
     target = trace.operand(3)
     entries = None if target is None else trace.entries(target)
     scales = _scales(trace, node)
+    if entries and node.attributes.get("keep_aspect_ratio_policy", "stretch") != "stretch":
+        for k in axes:
+            trace.whole(x.axes[k], "it is resampled in proportion to the others")
+        wanted = _in_proportion(node, [x.axes[k].size for k in axes], [now(entry) for entry in entries])
+        return [reduce.resize(trace, x, [wanted[axes.index(k)] if k in axes else None for k in range(x.rank)])]
     for place, k in enumerate(axes):
-        if entries:
-            sizes[k] = _resized(trace, x.axes[k], now(entries[place]))
+        if entries and now(entries[place]) == x.axes[k].size:
+            trace.require(entries[place], x.axes[k])
+        elif entries:
+            sizes[k] = now(entries[place])
         elif scales is None:
             sizes[k] = None if k < 2 else trace.derived(x.axes[k].size, node.place)
         elif scales[place] != 1.0:
@@ -144,8 +153,14 @@ def _resize(trace: Trace, node: Node) -> list[Typed]:
     return [reduce.resize(trace, x, sizes)]
 
 
-def _resized(trace: Trace, axis: Axis, size: Extent) -> Extent | None:
-    return None if size == axis.size else size
+def _in_proportion(node: Node, old: list[Extent], wanted: list[Extent]) -> list[Extent]:
+    """The wanted sizes with all axes scaled alike, so that none is larger or that none is smaller than wanted."""
+    pairs = zip(wanted, old, strict=True)
+    ratios = [new / size for new, size in pairs if isinstance(new, int) and isinstance(size, int)]
+    if len(ratios) < len(old):
+        raise ValueError("it keeps the proportions of sizes that only the run knows")
+    ratio = min(ratios) if node.attributes["keep_aspect_ratio_policy"] == "not_larger" else max(ratios)
+    return [math.floor(ratio * size + 0.5) for size in old if isinstance(size, int)]
 
 
 def _scales(trace: Trace, node: Node) -> list[float] | None:
