@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphprune.dims import is_free
+from graphprune.dims import UNIT, is_free
 from graphprune.rules.trace import Operand, Trace, Typed
 
 
@@ -16,6 +16,12 @@ def same(trace: Trace, x: Operand) -> Typed:
 def broadcast(trace: Trace, operands: Sequence[Operand | None]) -> Typed:
     """``..., ... -> ...``: multidirectional broadcasting ties axes of equal place, axes of size 1 stretch."""
     return Typed(trace.broadcast([x.axes for x in operands if x is not None]))
+
+
+def broadcast_from(trace: Trace, x: Operand, y: Operand, place: int) -> Typed:
+    """``... c ..., c -> ... c ...``: the axes of the second operand are those of the first from ``place`` on."""
+    missing = x.rank - place % x.rank - y.rank
+    return Typed(trace.broadcast([x.axes, [*y.axes, *[UNIT] * missing]]))
 
 
 def per_element_random(trace: Trace, x: Operand) -> Typed:

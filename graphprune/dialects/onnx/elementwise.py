@@ -21,6 +21,8 @@ def _unary(trace: Trace, node: Node) -> list[Typed]:
 
 
 def _broadcast(trace: Trace, node: Node) -> list[Typed]:
+    if node.version < 7 and "axis" in node.attributes:
+        return [pointwise.broadcast_from(trace, trace.need(0), trace.need(1), int(node.attributes["axis"]))]
     return [pointwise.broadcast(trace, trace.operands())]
 
 
@@ -36,7 +38,7 @@ def _same_numbers(trace: Trace, node: Node) -> list[Typed]:
 
 def _arithmetic(trace: Trace, node: Node) -> list[Typed]:
     a, b = trace.need(0), trace.need(1)
-    typed = pointwise.broadcast(trace, [a, b])
+    typed = _broadcast(trace, node)[0]
     if not computed.carries_sizes([a, b]):
         return [typed]
     return [computed.arithmetic(trace, ARITHMETIC[node.op], a, b, typed.axes or [])]
@@ -57,6 +59,8 @@ def _where(trace: Trace, node: Node) -> list[Typed]:
 
 
 def _prelu(trace: Trace, node: Node) -> list[Typed]:
+    if node.version < 7 and trace.need(0).rank > 1 and trace.need(1).rank == 1:  # a slope per channel, or one for all
+        return [pointwise.broadcast_from(trace, trace.need(0), trace.need(1), 1)]
     return [pointwise.broadcast(trace, [trace.need(0), trace.need(1)])]
 
 
