@@ -103,7 +103,7 @@ def product_of(
     for operand in result:
         _scaled(trace, operand, rows, out.axes or [])
     contraction = trace.contractions[-1]
-    weight = b if contraction.weight == b.data.use else a
+    weight = a if contraction.weight == a.data.use else b  # between two activations masks are put on the second
     contraction.scale = None if weight.scale is None else weight.scale.use
     contraction.zero_point = None if weight.zero_point is None else weight.zero_point.use
     return out

@@ -23,7 +23,7 @@ def masked(analysis: Analysis, keep: Keep) -> ir.Model:
     masker = _Masker(analysis, Twins(analysis.program.native, copy), keep)
     for contraction in analysis.contractions:
         for use, position, axis in contraction.masks:
-            zero = contraction.zero_point if use == contraction.weight else None
+            zero = contraction.zero_point if contraction.weight in {use, None} else None
             masker.mask(use, position, axis, zero)
     for node in dict.fromkeys(node for node, axis in analysis.trace.inexact_uses if is_cut(axis, keep)):
         masker.on_survivors(node)
@@ -74,8 +74,26 @@ class _Masker:
             if value.dtype
             else ir.DataType.FLOAT
         )
+        if dtype.is_integer():
+            twin.replace_input_with(use.index, self._zeroed(twin, source, kept.reshape(shape), zero_point, dtype))
+            return
         factor = self._constant(twin, ir.Tensor(kept.reshape(shape).astype(dtype.numpy()), dtype=dtype))
         twin.replace_input_with(use.index, self._node(twin, "Mul", [source, factor]))
+
+    def _zeroed(
+        self, twin: ir.Node, source: ir.Value, kept: Array, zero_point: Use | None, dtype: ir.DataType
+    ) -> ir.Value:
+        """A computed tensor of integers with removed entries at their zero point, worked out in 32 bits."""
+        zero = None if zero_point is None else twin.inputs[zero_point.index]
+        wide = [
+            self._placed(twin, ir.Node("", "Cast", [each], [ir.AttrInt64("to", ir.DataType.INT32.value)]))
+            for each in (source, zero)
+            if each is not None
+        ]
+        if zero is None:
+            wide.append(self._constant(twin, ir.tensor(np.zeros((), np.int32))))
+        chosen = self._node(twin, "Where", [self._constant(twin, ir.tensor(kept)), *wide])
+        return self._placed(twin, ir.Node("", "Cast", [chosen], [ir.AttrInt64("to", dtype.value)]))
 
     def _zero(self, zero_point: Use | None) -> Array:
         value = None if zero_point is None else zero_point.node.inputs[zero_point.index]
