@@ -210,8 +210,12 @@ def _gathered(value: Value, axes: list[Axis], cut: dict[int, Axis], keep: Keep) 
         array: Array = stored.read()
         for place, kept in places.items():
             array = np.take(array, kept, axis=place)
+        if dtype == ir.DataType.STRING:
+            return ir.StringTensor(array, shape=ir.Shape(shape), name=stored.name)
         return ir.Tensor(np.ascontiguousarray(array), dtype=dtype, name=stored.name)
 
+    if dtype == ir.DataType.STRING:
+        return numbers  # text cannot be written lazily
     return lambda: ir.LazyTensor(numbers, dtype=dtype, shape=ir.Shape(shape), name=stored.name)
 
 
