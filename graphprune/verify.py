@@ -114,7 +114,7 @@ def verify_models(
     session = _Session(analysis, seed, dict(sizes or {}))
     checks += session.permutation()
     if plan is not None:
-        checks += session.masked(plan.keep(analysis), pruned)
+        checks += session.masked(plan, pruned)
     return Verification(tuple(checks))
 
 
@@ -178,16 +178,19 @@ class _Session:
         note = "no output depends on the tensors that could be put out of step, so agreement proves little"
         return Check("control", "a tensor out of step", worst, 0.0, True, note)
 
-    def masked(self, keep: Keep, pruned: Any) -> list[Check]:
-        """The pruned model against the dense one with the removed entries masked."""
-        from graphprune.dialects.onnx.masks import masked
+    def masked(self, plan: Any, pruned: Any) -> list[Check]:
+        """The pruned model against the dense one with the removed entries masked. Masks are as long as the axes they
+        lie on, so the dense model is taken at the sizes of the inputs that were tried."""
+        from graphprune.dialects.onnx.masks import at_sizes, masked
+        from graphprune.dialects.onnx.reader import read
         from graphprune.dialects.onnx.runner import Runner
 
-        reference = Runner(masked(self.analysis, keep))
+        analysis = analyze_program(read(at_sizes(self.analysis.program.native, self.cases[0])))
+        keep = plan.keep(analysis)
+        reference = Runner(masked(analysis, keep))
         expected = [reference(case) for case in self.cases]
-        inexact = any(dim in self.analysis.inexact for dim in keep)
-        checks = self.compare("slice" if inexact else "mask", pruned, expected)
-        return checks
+        inexact = any(dim in analysis.inexact for dim in keep)
+        return self.compare("slice" if inexact else "mask", pruned, expected)
 
     def compare(self, oracle: str, model: Any, expected: Sequence[Sequence[Array]]) -> list[Check]:
         """One check per output, the worst of all cases."""

@@ -7,6 +7,8 @@ spread out again. This shares nothing with the writer but the index arrays.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import onnx_ir as ir
 
@@ -37,6 +39,15 @@ def inlined(model: ir.Model) -> ir.Model:
     from onnx_ir.passes.common import InlinePass
 
     return InlinePass()(model.clone()).model
+
+
+def at_sizes(model: ir.Model, feeds: Mapping[str, Array]) -> ir.Model:
+    """The model with the shapes of these inputs declared."""
+    copy = model.clone()
+    for value in copy.graph.inputs:
+        if value.name in feeds:
+            value.shape = ir.Shape(feeds[value.name].shape)
+    return copy
 
 
 class _Masker:
