@@ -109,7 +109,7 @@ class Report:
     def to_text(self) -> str:
         """One table, then what was skipped, what was checked and what was written."""
         lines = [f"{one_line(self.model)}: {self.cut} of {self.groups} groups cut", ""]
-        lines += table(("", "dense", "pruned", "change"), self.rows(), right=(1, 2, 3))
+        lines += table(("", "dense", "pruned", "change"), self.rows(), right=(1, 2))
         if self.skipped:
             lines += ["", "kept on purpose:"]
             lines += skipped_lines(self.skipped)
