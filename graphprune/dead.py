@@ -151,14 +151,12 @@ class _Constants:
         low, high = low.min(axis=others), high.max(axis=others)
         if not places:
             return np.full(dim.size, float(low) if low == high else np.nan)
-        found = np.full(dim.size, np.nan)
+        least, most = np.full(dim.size, np.inf), np.full(dim.size, -np.inf)
         for label in labels(axes[places[0]], dim):
-            for entry in range(dim.size):
-                inside = label == entry
-                numbers = np.concatenate([low[inside], high[inside]])
-                if numbers.size and (numbers == numbers[0]).all():
-                    found[entry] = numbers[0]
-        return found
+            inside = label >= 0
+            np.minimum.at(least, label[inside], low[inside])
+            np.maximum.at(most, label[inside], high[inside])
+        return np.where(least == most, least, np.nan)
 
     def through(self, node: Node) -> None:
         """Entry-wise operators compute on the constants; those that only rearrange hand them on."""
