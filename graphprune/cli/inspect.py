@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from graphprune import api
+from graphprune.cli.drawing import check_picture, draw
 from graphprune.cli.options import Before, Inputs, Output, taking
 from graphprune.cli.prune import load
 from graphprune.errors import one_line
@@ -37,12 +38,12 @@ def inspect(
     graphprune inspect resnet.onnx --graph groups.svg
     """
     console = output.console
+    if graph is not None:
+        check_picture(graph)
     with console.working("analysing"):
         analysis = api.analyze(load(model, before))
         cost = api.cost(analysis, sizes=inputs.sizes)
     if graph is not None:
-        from graphprune.cli.drawing import draw
-
         with console.working("drawing"):
             draw(analysis, graph)
         console.say(f"wrote {graph}")
