@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import re
-import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -73,7 +72,7 @@ class Costing:
 
     def __init__(self, analysis: Analysis, sizes: Mapping[str, int]):
         self.analysis = analysis
-        self.sizes: Mapping[Hashable, int] = dict(sizes)
+        self.sizes: dict[Hashable, int] = dict(sizes.items())
         self._places: dict[Extent, int] = {}
         self._polynomials: list[tuple[tuple[int, tuple[Dim, ...]], ...]] = []
         self._terms: dict[str, list[_Term]] = {measure: [] for measure in MEASURES}
@@ -106,8 +105,7 @@ class Costing:
     def _add(self, measure: str, axes: Iterable[Axis | Extent], factor: int = 1, shift: int = 0) -> None:
         places = []
         for axis in axes:
-            polynomial = extent(axis) if isinstance(axis, Dim | Sum | Prod) else axis
-            place = self._place(polynomial)
+            place = self._place(_polynomial(axis))
             constant = self._constant(place)
             if constant is None:
                 places.append(place)
@@ -193,6 +191,10 @@ class Costing:
         assert isinstance(width, int), "free dimensions have sizes"
         return width
 
+    def product(self, axes: Iterable[Axis | Extent], widths: Mapping[Dim, int]) -> int:
+        """The product of the sizes of some axes, such as the ``macs`` of one contraction."""
+        return math.prod(self._value(self._place(_polynomial(axis)), widths) for axis in axes)
+
     # ---------------------------------------------------------------- activations
     def peak_activation_bytes(self, widths: Mapping[Dim, int]) -> int:
         """See :class:`Cost`."""
@@ -217,8 +219,7 @@ class Costing:
         typed = self.analysis.trace.types.get(value)
         if value.stored is not None or typed is None or typed.axes is None:
             return 0
-        elements = math.prod(self._value(self._place(extent(axis)), widths) for axis in typed.axes)
-        return -(-elements * bits_of(value.dtype) >> 3)
+        return -(-self.product(typed.axes, widths) * bits_of(value.dtype) >> 3)
 
 
 def measure(
@@ -260,6 +261,10 @@ def bits_of(dtype: str) -> int:
         return _BITS[dtype]
     found = re.search(r"\d+", dtype)
     return int(found.group()) if found else _BITS_OF_UNKNOWN_TYPES
+
+
+def _polynomial(axis: Axis | Extent) -> Extent:
+    return extent(axis) if isinstance(axis, Dim | Sum | Prod) else axis
 
 
 def _is_weight(dtype: str) -> bool:

@@ -1,197 +1,155 @@
-"""A plan: what is kept of every group, named so that it survives a reload, a retraining and another framework.
+"""A plan: what is kept of every group, decided once, printable, editable by hand, and applied as often as wanted.
 
-Deciding never touches a weight, applying never decides: a plan is all that passes between them. It is immutable, prints
-itself, and is written as JSON that can be read, edited by hand and applied again.
+Deciding never changes a weight; applying never decides. Groups are named by tensor and axis, so that a plan survives a
+reload, a retrained checkpoint, or another format of the same network. The same model, options, seed and versions give
+the same bytes. Reading and writing of the file format is :mod:`graphprune.plan_text`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
-from graphprune.allocate import RANKINGS
-from graphprune.allocate.budget import Allocation, Limits, allocate, allowed_widths
-from graphprune.analysis import Analysis, Group
-from graphprune.cost import Costing
-from graphprune.criteria import CRITERIA
-from graphprune.criteria.transfer import NORMALIZATIONS, REDUCTIONS, group_scores
-from graphprune.dims import Dim
 from graphprune.errors import BudgetNotMet, GraphPruneError, did_you_mean
-from graphprune.output import write_text
-from graphprune.patterns import matching
-from graphprune.program import Array
 
-SCHEMA, VERSION = "graphprune.plan", 1
-HEADS = {"both": (), "count": ("head width",), "width": ("head",)}
+if TYPE_CHECKING:
+    from graphprune.allocate.bounds import Bound, Left
+    from graphprune.allocate.budget import Allocation
+    from graphprune.analysis import Analysis, Group
+    from graphprune.cost import Costing
+    from graphprune.dims import Dim
+    from graphprune.program import Array
+
+SCHEMA = "graphprune.plan"
+VERSION = 1
+
+_MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
 class Cut:
-    """What is kept of one group of ``size`` entries: their numbers, in ascending order."""
+    """What is kept of one group: sorted indices into its ``size`` entries, at least one."""
 
     group: str
     size: int
     keep: tuple[int, ...]
 
-    def __str__(self) -> str:
-        return f"{self.group}: {self.size} -> {len(self.keep)}"
-
 
 @dataclass(frozen=True)
 class Plan:
-    """Cuts by group, with what they were decided from. Groups that are not named are kept whole."""
+    """What is kept of every group of a model; a group that is not listed is kept whole.
 
-    cuts: tuple[Cut, ...]
-    model: str = ""
+    options:  what the plan was made with
+    model:    ``name`` and ``fingerprint`` (of names, shapes and groups, not of weights) of the model it was made for
+    versions: of what made it
+    costs:    ``dense`` and ``planned``: parameters, bytes and macs
+    left:     what was not cut although it is a weight's axis: ``name``, ``code``, ``reason``
+    """
+
+    groups: tuple[Cut, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
-    reached: Mapping[str, float] = field(default_factory=dict)
+    model: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    costs: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    left: tuple[Mapping[str, str], ...] = ()
+    schema: str = SCHEMA
+    version: int = VERSION
 
-    def __str__(self) -> str:
-        return "\n".join(map(str, self.cuts)) or "nothing is cut"
+    @classmethod
+    def of(cls, analysis: Analysis, keep: Mapping[Dim, Array], options: Mapping[str, Any] | None = None) -> Plan:
+        """The plan that keeps these entries."""
+        return _made(analysis, keep, options or {}, {}, ())
 
     @classmethod
     def empty(cls, analysis: Analysis) -> Plan:
         """The plan that keeps everything."""
-        return cls((), fingerprint(analysis))
-
-    @classmethod
-    def of(cls, analysis: Analysis, keep: Mapping[Dim, Array], **told: Any) -> Plan:
-        """The plan that keeps these entries; groups kept whole are left out."""
-        cuts = [
-            Cut(group.name, group.size, tuple(int(k) for k in keep[group.dim]))
-            for group in analysis.groups
-            if group.dim in keep and len(keep[group.dim]) < group.size
-        ]
-        return cls(tuple(cuts), fingerprint(analysis), **told)
+        return cls.of(analysis, {})
 
     def keep(self, analysis: Analysis) -> dict[Dim, Array]:
-        """The keep-set for a model. Raises ``GP501`` where a group is missing or of another size."""
-        groups = {group.name: group for group in analysis.groups}
-        found: dict[Dim, Array] = {}
-        for cut in self.cuts:
-            group = groups.get(cut.group)
-            if group is None:
-                remedy = did_you_mean(cut.group, groups)
-                raise GraphPruneError("GP501", "the model has no such group", cut.group, remedy)
+        """What to keep of each dimension, only of those that lose something (int64, ascending).
+
+        Raises GraphPruneError GP501 where the model has no such group, or one of another size.
+        """
+        import numpy as np
+
+        known = named(analysis)
+        found = {}
+        for cut in self.groups:
+            if cut.group not in known:
+                what = f"the model has no group {cut.group!r} of {cut.size} entries"
+                raise GraphPruneError("GP501", what, "the plan", _nearest(cut.group, known))
+            group = known[cut.group]
             if group.size != cut.size:
-                what = f"the group has {group.size} entries, the plan was made for {cut.size}"
+                what = f"group {cut.group!r} has {cut.size} entries in the plan and {group.size} in the model"
                 raise GraphPruneError("GP501", what, cut.group)
-            found[group.dim] = np.array(cut.keep, np.int64)
+            if len(cut.keep) < cut.size:
+                found[group.dim] = np.asarray(cut.keep, np.int64)
         return found
 
     def to_json(self) -> str:
-        """The plan as text; the same plan gives the same bytes."""
-        content = {
-            "schema": SCHEMA,
-            "version": VERSION,
-            "model": self.model,
-            "options": dict(self.options),
-            "reached": dict(self.reached),
-            "groups": [{"group": c.group, "size": c.size, "keep": ranges(c.keep)} for c in self.cuts],
-        }
-        return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+        """The plan as text, a line for each group, the same for the same plan."""
+        from graphprune.plan_text import write
 
-    @classmethod
-    def from_json(cls, text: str) -> Plan:
-        """Read a plan. Raises ``GP502`` where it is not one, ``GP503`` where it is of a newer version."""
-        try:
-            content = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise GraphPruneError("GP502", f"it is not JSON: {error}") from error
-        if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-            raise GraphPruneError("GP502", f'it does not say "schema": "{SCHEMA}"')
-        version = content.get("version")
-        if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-            raise GraphPruneError("GP502", f"its version is {version!r}")
-        if version > VERSION:
-            raise GraphPruneError("GP503", f"it is of version {version}; this graphprune reads up to {VERSION}")
-        groups, told = content.get("groups"), {k: content.get(k, {}) for k in ("options", "reached")}
-        if not isinstance(groups, list) or not all(isinstance(each, dict) for each in told.values()):
-            raise GraphPruneError("GP502", "its groups are not a list, or its options not a table")
-        cuts = tuple(_cut(group, place) for place, group in enumerate(groups))
-        if len({cut.group for cut in cuts}) < len(cuts):
-            raise GraphPruneError("GP502", "it names a group twice")
-        return cls(cuts, str(content.get("model", "")), **told)
+        return write(self)
+
+    @staticmethod
+    def from_json(text: str) -> Plan:
+        """Read a plan. Raises GraphPruneError: GP502 where it is not one, GP503 where it is of a newer schema."""
+        from graphprune.plan_text import read
+
+        return read(text)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the plan, whole or not at all. Raises ``GP105``."""
+        """Write the plan, whole or not at all. Raises GraphPruneError GP105."""
+        from graphprune.output import write_text
+
         write_text(path, self.to_json())
 
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Plan:
-        """Read a plan from a file. Raises ``GP101``, ``GP502`` or ``GP503``."""
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except OSError as error:
-            raise GraphPruneError("GP101", f"cannot read: {error.strerror or error}", os.fspath(path)) from error
-        except UnicodeDecodeError as error:
-            raise GraphPruneError("GP502", "it is not text", os.fspath(path)) from error
-        try:
-            return cls.from_json(text)
-        except GraphPruneError as error:
-            raise GraphPruneError(error.code, error.what, error.where or os.fspath(path), error.remedy) from error
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Plan:
+        """Read a plan file. Raises GraphPruneError: GP101 where it cannot be read, else as :meth:`from_json`."""
+        from graphprune.plan_text import load
+
+        return load(path)
+
+    def __str__(self) -> str:
+        cut = [each for each in self.groups if len(each.keep) < each.size]
+        lines = [f"plan: {len(cut)} of {len(self.groups)} groups cut"]
+        if self.costs:
+            dense, planned = self.costs["dense"], self.costs["planned"]
+            lines.append("  " + ", ".join(f"{name} {dense[name]} -> {planned[name]}" for name in sorted(dense)))
+        lines += [f"  {each.group}: {each.size} -> {len(each.keep)}" for each in cut]
+        return "\n".join(lines)
 
 
-def _cut(group: Any, place: int) -> Cut:
-    where = f"group {place}"
-    if not isinstance(group, dict) or not isinstance(group.get("group"), str):
-        raise GraphPruneError("GP502", "it has no name", where)
-    name, size, keep = group["group"], group.get("size"), group.get("keep")
-    if not isinstance(size, int) or isinstance(size, bool) or not 0 < size < 2**31:
-        raise GraphPruneError("GP502", f"its size is {size!r}", name)
-    numbers = listed(keep, size) if isinstance(keep, str) else keep
-    if not isinstance(numbers, list) or not all(isinstance(k, int) and not isinstance(k, bool) for k in numbers):
-        raise GraphPruneError("GP502", 'what it keeps is neither ranges like "0-7 9" nor a list of numbers', name)
-    if not numbers or numbers != sorted(set(numbers)) or numbers[0] < 0 or numbers[-1] >= size:
-        raise GraphPruneError("GP502", f"what it keeps is not ascending numbers from 0 to {size - 1}", name)
-    return Cut(name, size, tuple(numbers))
-
-
-def ranges(numbers: Sequence[int]) -> str:
-    """Ascending numbers as text.
-
-    >>> ranges([0, 1, 2, 5, 7, 8])
-    '0-2 5 7-8'
-    """
-    found: list[list[int]] = []
-    for number in numbers:
-        if found and number == found[-1][-1] + 1:
-            found[-1][-1] = number
-        else:
-            found.append([number, number])
-    return " ".join(str(a) if a == b else f"{a}-{b}" for a, b in found)
-
-
-def listed(text: str, size: int) -> list[int] | None:
-    """The numbers that :func:`ranges` wrote, ``None`` where the text is something else.
-
-    >>> listed("0-2 5", 8)
-    [0, 1, 2, 5]
-    """
-    found: list[int] = []
-    for part in text.split():
-        first, dash, last = part.partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()) or len(part) > 24:
-            return None
-        start, stop = int(first), int(last or first)
-        if not start <= stop < size:
-            return None
-        found.extend(range(start, stop + 1))
+def named(analysis: Analysis) -> dict[str, Group]:
+    """The groups of a model by name; where several have the same name, the later ones get a number: ``bias:0#2``."""
+    found: dict[str, Group] = {}
+    for group in analysis.groups:
+        name, count = group.name, 1
+        while name in found:
+            count += 1
+            name = f"{group.name}#{count}"
+        found[name] = group
     return found
 
 
+def _nearest(name: str, known: Iterable[str]) -> str:
+    text = did_you_mean(name, known)
+    return text.split(" known:")[0] if text.startswith("did you mean") else ""
+
+
 def fingerprint(analysis: Analysis) -> str:
-    """A digest of the structure of a model: its groups and what they run through, not its weights."""
+    """A digest of the structure of a model: stored names, shapes and groups, not the numbers in its weights."""
     digest = hashlib.sha256()
-    for group in analysis.groups:
-        digest.update(f"{group.name}:{group.size}:{','.join(m.name for m in group.members)}\n".encode())
+    for stored in analysis.program.stored:
+        digest.update(repr((stored.name, stored.shape)).encode())
+    for name, group in named(analysis).items():
+        digest.update(repr((name, group.size, [member.name for member in group.members])).encode())
     return digest.hexdigest()[:16]
 
 
@@ -208,105 +166,175 @@ def make_plan(
     ranking: str = "global",
     max_ratio: float = 0.9,
     min_width: int = 1,
-    align: int | str = 1,
+    align: int | Literal["auto"] = 1,
     ignore: Sequence[str] = (),
     only: Sequence[str] = (),
     heads: str = "both",
     seed: int = 0,
     sizes: Mapping[str, int] | None = None,
 ) -> Plan:
-    """Decide what to keep; see :func:`graphprune.api.plan` for the options. Raises ``GP106``, ``GP107``, ``GP302``, and
-    :class:`BudgetNotMet` with what stands in the way."""
-    options = {name: value for name, value in locals().items() if name != "analysis"}
-    _check(options)
-    budgets = {n: v for n, v in (("macs", macs), ("parameters", params), ("bytes", bytes)) if v is not None}
-    if not budgets and ratio is None:
-        raise GraphPruneError("GP107", "no budget is given", remedy="give one, such as macs=0.6 (--macs 0.6)")
-    groups = _chosen(analysis, ignore, only, heads)
+    """Decide what to keep; the arguments are those of :func:`graphprune.api.plan`.
+
+    Raises GraphPruneError: GP106 and GP107 for options, GP302 where nothing can be pruned; BudgetNotMet (GP301).
+    """
+    fractions = _fractions({"macs": macs, "parameters": params, "bytes": bytes}, ratio)
+    _check_bounds(max_ratio, min_width, align, seed, sizes or {})
+    options = {
+        "macs": macs, "params": params, "bytes": bytes, "ratio": ratio, "criterion": criterion,
+        "reduction": reduction, "normalize": normalize, "ranking": ranking, "max_ratio": max_ratio,
+        "min_width": min_width, "align": align, "ignore": list(ignore), "only": list(only), "heads": heads,
+        "seed": seed, "sizes": dict(sizes or {}),
+    }  # fmt: skip
+    # Here, not above: a plan can be read and printed without NumPy.
+    from graphprune.allocate import RANKINGS
+    from graphprune.allocate.bounds import bounds, select
+    from graphprune.allocate.budget import Family, at_ratio, meet
+    from graphprune.cost import Costing
+    from graphprune.criteria.transfer import score_groups
+
+    groups, left = select(analysis.groups, ignore=ignore, only=only, heads=heads)
     if not groups:
-        raise BudgetNotMet("GP302", "no group is left to prune", _standing_in_the_way(analysis), _hint(analysis))
-    scores = group_scores(
-        analysis, groups, CRITERIA.load(criterion)(), reduction=reduction, normalize=normalize, seed=seed
+        remedy = "change what is ignored or selected" if left else ""
+        raise GraphPruneError("GP302", "no dimension can be pruned", analysis.program.name, remedy)
+    limits = bounds(analysis, groups, max_ratio=max_ratio, min_width=min_width, align=align)
+    classes = RANKINGS.load(ranking)(analysis, groups)
+    scores = score_groups(analysis, groups, criterion=criterion, reduction=reduction, normalize=normalize, seed=seed)
+    costing = Costing(analysis, sizes or {})
+    family = Family(groups, scores, limits, classes)
+    allocation = at_ratio(family, ratio) if ratio is not None else meet(family, costing, fractions)
+    if not allocation.met:
+        raise _not_met(analysis, costing, allocation, fractions, groups)
+    left = [*left, *_limited(groups, limits, allocation), *_refused(analysis)]
+    return _made(analysis, allocation.keep, options, sizes or {}, left, costing)
+
+
+def _made(
+    analysis: Analysis,
+    keep: Mapping[Dim, Array],
+    options: Mapping[str, Any],
+    sizes: Mapping[str, int],
+    left: Sequence[Left],
+    costing: Costing | None = None,
+) -> Plan:
+    from importlib.metadata import version
+
+    from graphprune import __version__
+    from graphprune.cost import MEASURES, Costing
+
+    costing = costing or Costing(analysis, sizes)
+    widths = {dim: len(kept) for dim, kept in keep.items()}
+    cuts = tuple(
+        Cut(name, group.size, tuple(keep[group.dim].tolist()) if group.dim in keep else tuple(range(group.size)))
+        for name, group in named(analysis).items()
     )
-    ordered = [scores[group.dim] for group in groups]
-    widths = allowed_widths(analysis, groups, Limits(max_ratio, min_width, align))
-    keys = RANKINGS[ranking](groups, ordered)
-    costing = Costing(analysis, sizes)
-    result = allocate(costing, groups, keys, widths, budgets, ratio)
-    if not result.met:
-        raise _not_met(analysis, result, budgets)
-    keep = {g.dim: _strongest(scores[g.dim], result.widths[g.dim]) for g in groups}
-    told = {k: list(v) if isinstance(v, tuple) else v for k, v in options.items() if v not in (None, (), [], {})}
-    costs = {name: (getattr(costing, name)(result.widths), getattr(costing, name)({})) for name in _COSTS}
-    reached = {name: round(planned / max(1, dense), 6) for name, (planned, dense) in costs.items()}
-    return Plan.of(analysis, keep, options=told, reached=reached)
+    return Plan(
+        groups=cuts,
+        options=dict(options),
+        model={"name": analysis.program.name, "fingerprint": fingerprint(analysis)},
+        versions={"graphprune": __version__, "numpy": version("numpy")},
+        costs={
+            "dense": {name: costing.cost(name, {}) for name in MEASURES},
+            "planned": {name: costing.cost(name, widths) for name in MEASURES},
+        },
+        left=tuple({"name": each.name, "code": each.code, "reason": each.reason} for each in left),
+    )
 
 
-_COSTS = ("macs", "parameters", "bytes")
+# -------------------------------------------------------------------- options
+def _fractions(budgets: Mapping[str, float | None], ratio: float | None) -> dict[str, float]:
+    """The budgets that were given. Raises GraphPruneError GP107."""
+    asked = {name: fraction for name, fraction in budgets.items() if fraction is not None}
+    for name, fraction in asked.items():
+        option = "params" if name == "parameters" else name
+        if not _is_number(fraction) or not 0 < fraction <= 1:
+            raise _not_a_share(option, fraction, "the share that remains, above 0 and at most 1")
+    if ratio is not None:
+        if not _is_number(ratio) or not 0 <= ratio < 1:
+            raise _not_a_share("ratio", ratio, "the share that is removed, from 0 to below 1")
+        if asked:
+            raise GraphPruneError("GP107", "both a ratio and a budget were given", "option ratio", "give one of them")
+    elif not asked:
+        remedy = "give macs=0.6 to keep 60 % of the multiplications, or params, bytes or ratio"
+        raise GraphPruneError("GP107", "it was not said how far to prune", "", remedy)
+    return asked
 
 
-def _strongest(scores: Array, width: int) -> Array:
-    """The entries with the highest scores in ascending order; among equals the first stay."""
-    return np.sort(np.lexsort((np.arange(len(scores)), -scores))[:width])
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _chosen(analysis: Analysis, ignore: Sequence[str], only: Sequence[str], heads: str) -> list[Group]:
-    groups = [group for group in analysis.groups if group.kind not in HEADS[heads]]
-    if only:
-        wanted = matching(analysis, only)
-        groups = [group for group in groups if group in wanted]
-    unwanted = matching(analysis, ignore) if ignore else set()
-    return [group for group in groups if group not in unwanted]
+def _not_a_share(option: str, value: object, meaning: str) -> GraphPruneError:
+    guess = f"{value / 100:g}" if isinstance(value, int | float) and 1 < value <= 100 else "a fraction in (0,1)"
+    return GraphPruneError("GP107", f"{value!r} is not {meaning}", f"option {option}", f"write {guess}")
 
 
-def _check(options: Mapping[str, Any]) -> None:
-    for name in ("macs", "params", "bytes", "ratio", "max_ratio"):
-        value = options[name]
-        if value is None:
-            continue
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        least_ok = number and (value >= 0 if name in {"ratio", "max_ratio"} else value > 0)
-        if not least_ok or not value <= 1:
-            hint = f"write {value / 100:g}" if number and 1 < value <= 100 else "0.6 means 60 %"
-            raise GraphPruneError("GP107", f"{name} is {value!r}, not a fraction between 0 and 1", remedy=hint)
-    known: dict[str, Sequence[str]] = {
-        "reduction": list(REDUCTIONS),
-        "normalize": list(NORMALIZATIONS),
-        "ranking": list(RANKINGS),
-        "heads": list(HEADS),
-        "criterion": CRITERIA.names(),
-    }
-    for name, names in known.items():
-        if options[name] not in names:
-            what = f"{name} is {options[name]!r}, which there is not"
-            raise GraphPruneError("GP106", what, remedy=did_you_mean(str(options[name]), names))
-    for name in ("min_width", "align"):
-        value = options[name]
-        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-        if not whole and not (name == "align" and value == "auto"):
-            raise GraphPruneError("GP107", f"{name} is {value!r}, not a whole number from 1 on")
-    if options["ratio"] is not None and any(options[name] is not None for name in ("macs", "params", "bytes")):
-        raise GraphPruneError("GP107", "ratio is given together with a budget", remedy="give one or the other")
+def _check_bounds(max_ratio: float, min_width: int, align: int | str, seed: int, sizes: Mapping[str, int]) -> None:
+    if not _is_number(max_ratio) or not 0 <= max_ratio < 1:
+        raise _not_a_share("max_ratio", max_ratio, "a share of a group, from 0 to below 1")
+    wholes: dict[str, tuple[object, int]] = {"min_width": (min_width, 1), "seed": (seed, 0)}
+    if align != "auto":
+        wholes["align"] = (align, 1)
+    wholes.update((f"sizes[{name!r}]", (size, 1)) for name, size in sizes.items())
+    for option, (value, least) in wholes.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise GraphPruneError("GP107", f"{value!r} is not a whole number from {least} on", f"option {option}")
 
 
-def _hint(analysis: Analysis) -> str:
-    if analysis.groups:
-        return "ignore, only and heads leave nothing; loosen them"
-    codes = sorted({refusal.code for refusal in analysis.refusals})
-    return f"see `graphprune inspect` for why every dimension stays ({', '.join(codes) or 'no weights were found'})"
+# -------------------------------------------------------------------- what was left
+def _limited(groups: Sequence[Group], limits: Mapping[Dim, Bound], allocation: Allocation) -> list[Left]:
+    """The groups that are as narrow as their bound allows."""
+    from graphprune.allocate.bounds import Left
+
+    found = []
+    for group in groups:
+        bound = limits[group.dim]
+        width = len(allocation.keep.get(group.dim, range(group.size)))
+        if bound.least == group.size > 1:
+            found.append(Left(group.name, "GP303", f"all {group.size} entries are within the bounds"))
+        elif width == bound.least:
+            found.append(Left(group.name, "GP303", f"stopped at {width} of {group.size} entries"))
+    return found
 
 
-def _not_met(analysis: Analysis, result: Allocation, budgets: Mapping[str, float]) -> BudgetNotMet:
-    over = [name for name in budgets if result.reached[name] > budgets[name]]
-    missed = [f"{name} {result.reached[name]:.1%} where {budgets[name]:.1%} is wanted" for name in over]
-    what = f"the least that can be reached is {', '.join(missed)}"
-    return BudgetNotMet("GP301", what, _standing_in_the_way(analysis))
+def _refused(analysis: Analysis) -> list[Left]:
+    from graphprune.allocate.bounds import Left
+
+    return [Left(f"{each.tensor}:{each.axis}", each.code, each.reason) for each in analysis.refusals]
 
 
-def _standing_in_the_way(analysis: Analysis) -> str:
-    """The reasons that keep most axes of weights as they are, with the first tensors of each."""
-    reasons: dict[str, list[str]] = {}
-    for refusal in analysis.refusals:
-        reasons.setdefault(f"{refusal.code} {refusal.where}", []).append(f"{refusal.tensor}:{refusal.axis}")
-    worst = sorted(reasons.items(), key=lambda item: -len(item[1]))[:4]
-    return "; ".join(f"{why} keeps {', '.join(names[:2])}{' ...' if len(names) > 2 else ''}" for why, names in worst)
+def _not_met(
+    analysis: Analysis,
+    costing: Costing,
+    allocation: Allocation,
+    fractions: Mapping[str, float],
+    groups: Sequence[Group],
+) -> BudgetNotMet:
+    """GP301 with how far it got, the groups that cost most at their bounds and the refusals that cost most."""
+    widths = {dim: len(kept) for dim, kept in allocation.keep.items()}
+    missed = []
+    for name, fraction in fractions.items():
+        reached = costing.cost(name, widths) / max(1, costing.cost(name, {}))
+        if reached > fraction:
+            missed.append(f"{name}: {fraction:.1%} were asked for, {reached:.1%} is the least possible")
+    measure = next(iter(fractions))
+    weighty = sorted(
+        groups,
+        key=lambda group: -costing.marginal(measure, group.dim, widths) * widths.get(group.dim, group.size),
+    )
+    bounded = ", ".join(
+        f"{group.name} ({widths.get(group.dim, group.size)} of {group.size} kept)" for group in weighty[:_MOST_NAMED]
+    )
+    refused = ", ".join(f"{name} ({code})" for name, code in costliest_refusals(analysis, costing)[:_MOST_NAMED])
+    where = f"at their bounds: {bounded}" + (f"; kept: {refused}" if refused else "")
+    return BudgetNotMet("GP301", "; ".join(missed), where)
+
+
+def costliest_refusals(analysis: Analysis, costing: Costing) -> list[tuple[str, str]]:
+    """The axes that cannot be pruned with the codes why, those of the contractions with the most MACs first."""
+    macs: dict[str, int] = {}
+    for contraction in analysis.contractions:
+        value = contraction.weight.node.inputs[contraction.weight.index] if contraction.weight else None
+        if value is not None:
+            macs[value.name] = macs.get(value.name, 0) + costing.product(contraction.macs, {})
+    order = sorted(analysis.refusals, key=lambda each: -macs.get(each.tensor, 0))
+    return list(dict.fromkeys((f"{each.tensor}:{each.axis}", each.code) for each in order))

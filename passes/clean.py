@@ -10,7 +10,7 @@ import numpy as np
 from graphprune.api import Result, analyze, apply, report_of
 from graphprune.dead import dead_entries, survivors
 from graphprune.pipeline import Pass, PassResult
-from graphprune.plan import Plan
+from graphprune.plan import Plan, named
 from graphprune.program import Array
 
 # Each round removes entries that became dead in the round before; real files need two or three.
@@ -29,10 +29,10 @@ class Clean(Pass):
     def apply(self, model: Any) -> PassResult:
         """The cleaned model; the report is a :class:`graphprune.api.Result` with one plan for all rounds."""
         dense = analyze(model)
-        kept: dict[str, Array] = {group.name: np.arange(group.size) for group in dense.groups}
+        kept: dict[str, Array] = {name: np.arange(group.size) for name, group in named(dense).items()}
         current, analysis = model, dense
         for _ in range(_MOST_ROUNDS):
-            names = {group.dim: group.name for group in analysis.groups}
+            names = {group.dim: name for name, group in named(analysis).items()}
             keep = survivors(dead_entries(analysis))
             if not keep:
                 break
@@ -40,7 +40,8 @@ class Clean(Pass):
                 kept[names[dim]] = kept[names[dim]][entries]
             current = apply(analysis, Plan.of(analysis, keep))
             analysis = analyze(current)
-        total = {group.dim: kept[group.name] for group in dense.groups}
-        plan = Plan.of(dense, total, options={"pass": self.name})
-        result = Result(current, plan, report_of(dense, plan.keep(dense)))
-        return PassResult(current if plan.cuts else model, bool(plan.cuts), result)
+        total = {group.dim: kept[name] for name, group in named(dense).items()}
+        plan = Plan.of(dense, total, {"pass": self.name})
+        keep = plan.keep(dense)
+        result = Result(current, plan, report_of(dense, keep))
+        return PassResult(current if keep else model, bool(keep), result)

@@ -37,6 +37,6 @@ class Width(Pass):
     def apply(self, model: Any) -> PassResult:
         """The pruned model, unverified; the report is a :class:`graphprune.api.Result`."""
         result: Result = prune(model, verify=False, **asdict(self))
-        if not result.plan.cuts:
+        if result.report.cut == 0:
             return PassResult(model, False, result)
         return PassResult(result.model, True, result)

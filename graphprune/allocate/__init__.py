@@ -1,53 +1,21 @@
-"""Scores and costs and a budget make keep-sets.
+"""Scores, cost and a budget -> what to keep.
 
-A *ranking* is a row: in which order entries go. Every ranking gives a family of nested cuts, and the budget picks the
-first of them that meets it.
+A ranking puts groups into classes that compete (:data:`RANKINGS`). Within a class entries go in the order of their
+scores, and all classes lose the same share at the same time, so a ranking is a family of nested cuts with one
+parameter, the share; :mod:`graphprune.allocate.budget` finds the smallest share that meets a budget.
+:mod:`graphprune.allocate.bounds` says how far each group may go.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from graphprune.registry import Registry
 
-import numpy as np
-
-from graphprune.analysis import Group
-from graphprune.program import Array
-
-Scores = Sequence[Array]
-Ranking = Callable[[Sequence[Group], Scores], list[Array]]
-
-
-def _rank(scores: Array) -> Array:
-    """0 for the lowest score; equal scores in order of their entries."""
-    rank = np.empty(len(scores), np.int64)
-    rank[np.argsort(scores, kind="stable")] = np.arange(len(scores))
-    return rank
-
-
-def overall(groups: Sequence[Group], scores: Scores) -> list[Array]:
-    """All entries of all groups compete with their scores."""
-    return [each.copy() for each in scores]
-
-
-def uniform(groups: Sequence[Group], scores: Scores) -> list[Array]:
-    """Each group by itself: all lose the same share."""
-    return [(_rank(each) + 1) / len(each) for each in scores]
-
-
-def isomorphic(groups: Sequence[Group], scores: Scores) -> list[Array]:
-    """Groups of one structure compete with each other, and every structure loses the same share (Fang et al. 2024,
-    "Isomorphic Pruning for Vision Models"). Structure: how many tensors of which rank make and read the entries."""
-    classes: dict[object, list[int]] = {}
-    for place, group in enumerate(groups):
-        shape = (group.kind, tuple(sorted((m.role, m.axis, len(m.path)) for m in group.members)))
-        classes.setdefault(shape, []).append(place)
-    keys: list[Array] = [np.empty(0)] * len(groups)
-    for places in classes.values():
-        together = np.concatenate([scores[place] for place in places])
-        shares = np.split((_rank(together) + 1) / len(together), np.cumsum([len(scores[p]) for p in places])[:-1])
-        for place, share in zip(places, shares, strict=True):
-            keys[place] = share
-    return keys
-
-
-RANKINGS: dict[str, Ranking] = {"global": overall, "uniform": uniform, "isomorphic": isomorphic}
+RANKINGS = Registry(
+    "graphprune.rankings",
+    {
+        "global": "graphprune.allocate.global_:classes",
+        "isomorphic": "graphprune.allocate.isomorphic:classes",
+        "uniform": "graphprune.allocate.uniform:classes",
+    },
+)
+"""Name to a function that gives each group a hashable class; groups of one class compete."""

@@ -1,161 +1,140 @@
-"""The first of a family of nested cuts that meets the budget, on exact costs."""
+"""The smallest cut of a ranking that meets a budget, by bisection on exact costs.
+
+The cost of the whole candidate is counted at each step, so that what a cut saves in its neighbours counts too. The
+share is then raised to the first entry that is enough, and entries are given back, the most important first, as long as
+the budget still holds.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import heapq
+import math
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from math import gcd
 
 import numpy as np
 
-from graphprune.analysis import Analysis, Group
+from graphprune.allocate.bounds import Bound
+from graphprune.analysis import Group
 from graphprune.cost import Costing
-from graphprune.dims import Dim, Prod, find, leaves
+from graphprune.dims import Dim
 from graphprune.program import Array
-from graphprune.sizes import Extent
 
-# What "auto" rounds to: vector lanes of 8 floats where a dimension has room for several vectors, 4 where for a few.
-_AUTO = ((64, 8), (16, 4))
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How far each group may be cut: at most ``max_ratio`` of it, to no less than ``min_width`` entries, to widths
-    whose products in every tensor are multiples of ``align``."""
-
-    max_ratio: float = 0.9
-    min_width: int = 1
-    align: int | str = 1
-
-
-def allowed_widths(analysis: Analysis, groups: Sequence[Group], limits: Limits) -> list[Array]:
-    """For each group the widths it may be cut to, ascending; its full size is always the last."""
-    beside = _factors_beside(analysis)
-    found = []
-    for group in groups:
-        least = max(limits.min_width, group.size - int(np.floor(limits.max_ratio * group.size + 1e-9)), 1)
-        step = _step(group.size, limits.align, beside.get(group.dim, []))
-        widths = [w for w in range(min(least, group.size), group.size) if w % step == 0]
-        found.append(np.array([*widths, group.size]))
-    return found
-
-
-def _factors_beside(analysis: Analysis) -> dict[Dim, list[int]]:
-    """For each dimension, by how much its width is multiplied in each stored axis."""
-    found: dict[Dim, list[int]] = {}
-    for _, _, _, axes in analysis.stored_axes():
-        for axis in map(find, axes):
-            for dim in set(leaves(axis)):
-                if dim.pin is not None:
-                    continue
-                others = [p.size for p in axis.parts if p is not dim] if isinstance(axis, Prod) else []
-                found.setdefault(dim, []).append(_whole(others))
-    return found
-
-
-def _whole(sizes: Sequence[Extent]) -> int:
-    total = 1
-    for size in sizes:
-        total *= size if isinstance(size, int) else 1
-    return total
-
-
-def _step(size: int, align: int | str, beside: Sequence[int]) -> int:
-    wanted = next((step for least, step in _AUTO if size >= least), 1) if align == "auto" else int(align)
-    if size < wanted:
-        wanted = 1
-    step = 1
-    for factor in beside or [1]:
-        each = wanted // gcd(wanted, factor)
-        step = step * each // gcd(step, each)
-    return step if step <= size else size
+# Shares are compared with a tolerance: 3 of 10 entries are removed at a ratio of 0.3, whatever 0.3 * 10 rounds to.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
 class Allocation:
-    """How wide each group is left; ``met`` says whether all budgets are, ``reached`` what share of each is needed."""
+    """What to keep: sorted indices for every group that loses something, and whether the budget is met."""
 
-    widths: dict[Dim, int]
+    keep: dict[Dim, Array]
     met: bool
-    reached: dict[str, float]
 
 
-def allocate(
-    costing: Costing,
-    groups: Sequence[Group],
-    keys: Sequence[Array],
-    widths: Sequence[Array],
-    budgets: Mapping[str, float],
-    ratio: float | None,
-) -> Allocation:
-    """Remove entries in the order of their keys until every budget is met: the shortest prefix, found by bisection on
-    the cost of the whole model, so that what a cut changes around it counts; then widen groups again where all budgets
-    still hold. ``budgets`` are shares of the dense macs, parameters or bytes; ``ratio`` is the share of all entries to
-    remove instead."""
-    order = _order(keys, widths)
-    dense = {name: max(1, getattr(costing, name)({})) for name in budgets}
+class Family:
+    """The nested cuts of a ranking: for a share, the number of entries that each group loses.
 
-    def at(prefix: int) -> dict[Dim, int]:
-        removed = np.bincount(order[:prefix], minlength=len(groups))
+    Ties are broken by the order of groups and the index of the entry.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[Group],
+        scores: Mapping[Dim, Array],
+        bounds: Mapping[Dim, Bound],
+        classes: Sequence[Hashable],
+    ):
+        self.groups = groups
+        self.bounds = bounds
+        self.order = [np.argsort(scores[group.dim], kind="stable") for group in groups]
+        self.shares = self._shares(scores, classes)
+        """For each group, ascending: the shares at which its entries go, for those that may."""
+        self.steps: list[float] = np.unique(np.concatenate([*self.shares, np.zeros(1)])).tolist()
+
+    def _shares(self, scores: Mapping[Dim, Array], classes: Sequence[Hashable]) -> list[Array]:
+        members: dict[Hashable, list[int]] = {}
+        for place, each in enumerate(classes):
+            members.setdefault(each, []).append(place)
+        shares: list[Array] = [np.zeros(0)] * len(self.groups)
+        for places in members.values():
+            spare = [self.groups[k].size - self.bounds[self.groups[k].dim].least for k in places]
+            values = [scores[self.groups[k].dim][self.order[k][:n]] for k, n in zip(places, spare, strict=True)]
+            # A stable sort keeps the order of groups, and inside a group that of its entries, among equal scores.
+            order = np.argsort(np.concatenate(values), kind="stable")
+            total = sum(self.groups[k].size for k in places)
+            share = np.empty(len(order))
+            share[order] = np.arange(1, len(order) + 1) / total
+            for k, part in zip(places, np.split(share, np.cumsum(spare)[:-1]), strict=True):
+                shares[k] = part
+        return shares
+
+    def widths(self, share: float) -> dict[Dim, int]:
+        """The width of every group at a share."""
+        found = {}
+        for group, shares in zip(self.groups, self.shares, strict=True):
+            removed = int(np.searchsorted(shares, share + _ROUNDING, side="right"))
+            found[group.dim] = self.bounds[group.dim].width(group.size, removed)
+        return found
+
+    def keep(self, widths: Mapping[Dim, int]) -> dict[Dim, Array]:
+        """The entries with the highest scores, in their old order, for every group that is cut."""
         return {
-            group.dim: _rounded(group.size - int(gone), each)
-            for group, gone, each in zip(groups, removed, widths, strict=True)
+            group.dim: np.sort(order[group.size - widths[group.dim] :])
+            for group, order in zip(self.groups, self.order, strict=True)
+            if widths[group.dim] < group.size
         }
 
-    def shares(candidate: dict[Dim, int]) -> dict[str, float]:
-        return {name: getattr(costing, name)(candidate) / dense[name] for name in budgets}
-
-    def fits(candidate: dict[Dim, int]) -> bool:
-        return all(share <= budgets[name] + 1e-12 for name, share in shares(candidate).items())
-
-    if ratio is not None:
-        wanted = min(len(order), round(ratio * sum(group.size for group in groups)))
-    elif not fits(at(len(order))):
-        tightest = at(len(order))
-        return Allocation(tightest, False, shares(tightest))
-    else:
-        low, wanted = 0, len(order)
-        while low < wanted:
-            middle = (low + wanted) // 2
-            low, wanted = (low, middle) if fits(at(middle)) else (middle + 1, wanted)
-    chosen = at(wanted)
-    if ratio is None or budgets:
-        _widen(chosen, groups, widths, order[:wanted], fits)
-    return Allocation(chosen, fits(chosen), shares(chosen))
+    def regret(self, place: int, width: int) -> float:
+        """How late the last entry went that a group of this width has lost: the later, the more it is worth."""
+        removed = self.groups[place].size - width
+        return float(self.shares[place][removed - 1])
 
 
-def _order(keys: Sequence[Array], widths: Sequence[Array]) -> Array:
-    """Group numbers in the order in which entries go; each group only down to its least width."""
-    events = []
-    for place, (key, each) in enumerate(zip(keys, widths, strict=True)):
-        lowest = np.sort(key, kind="stable")[: len(key) - int(each[0])]
-        events.append(np.stack([lowest, np.full(len(lowest), place), np.arange(len(lowest))]))
-    if not events:
-        return np.empty(0, np.int64)
-    key, group, rank = np.concatenate(events, axis=1)
-    order: Array = group[np.lexsort((rank, group, key))].astype(np.int64)
-    return order
+def at_ratio(family: Family, ratio: float) -> Allocation:
+    """The cut at a given share, as far as bounds allow."""
+    return Allocation(family.keep(family.widths(ratio)), True)
 
 
-def _rounded(width: int, allowed: Array) -> int:
-    """The least allowed width that is not below the wanted one."""
-    return int(allowed[np.searchsorted(allowed, width)])
+def meet(family: Family, costing: Costing, fractions: Mapping[str, float]) -> Allocation:
+    """The smallest cut that leaves at most these fractions of the dense costs (measures of
+    :data:`graphprune.cost.MEASURES`); the largest cut, with ``met`` false, where none is enough."""
+    limits = {name: math.floor(costing.cost(name, {}) * fraction + _ROUNDING) for name, fraction in fractions.items()}
+
+    def holds(widths: Mapping[Dim, int]) -> bool:
+        return all(costing.cost(name, widths) <= limit for name, limit in limits.items())
+
+    low, high = 0, len(family.steps) - 1
+    if not holds(family.widths(family.steps[high])):
+        return Allocation(family.keep(family.widths(family.steps[high])), False)
+    while low < high:
+        middle = (low + high) // 2
+        if holds(family.widths(family.steps[middle])):
+            high = middle
+        else:
+            low = middle + 1
+    widths = family.widths(family.steps[low])
+    _give_back(family, costing, limits, widths)
+    return Allocation(family.keep(widths), True)
 
 
-def _widen(
-    chosen: dict[Dim, int],
-    groups: Sequence[Group],
-    widths: Sequence[Array],
-    order: Array,
-    fits: Callable[[dict[Dim, int]], bool],
-) -> None:
-    """Give entries back, last removed first, as long as the budgets hold."""
-    for place in dict.fromkeys(int(k) for k in order[::-1]):
-        dim, allowed = groups[place].dim, widths[place]
-        at = int(np.searchsorted(allowed, chosen[dim]))
-        while at + 1 < len(allowed):
-            narrower, chosen[dim] = chosen[dim], int(allowed[at + 1])
-            if not fits(chosen):
-                chosen[dim] = narrower
-                break
-            at += 1
+def _give_back(family: Family, costing: Costing, limits: Mapping[str, int], widths: dict[Dim, int]) -> None:
+    """Raise widths in place, step by step, the entries that went last first; a group that no longer fits is done."""
+    room = {name: limit - costing.cost(name, widths) for name, limit in limits.items()}
+    waiting = [
+        (-family.regret(place, widths[group.dim]), place)
+        for place, group in enumerate(family.groups)
+        if widths[group.dim] < group.size
+    ]
+    heapq.heapify(waiting)
+    while waiting:
+        _, place = heapq.heappop(waiting)
+        group = family.groups[place]
+        width = widths[group.dim]
+        wider = min(group.size, width + family.bounds[group.dim].step)
+        changes = {name: costing.change(name, group.dim, wider, widths) for name in limits}
+        if all(changes[name] <= room[name] for name in limits):
+            widths[group.dim] = wider
+            room = {name: room[name] - changes[name] for name in limits}
+            if wider < group.size:
+                heapq.heappush(waiting, (-family.regret(place, wider), place))

@@ -2,8 +2,8 @@
 
 An entry of a group runs through many weights: as an output channel of some, an input channel of others. For each
 contraction and each axis of its weight that holds the dimension, the worths of all numbers at that entry are summed
-(:meth:`~graphprune.criteria.WeightCriterion.finish` makes a norm of the sum); :data:`REDUCTIONS` combines these over the
-contractions, and :data:`NORMALIZATIONS` makes groups comparable.
+(``finish`` of the criterion makes a norm of the sum); :data:`REDUCTIONS` combines these over the contractions, and
+:data:`NORMALIZATIONS` makes groups comparable.
 
 Each weight is read once, in slices, and never more than one of them is held.
 """

@@ -45,7 +45,7 @@ def at_sizes(model: ir.Model, feeds: Mapping[str, Array]) -> ir.Model:
     """The model with the shapes of these inputs declared."""
     copy = model.clone()
     for value in copy.graph.inputs:
-        if value.name in feeds:
+        if value.name is not None and value.name in feeds:
             value.shape = ir.Shape(feeds[value.name].shape)
     return copy
 
