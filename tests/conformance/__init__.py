@@ -1,0 +1,1 @@
+"""Somebody else's test cases, held against the law of every rule."""
