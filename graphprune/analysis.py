@@ -182,21 +182,25 @@ class Analysis:
         """For every weight of a contraction: the axes (parts of axes) it makes or reduces that are pinned, and why."""
         found: dict[Refusal, None] = {}
         for contraction in self.contractions:
-            if contraction.weight is None:
-                continue
             moving = {
                 leaf
                 for axis in (*contraction.out, *contraction.reduced, *contraction.stationary)
                 for leaf in leaves(axis)
+                if leaf.pin is not None and leaf.pin.code != "GP214" and leaf.size != 1
             }
+            if contraction.weight is None:
+                continue
             for value in self._sources(contraction.weight):
                 axes = self.trace.typed(value, contraction.weight).axes or []
-                for place, axis in enumerate(axes):
-                    for leaf in leaves(axis):
-                        if leaf.pin is not None and leaf.pin.code != "GP214" and leaf.size != 1 and leaf in moving and value.stored is not None:
-                            pin = leaf.pin
-                            found[Refusal(pin.code, value.stored.name, place, leaf.size, pin.where, pin.reason)] = None
+                found.update(dict.fromkeys(self._pinned_parts(value, axes, moving)))
         return list(found)
+
+    @staticmethod
+    def _pinned_parts(value: Value, axes: list[Axis], moving: set[Dim]) -> Iterator[Refusal]:
+        for place, axis in enumerate(axes):
+            for leaf in leaves(axis):
+                if leaf in moving and leaf.pin is not None:
+                    yield Refusal(leaf.pin.code, value.name, place, leaf.size, leaf.pin.where, leaf.pin.reason)
 
 
 def analyze_program(program: Program, *, pin_interface: bool = True) -> Analysis:

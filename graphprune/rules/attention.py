@@ -147,7 +147,7 @@ def attend(
         trace.whole(positions, "attention runs over its positions")
     share_heads(trace, query.heads, key.heads)
     if not scaled:
-        _write_out_scale(trace, query.width)
+        write_out_scale(trace, query.width)
     scores = [query.batch, query.heads, query.positions, key.positions]
     for bias in biases:
         if bias is not None:
@@ -156,7 +156,7 @@ def attend(
     return scores
 
 
-def _write_out_scale(trace: Trace, width: Axis) -> None:
+def write_out_scale(trace: Trace, width: Axis) -> None:
     """The scale of the dense width stays when the width is cut: it is given instead of left to its default."""
     if isinstance(width.size, int) and width.size and not trace.node.frozen:
         trace.defaults.append(Default(trace.node, "scale", width.size**-0.5, width))
