@@ -9,7 +9,7 @@ build the graph; drawing is plain text.
     >>> print(to_dot(graph))
     graph groups {
       rankdir=LR;
-      n0 [label="w \\\\"1\\\\"", shape=box];
+      n0 [label="w \\"1\\"", shape=box];
     }
 """
 

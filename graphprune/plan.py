@@ -175,7 +175,7 @@ def make_plan(
 ) -> Plan:
     """Decide what to keep; the arguments are those of :func:`graphprune.api.plan`.
 
-    Raises GraphPruneError: GP106 and GP107 for options, GP302 where nothing can be pruned; BudgetNotMet (GP301).
+    Raises GraphPruneError: GP106 and GP107 for options; BudgetNotMet: GP301, and GP302 where nothing can be pruned.
     """
     fractions = _fractions({"macs": macs, "parameters": params, "bytes": bytes}, ratio)
     _check_bounds(max_ratio, min_width, align, seed, sizes or {})
@@ -194,8 +194,7 @@ def make_plan(
 
     groups, left = select(analysis.groups, ignore=ignore, only=only, heads=heads)
     if not groups:
-        remedy = "change what is ignored or selected" if left else ""
-        raise GraphPruneError("GP302", "no dimension can be pruned", analysis.program.name, remedy)
+        raise _nothing(analysis, Costing(analysis, sizes or {}), bool(left))
     limits = bounds(analysis, groups, max_ratio=max_ratio, min_width=min_width, align=align)
     classes = RANKINGS.load(ranking)(analysis, groups)
     scores = score_groups(analysis, groups, criterion=criterion, reduction=reduction, normalize=normalize, seed=seed)
@@ -324,12 +323,19 @@ def _not_met(
     bounded = ", ".join(
         f"{group.name} ({widths.get(group.dim, group.size)} of {group.size} kept)" for group in weighty[:_MOST_NAMED]
     )
-    refused = ", ".join(f"{name} ({code})" for name, code in costliest_refusals(analysis, costing)[:_MOST_NAMED])
+    refused = _costliest(analysis, costing)
     where = f"at their bounds: {bounded}" + (f"; kept: {refused}" if refused else "")
     return BudgetNotMet("GP301", "; ".join(missed), where)
 
 
-def costliest_refusals(analysis: Analysis, costing: Costing) -> list[tuple[str, str]]:
+def _nothing(analysis: Analysis, costing: Costing, left: bool) -> BudgetNotMet:
+    """GP302 with the refusals that cost most, or with what the caller left alone."""
+    remedy = "change what is ignored or selected" if left else ""
+    refused = "" if left else _costliest(analysis, costing)
+    return BudgetNotMet("GP302", "no dimension can be pruned", f"kept: {refused}" if refused else "", remedy)
+
+
+def _costliest(analysis: Analysis, costing: Costing) -> str:
     """The axes that cannot be pruned with the codes why, those of the contractions with the most MACs first."""
     macs: dict[str, int] = {}
     for contraction in analysis.contractions:
@@ -337,4 +343,6 @@ def costliest_refusals(analysis: Analysis, costing: Costing) -> list[tuple[str, 
         if value is not None:
             macs[value.name] = macs.get(value.name, 0) + costing.product(contraction.macs, {})
     order = sorted(analysis.refusals, key=lambda each: -macs.get(each.tensor, 0))
-    return list(dict.fromkeys((f"{each.tensor}:{each.axis}", each.code) for each in order))
+    found = list(dict.fromkeys(f"{each.tensor}:{each.axis} ({each.code})" for each in order))
+    more = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
+    return ", ".join(found[:_MOST_NAMED]) + more

@@ -1,0 +1,120 @@
+"""Costs against counts made another way: from the shapes of a run, by brute force, and on the pruned file itself."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from graphprune.cost import MEASURES, Costing, bits_of, measure
+from graphprune.dialects.onnx.writer import write
+from graphprune.plan import make_plan
+from tests.execution import feeds, run
+from tests.models import CASES
+from tests.planning import analysed, case, group, two_layers
+
+PRUNABLE = sorted(name for name in CASES if case(name).groups)
+
+
+OTHERS_THAT_MULTIPLY = {"LSTM", "GRU", "RNN", "Einsum", "Attention", "MultiHeadAttention", "If", "Loop", "Scan"}
+
+
+def macs_by_running(model: onnx.ModelProto, inputs: dict[str, np.ndarray]) -> int | None:
+    """MACs of Conv, Gemm and MatMul from the shapes that a run has; None where another operator multiplies."""
+    if any(node.op_type in OTHERS_THAT_MULTIPLY or node.domain for node in model.graph.node):
+        return None
+    shown = onnx.ModelProto.FromString(model.SerializeToString())
+    known = {value.name for value in shown.graph.output}
+    names = {name for node in shown.graph.node for name in node.output if name}
+    shown.graph.output.extend(onnx.ValueInfoProto(name=name) for name in sorted(names - known))
+    shapes = {name: array.shape for name, array in [*run(shown, inputs).items(), *inputs.items()]}
+    shapes.update((t.name, tuple(t.dims)) for t in shown.graph.initializer)
+    total = 0
+    for node in shown.graph.node:
+        if node.op_type in {"Conv", "ConvTranspose"}:
+            spread = shapes[node.input[0] if node.op_type == "ConvTranspose" else node.output[0]]
+            total += math.prod(shapes[node.input[1]]) * math.prod(spread[2:]) * spread[0]
+        elif node.op_type in {"Gemm", "MatMul"}:
+            turned = any(a.name == "transA" and a.i for a in node.attribute)
+            total += math.prod(shapes[node.output[0]]) * shapes[node.input[0]][-2 if turned else -1]
+    return total
+
+
+def sizes_of(model: onnx.ModelProto, inputs: dict[str, np.ndarray]) -> dict[str, int]:
+    """The numbers that dynamic axes have in these inputs."""
+    return {
+        axis.dim_param: size
+        for value in model.graph.input
+        if value.name in inputs
+        for axis, size in zip(value.type.tensor_type.shape.dim, inputs[value.name].shape, strict=True)
+        if axis.dim_param
+    }
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_macs_agree_with_a_run(name: str) -> None:
+    model = CASES[name].build()
+    inputs = feeds(model)
+    expected = macs_by_running(model, inputs)
+    if expected is None:
+        pytest.skip("the count by shapes does not know an operator")
+    assert Costing(analysed(model), sizes_of(model, inputs)).macs({}) == expected
+
+
+def test_the_count_by_hand() -> None:
+    analysis = analysed(two_layers())
+    cost = measure(analysis, {}, {"batch": 5}, count_nonzeros=True)
+    assert cost.macs == 5 * (3 * 8 + 8 * 4 + 4 * 2)
+    assert cost.parameters == cost.nonzeros == 24 + 8 + 32 + 8
+    assert cost.bytes == 4 * cost.parameters
+    # the largest moment is Relu: its input and output of [5, 8] float32
+    assert cost.peak_activation_bytes == 5 * (8 + 8) * 4
+
+
+def test_symbols_without_a_size_count_as_one() -> None:
+    costing = Costing(analysed(two_layers()), {})
+    assert costing.macs({}) == 64
+
+
+@pytest.mark.parametrize("name", PRUNABLE)
+@pytest.mark.parametrize("kind", MEASURES)
+def test_marginals_are_differences(name: str, kind: str) -> None:
+    analysis = case(name)
+    costing = Costing(analysis, {"batch": 3})
+    generator = np.random.default_rng(0)
+    widths = {each.dim: int(generator.integers(2, each.size + 1)) for each in analysis.groups if each.size > 2}
+    for dim, width in widths.items():
+        fewer = {**widths, dim: width - 1}
+        assert costing.marginal(kind, dim, widths) == costing.cost(kind, widths) - costing.cost(kind, fewer)
+
+
+@pytest.mark.parametrize("name", PRUNABLE)
+def test_planned_costs_are_those_of_the_file(name: str) -> None:
+    analysis = case(name)
+    keep = make_plan(analysis, ratio=0.4, criterion="random").keep(analysis)
+    expected = measure(analysis, keep, {"batch": 2}, count_nonzeros=True)
+    pruned = analysed(ir.to_proto(write(analysis, keep)))
+    found = measure(pruned, {}, {"batch": 2}, count_nonzeros=True)
+    assert (found.macs, found.peak_activation_bytes) == (expected.macs, expected.peak_activation_bytes)
+    # A vector shared by groups with different fates becomes several in the file.
+    assert found.parameters >= expected.parameters
+    assert found.parameters - expected.parameters == found.nonzeros - expected.nonzeros
+
+
+def test_nonzeros_are_counted_in_what_is_kept() -> None:
+    model = two_layers()
+    model.graph.initializer[0].CopyFrom(
+        onnx.numpy_helper.from_array(np.eye(3, 8, dtype=np.float32), model.graph.initializer[0].name)
+    )
+    analysis = analysed(model)
+    dim = group(analysis, "first:1").dim
+    assert measure(analysis, {}, count_nonzeros=True).nonzeros == 3 + 8 + 32 + 8
+    assert measure(analysis, {dim: np.array([0, 7])}, count_nonzeros=True).nonzeros == 1 + 2 + 8 + 8
+
+
+@pytest.mark.parametrize(("dtype", "bits"), [("float", 32), ("double", 64), ("int4", 4), ("bool", 8), ("", 32)])
+def test_bits(dtype: str, bits: int) -> None:
+    assert bits_of(dtype) == bits
