@@ -66,7 +66,7 @@ def layer_applied_twice() -> onnx.ModelProto:
 @case(
     channel(12, "left.weight:1 right.weight:1 shared.weight:0"),
     channel(10, "shared.weight:1 shared.bias:0 last.weight:0"),
-    channel(5, "first.weight:1 first.weight:0"),
+    channel(5, "first.weight:1"),
 )
 def siamese_and_tied_autoencoder() -> onnx.ModelProto:
     """Two inputs meet in one shared Linear, and one weight serves as encoder and, by transB, as decoder.
