@@ -6,13 +6,14 @@ all axes are refined the numbers are settled, and what is left free are the grou
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from graphprune.dims import Axis, Dim, Misfit, find, fresh, is_free, leaves, walk
 from graphprune.program import Block, Contraction, Node, Program, Slot, Stored, Use, Value
-from graphprune.rules.numbers import axes_in, settle
+from graphprune.rules.numbers import settle
 from graphprune.rules.pointwise import opaque
 from graphprune.rules.trace import Operand, Trace, Typed, Unranked, free_leaves
 from graphprune.sizes import Extent, symbol
@@ -133,11 +134,15 @@ class Analysis:
                     if dim.pin is None:
                         role = self._role(value, dim)
                         members.setdefault(dim, {})[Member(stored.name, place, path, role)] = None
-        return [
-            self._group(dim, tuple(found))
-            for dim, found in members.items()
-            if self.roles.get(dim, set()) & {"out", "in"}
-        ]
+        taken: Counter[str] = Counter()
+        found = []
+        for dim, places in members.items():
+            if self.roles.get(dim, set()) & {"out", "in"}:
+                name = next(iter(places)).name
+                taken[name] += 1
+                unique = name if taken[name] == 1 else f"{name}#{taken[name]}"
+                found.append(self._group(unique, dim, tuple(places)))
+        return found
 
     def _role(self, value: Value, dim: Dim) -> str:
         return self._weight_roles.get((value, dim), "other")
@@ -171,35 +176,29 @@ class Analysis:
             elif value.producer is not None:
                 pending.extend(value.producer.inputs)
 
-    def _group(self, dim: Dim, members: tuple[Member, ...]) -> Group:
+    def _group(self, name: str, dim: Dim, members: tuple[Member, ...]) -> Group:
         roles = self.roles.get(dim, set())
         kind = "head" if "head" in roles else "head width" if "width" in roles else "channel"
         assert isinstance(dim.size, int)
-        return Group(members[0].name, dim, dim.size, members, kind, dim not in self.inexact)
+        return Group(name, dim, dim.size, members, kind, dim not in self.inexact)
 
     @cached_property
     def refusals(self) -> list[Refusal]:
         """For every weight of a contraction: the axes (parts of axes) it makes or reduces that are pinned, and why."""
         found: dict[Refusal, None] = {}
         for contraction in self.contractions:
-            moving = {
-                leaf
-                for axis in (*contraction.out, *contraction.reduced, *contraction.stationary)
-                for leaf in leaves(axis)
-                if leaf.pin is not None and leaf.pin.code != "GP214" and leaf.size != 1
-            }
             if contraction.weight is None:
                 continue
             for value in self._sources(contraction.weight):
                 axes = self.trace.typed(value, contraction.weight).axes or []
-                found.update(dict.fromkeys(self._pinned_parts(value, axes, moving)))
+                found.update(dict.fromkeys(self._pinned_parts(value, axes)))
         return list(found)
 
     @staticmethod
-    def _pinned_parts(value: Value, axes: list[Axis], moving: set[Dim]) -> Iterator[Refusal]:
+    def _pinned_parts(value: Value, axes: list[Axis]) -> Iterator[Refusal]:
         for place, axis in enumerate(axes):
             for leaf in leaves(axis):
-                if leaf in moving and leaf.pin is not None:
+                if leaf.pin is not None and leaf.pin.code != "GP214" and leaf.size != 1:
                     yield Refusal(leaf.pin.code, value.name, place, leaf.size, leaf.pin.where, leaf.pin.reason)
 
 
@@ -226,8 +225,8 @@ def analyze_program(program: Program, *, pin_interface: bool = True) -> Analysis
             trace.node = Node(output.name, "output", [], [])
             for axis in typed.axes or []:
                 trace.pin(axis, "GP202", f"an axis of the graph output {output.name!r}")
-            for axis in (axis for entry in typed.entries or [] for axis in axes_in(entry)):
-                trace.pin(axis, "GP202", f"its size is a number in the graph output {output.name!r}")
+            for entry in typed.entries or []:
+                trace.hold(entry, f"its size is a number in the graph output {output.name!r}")
     return Analysis(program, trace, settle(trace.requirements))
 
 
@@ -330,8 +329,8 @@ class _Walker:
             return
         for value in node.inputs:
             entries = None if value is None or value not in self.trace.types else self.trace.types[value].entries
-            for axis in (axis for entry in entries or [] for axis in axes_in(entry)):
-                self.trace.pin(axis, "GP206", "its size is used as a number in a computation")
+            for entry in entries or []:
+                self.trace.hold(entry, "its size is used as a number in a computation")
 
     def _reconciled(self, value: Value, typed: Typed) -> Typed:
         """Sizes that only the file knows: where a rule could not tell, the declared shape does."""

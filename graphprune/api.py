@@ -190,17 +190,10 @@ def apply(model: Model | Analysis, plan: Plan) -> Model:
 
     Raises GraphPruneError GP501 where the plan was made for another architecture.
     """
+    from graphprune.apply import apply_keep
+
     analysis = _analysis(model)
-    return _cut(analysis, plan.keep(analysis))
-
-
-def _cut(analysis: Analysis, keep: Keep) -> Model:
-    from graphprune.dialects.onnx import files
-    from graphprune.dialects.onnx.writer import write
-
-    pruned = write(analysis, keep)
-    files.carry(analysis.program.native, pruned)
-    return pruned
+    return apply_keep(analysis, plan.keep(analysis))
 
 
 def prune(model: Model, *, verify: bool = True, **options: Any) -> Result:
@@ -239,8 +232,10 @@ def require(verification: Verification) -> None:
 
 def result_of(analysis: Analysis, plan: Plan, *, sizes: Mapping[str, int] | None = None) -> Result:
     """Apply a plan and report on it, without verifying. Raises GraphPruneError GP501 as :func:`apply` does."""
+    from graphprune.apply import apply_keep
+
     keep = plan.keep(analysis)
-    return Result(_cut(analysis, keep), plan, report_of(analysis, keep, sizes=sizes))
+    return Result(apply_keep(analysis, keep), plan, report_of(analysis, keep, sizes=sizes))
 
 
 def report_of(analysis: Analysis, keep: Keep, *, sizes: Mapping[str, int] | None = None) -> Report:

@@ -153,7 +153,7 @@ class _Match:
         if many is not None and tokens[many] == "...":
             self.spread = self.trace.broadcast([self.spread, spread])
         for axis in spread if many is not None and tokens[many] == "*" else []:
-            self.trace.whole(axis, f"the window of {self.trace.node.op} slides over it")
+            self.trace.structural(axis, f"the window of {self.trace.node.op} slides over it")
 
     def bind(self, token: Token, axis: Axis) -> None:
         if isinstance(token, tuple):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphprune.dims import UNIT, Axis, Prod, find, is_free
+from graphprune.dims import UNIT, Axis, Prod, find, is_free, leaves
 from graphprune.rules.numbers import Entry, Number, Opaque, now
 from graphprune.rules.trace import Operand, Trace, Typed
 from graphprune.sizes import Extent, divide, product
@@ -46,7 +46,7 @@ def reshape(
 
 
 def _copied(trace: Trace, source: Axis, axis: Axis) -> None:
-    if find(source) is not find(axis) and (is_free(source) or is_free(axis)):
+    if list(leaves(source)) != list(leaves(axis)) and (is_free(source) or is_free(axis)):
         for each in (source, axis):
             trace.pin(each, "GP209", "the reshape copies a size that it also regroups")
 

@@ -98,7 +98,10 @@ class _Edits:
                 twin = self.twins.nodes[default.node.native]
                 twin.attributes[default.name] = ir.AttrFloat32(default.name, default.value)
         for (node, name), numbers in lists.items():
-            _set_attribute(self.twins.nodes[node.native], name, numbers, node.version)
+            if name == "split" and name not in node.attributes:
+                _write_out_split(self.twins.nodes[node.native], self._pieces(node, keep), node.version)
+            else:
+                _set_attribute(self.twins.nodes[node.native], name, numbers)
         for use, entries in changed.items():
             value = use.node.inputs[use.index]
             assert value is not None and value.stored is not None
@@ -108,6 +111,12 @@ class _Edits:
             if (new != old.reshape(-1)).any():
                 tensor = ir.tensor(new.reshape(old.shape), name=value.name)
                 self.uses.setdefault(value, {})[use] = (tuple(new.tolist()), partial(_itself, tensor))
+
+    def _pieces(self, node: Node, keep: Keep) -> list[int]:
+        """The sizes of all pieces of a Split, of those that are not cut as well."""
+        place = int(node.attributes.get("axis", 0))
+        axes = [(self.analysis.trace.types[value].axes or [])[place] for value in node.outputs]
+        return [int(width(axis, keep)) for axis in axes]  # type: ignore[arg-type]  # even pieces have known sizes
 
     def _positions(self, use: Use, source: Axis, picked: Axis, keep: Keep) -> None:
         """Where the picked entries that are left stand among the entries of the source that are left."""
@@ -219,10 +228,7 @@ def _gathered(value: Value, axes: list[Axis], cut: dict[int, Axis], keep: Keep) 
     return lambda: ir.LazyTensor(numbers, dtype=dtype, shape=ir.Shape(shape), name=stored.name)
 
 
-def _set_attribute(node: ir.Node, name: str, numbers: dict[int | None, int], version: int) -> None:
-    if name == "split" and name not in node.attributes:
-        _write_out_split(node, numbers, version)
-        return
+def _set_attribute(node: ir.Node, name: str, numbers: dict[int | None, int]) -> None:
     if None in numbers:
         node.attributes[name] = ir.AttrInt64(name, numbers[None])
         return
@@ -232,9 +238,8 @@ def _set_attribute(node: ir.Node, name: str, numbers: dict[int | None, int], ver
     node.attributes[name] = ir.AttrInt64s(name, values)
 
 
-def _write_out_split(node: ir.Node, numbers: dict[int | None, int], version: int) -> None:
+def _write_out_split(node: ir.Node, sizes: list[int], version: int) -> None:
     """Give a Split that divides evenly its sizes, as an attribute up to operator set 12 and as an input from 13 on."""
-    sizes = [numbers[place] for place in range(len(node.outputs))]
     if len(set(sizes)) == 1:
         return
     if version < 13:

@@ -1,0 +1,19 @@
+"""Applying: a new model without what a keep-set does not keep. Decides nothing; the dialect writes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from graphprune.analysis import Analysis
+    from graphprune.dims import Keep
+
+
+def apply_keep(analysis: Analysis, keep: Keep) -> Any:
+    """A copy of the analysed model in which every dimension of ``keep`` has only the kept entries, in their order."""
+    from graphprune.dialects.onnx import files
+    from graphprune.dialects.onnx.writer import write
+
+    pruned = write(analysis, keep)
+    files.carry(analysis.program.native, pruned)
+    return pruned
