@@ -11,7 +11,13 @@ from graphprune.rules.trace import Trace, Typed
 
 
 def _result(trace: Trace, value: Value | None) -> Typed:
-    return Typed(None) if value is None else trace.typed(value, Use(trace.node, -1))
+    """What a body yields; sizes among it are not followed any further, and so must not change."""
+    if value is None:
+        return Typed(None)
+    typed = trace.typed(value, Use(trace.node, -1))
+    for entry in typed.entries or []:
+        trace.hold(entry, "its size is a number that control flow hands on")
+    return Typed(typed.axes)
 
 
 def _tie(trace: Trace, a: Typed, b: Typed) -> Typed:
@@ -82,4 +88,4 @@ def call(trace: Trace, body: Block) -> list[Typed]:
     node = trace.node
     trace.walk(body)
     trace.node = node
-    return [_result(trace, value) for value in body.outputs]
+    return [Typed(None) if value is None else trace.typed(value, Use(node, -1)) for value in body.outputs]

@@ -112,6 +112,15 @@ def axes_in(entry: Entry) -> Iterable[Axis]:
         yield from axes_in(entry.right)
 
 
+def slots_in(entry: Entry) -> Iterable[Number]:
+    """The stored numbers that an entry depends on."""
+    if isinstance(entry, Number) and entry.slot is not None:
+        yield entry
+    elif isinstance(entry, Arith):
+        yield from slots_in(entry.left)
+        yield from slots_in(entry.right)
+
+
 @dataclass(frozen=True, eq=False)
 class Requirement:
     """``entry == sign * extent(axis)`` must hold after every cut; ``node`` needs it."""
@@ -134,7 +143,7 @@ def settle(requirements: list[Requirement]) -> dict[Slot, Extent]:
         changed = False
         for requirement in requirements:
             if not _holds(requirement, bindings):
-                changed |= _tie(requirement, direct, bindings) or _give_up(requirement)
+                changed |= _tie(requirement, direct, bindings) or _give_up(requirement, bindings)
             elif isinstance(requirement.entry, Number) and requirement.entry.slot is not None and requirement.sign > 0:
                 direct.setdefault(requirement.entry.slot, requirement.axis)
         if not changed:
@@ -167,9 +176,7 @@ def _holds(requirement: Requirement, bindings: dict[Slot, Extent]) -> bool:
 
 
 def _stays(entry: Entry, bindings: dict[Slot, Extent]) -> bool:
-    if isinstance(entry, Number) and entry.slot is not None:
-        return bindings.setdefault(entry.slot, entry.value) == entry.value
-    return True
+    return all(bindings.setdefault(n.slot, n.value) == n.value for n in slots_in(entry) if n.slot is not None)
 
 
 def _solve(entry: Entry, target: Extent, bindings: dict[Slot, Extent]) -> bool:
@@ -245,12 +252,14 @@ def _inverse_left(op: str, right: Extent, target: Extent) -> Extent | None:
     return target * right
 
 
-def _give_up(requirement: Requirement) -> bool:
+def _give_up(requirement: Requirement, bindings: dict[Slot, Extent]) -> bool:
     why = Pin("GP209", str(requirement.node), "a number computed from sizes cannot follow a cut of this axis")
     changed = pin(requirement.axis, why)
     for axis in axes_in(requirement.entry):
         changed |= pin(axis, why)
-    for item in symbols(extent(requirement.axis)):
+    sizes = [extent(requirement.axis)]
+    sizes += [bindings.get(number.slot, 0) for number in slots_in(requirement.entry) if number.slot is not None]
+    for item in (item for size in sizes for item in symbols(size)):
         if isinstance(item, Dim):
             changed |= pin(item, why)
     return changed

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from graphprune.dims import Axis, Dim, Misfit, Pin, Sum, factor, find, fresh, is_free, leaves, pin, reason, unify
 from graphprune.program import Block, Contraction, Node, Slot, Stored, Use, Value
-from graphprune.rules.numbers import Entry, Number, Requirement, SizeOf, now
+from graphprune.rules.numbers import Entry, Number, Requirement, SizeOf, axes_in, now, slots_in
 from graphprune.sizes import Extent, symbol
 
 # Stored integer tensors up to this many entries are looked into for sizes and positions.
@@ -228,6 +228,13 @@ class Trace:
     def require(self, entry: Entry, axis: Axis, sign: int = 1) -> None:
         """The entry must equal ``sign`` times the extent of the axis after every cut."""
         self.requirements.append(Requirement(entry, axis, sign, self.node))
+
+    def hold(self, entry: Entry, reason: str) -> None:
+        """The entry is read as a number like any other: what it is computed from must stay."""
+        for axis in axes_in(entry):
+            self.pin(axis, "GP206", reason)
+        for number in slots_in(entry):
+            self.require(number, fresh(number.value, self.node.place, Pin("GP206", str(self.node), reason)))
 
     def axis_of(self, entry: Entry) -> Axis:
         """An axis whose size is given by an entry: the very axis it was read from, else a free one bound to it."""
