@@ -8,6 +8,7 @@ framework: operators are evaluated on vectors of channel constants through the d
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -31,6 +32,42 @@ def dead_entries(analysis: Analysis) -> dict[Dim, Array]:
                 nothing = known.adds_nothing(contraction, use, position, axis, dim)
                 dead[dim] = dead[dim] & nothing if dim in dead else nothing
     return {dim: entries for dim, entries in dead.items() if entries.any()}
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """Entries of a dimension that are constants at one sum, and can be added to its bias once and for all.
+    ``position`` is the reduced axis of the weight, ``constants`` holds a number for each entry that is to be folded."""
+
+    contraction: Contraction
+    position: int
+    axis: Axis
+    dim: Dim
+    constants: Array
+
+
+def folds(analysis: Analysis) -> list[Fold]:
+    """Constants to move into biases, such that the entries they come from are dead afterwards everywhere."""
+    known = _Constants(analysis)
+    known.run()
+    found: list[Fold] = []
+    for dim in (group.dim for group in analysis.groups if group.exact):
+        reads = [
+            (contraction, use, position, axis)
+            for contraction in analysis.contractions
+            for use, position, axis in contraction.masks
+            if dim in set(leaves(axis))
+        ]
+        silent = [known.adds_nothing(*read, dim) for read in reads]
+        constant = [known.foldable(contraction, use, dim) for contraction, use, _, _ in reads]
+        if not reads:
+            continue
+        usable = np.all([quiet | np.isfinite(c) for quiet, c in zip(silent, constant, strict=True)], axis=0)
+        for (contraction, _, position, axis), quiet, c in zip(reads, silent, constant, strict=True):
+            numbers = np.where(usable & ~quiet, c, np.nan)
+            if np.isfinite(numbers).any():
+                found.append(Fold(contraction, position, axis, dim, numbers))
+    return found
 
 
 def survivors(dead: Mapping[Dim, Array]) -> dict[Dim, Array]:
@@ -96,6 +133,15 @@ class _Constants:
             if value is not None:
                 nothing |= self.known.get(value, {}).get(dim, np.full(dim.size, np.nan)) == 0
         return nothing
+
+    def foldable(self, contraction: Contraction, use: Use, dim: Dim) -> Array:
+        """The constant that this sum reads for each entry, where its bias can take it over."""
+        assert isinstance(dim.size, int)
+        reader = contraction.activation
+        value = None if reader is None else reader.node.inputs[reader.index]
+        if value is None or use != contraction.weight or not self.dialect.can_fold(contraction):
+            return np.full(dim.size, np.nan)
+        return self.known.get(value, {}).get(dim, np.full(dim.size, np.nan))
 
     @staticmethod
     def _per_entry(magnitudes: Array, position: int, axis: Axis, dim: Dim) -> Array:

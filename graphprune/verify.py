@@ -4,6 +4,7 @@
   the coupling is complete, also through norms and softmax.
 - *mask*: the dense model with the removed entries zeroed where they are summed over computes what the pruned model
   computes. Where a statistic is taken over a cut axis (*slice*), the dense model computes it over the survivors alone.
+- *same*: what the exact pass ``clean`` removed makes no difference, so nothing is masked.
 - *control*: the same comparison after one tensor was deliberately permuted out of step must find a difference; a check
   that cannot fail proves nothing.
 
@@ -114,7 +115,8 @@ def verify_models(
     session = _Session(analysis, seed, dict(sizes or {}))
     checks += session.permutation()
     if plan is not None:
-        checks += session.masked(plan, pruned)
+        exact = dict(plan.options).get("pass") == "clean"
+        checks += session.compare("same", pruned, session.expected) if exact else session.masked(plan, pruned)
     return Verification(tuple(checks))
 
 

@@ -1,4 +1,4 @@
-"""Remove what cannot matter: entries that nobody reads or that are always zero. Exact."""
+"""Remove what cannot matter: entries that nobody reads, and constants, which biases take over. Exact."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from graphprune.api import Result, analyze, apply, report_of
-from graphprune.dead import dead_entries, survivors
+from graphprune.dead import dead_entries, folds, survivors
+from graphprune.dialects.onnx.files import carry
+from graphprune.dialects.onnx.fold import fold
 from graphprune.pipeline import Pass, PassResult
 from graphprune.plan import Plan, named
 from graphprune.program import Array
@@ -19,7 +21,7 @@ _MOST_ROUNDS = 64
 
 @dataclass(frozen=True)
 class Clean(Pass):
-    """model --> the same function without dead entries.    clean
+    """model --> the same function without dead and constant entries.    clean
 
     Keeps: the outputs, up to the rounding of sums with fewer zeros in them.
     """
@@ -31,6 +33,11 @@ class Clean(Pass):
         dense = analyze(model)
         kept: dict[str, Array] = {name: np.arange(group.size) for name, group in named(dense).items()}
         current, analysis = model, dense
+        constants = folds(dense)
+        if constants:
+            current = fold(dense, constants)
+            carry(model, current)
+            analysis = analyze(current)
         for _ in range(_MOST_ROUNDS):
             names = {group.dim: name for name, group in named(analysis).items()}
             keep = survivors(dead_entries(analysis))

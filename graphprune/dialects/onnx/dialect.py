@@ -13,11 +13,13 @@ from graphprune.dialects.onnx.compute import COMPUTE
 from graphprune.dialects.onnx.contrib import CONTRIB
 from graphprune.dialects.onnx.elementwise import ELEMENTWISE
 from graphprune.dialects.onnx.flow import CALL, FLOW
+from graphprune.dialects.onnx.fold import can_fold
 from graphprune.dialects.onnx.operator import Operator
 from graphprune.dialects.onnx.pinned import PINNED
+from graphprune.dialects.onnx.special import SPECIAL
 from graphprune.dialects.onnx.structure import STRUCTURE
 from graphprune.errors import GraphPruneError
-from graphprune.program import Array, Node, Value
+from graphprune.program import Array, Contraction, Node, Value
 from graphprune.rules.notation import Row
 from graphprune.rules.trace import Trace, Typed
 
@@ -29,6 +31,7 @@ TABLE: dict[str, Operator] = {
     **FLOW,
     **ATTENTION_AND_RNN,
     **CONTRIB,
+    **SPECIAL,
 }
 
 # What may stand between a stored tensor and the contraction that reads it; folded when its numbers matter.
@@ -77,6 +80,10 @@ class OnnxDialect:
         return node.op in {"Conv", "ConvTranspose", "MatMul", "Einsum"} or (
             node.op == "Gemm" and node.attributes.get("beta", 1.0) == 1.0
         )
+
+    def can_fold(self, contraction: Contraction) -> bool:
+        """Whether what a constant channel adds to this sum can be moved into its bias (see :mod:`graphprune.dead`)."""
+        return can_fold(contraction)
 
     def on_channels(self, node: Node, vectors: list[Array | None]) -> Array | None:
         """What a node makes of operands known channel by channel (see :mod:`graphprune.dead`)."""
