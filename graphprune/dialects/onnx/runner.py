@@ -8,7 +8,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -77,11 +78,22 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0][:300]
 
 
+# The reference evaluator is plain NumPy code: what a model does wrong surfaces as whatever NumPy raises.
+_REFERENCE_FAILS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+
+
 def _reference(model: ir.Model):  # type: ignore[no-untyped-def]  # a callable: feeds -> outputs
     from onnx.reference import ReferenceEvaluator
 
-    evaluator = ReferenceEvaluator(ir.to_proto(model))
-    return lambda feeds: evaluator.run(None, feeds)
+    def guarded(step: Callable[[], Any]) -> Any:
+        try:
+            return step()
+        except _REFERENCE_FAILS as error:
+            what = f"the reference evaluator cannot run it: {_first_line(error)}"
+            raise GraphPruneError("GP402", what, str(model.graph.name)) from error
+
+    evaluator = guarded(lambda: ReferenceEvaluator(ir.to_proto(model)))
+    return lambda feeds: guarded(lambda: evaluator.run(None, feeds))
 
 
 # Tried in turn for dynamic axes that nobody gave a size for: many networks only run from some size on.
