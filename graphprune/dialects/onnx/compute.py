@@ -6,7 +6,6 @@ import math
 
 from graphprune.dialects.onnx.operator import Operator
 from graphprune.dialects.onnx.structure import axes_of
-from graphprune.dims import Axis
 from graphprune.program import Node
 from graphprune.rules import linear, norms, reduce
 from graphprune.rules.computed import product
@@ -172,11 +171,6 @@ def _scales(trace: Trace, node: Node) -> list[float] | None:
     return None if stored is None or not stored.elements else [float(scale) for scale in stored.read().reshape(-1)]
 
 
-def _reverse(trace: Trace, node: Node) -> list[Typed]:
-    axes = [int(node.attributes.get("time_axis", 0)), int(node.attributes.get("batch_axis", 1))]
-    return [reduce.along(trace, trace.need(0), axes, "sequences are reversed along it")]
-
-
 def _grid_sample(trace: Trace, node: Node) -> list[Typed]:
     x, grid = trace.need(0), trace.need(1)
     for axis in (*x.axes[2:], *grid.axes[1:]):
@@ -217,7 +211,6 @@ COMPUTE: dict[str, Operator] = {
     **{name: Operator(_pool) for name in ("MaxPool", "AveragePool", "LpPool")},
     **{name: Operator(_pool_all) for name in ("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")},
     **{name: Operator(_resize, sizes=True) for name in ("Resize", "Upsample")},
-    "ReverseSequence": Operator(_reverse),
     "GridSample": Operator(_grid_sample),
     "RoiAlign": Operator(_roi),
     "MaxRoiPool": Operator(_roi),

@@ -10,23 +10,22 @@ from graphprune.rules.trace import Trace, Typed
 
 _POSITIONS = "it works with positions in the whole tensor"
 _SEQUENCE = "a sequence or optional hides the axes of its tensors"
-_SIGNAL = "a transform of a signal needs all of it"
+_SIGNAL = "a window or filter bank is made whole"
 _TEXT = "it works on text"
 _LOSS = "a loss is not part of inference"
 _MADE = "it makes a tensor whose entries depend on its shape"
 _TRAINING = "an optimiser step is not part of inference"
-_STATE = "its state lives across calls"
+_BODIES = "its bodies compute with all scores at once"
 
 _BY_REASON = {
-    _POSITIONS: """AffineGrid CenterCropPad Col2Im Compress DeformConv Det MaxUnpool NonMaxSuppression NonZero
-        TensorScatter Unique BitCast ImageDecoder""",
+    _POSITIONS: "MaxUnpool NonMaxSuppression NonZero Unique ImageDecoder",
     _SEQUENCE: """ConcatFromSequence SequenceAt SequenceConstruct SequenceEmpty SequenceErase SequenceInsert
         SequenceLength SequenceMap SplitToSequence Optional OptionalGetElement OptionalHasElement""",
-    _SIGNAL: "DFT STFT MelWeightMatrix BlackmanWindow HammingWindow HannWindow",
-    _TEXT: "RegexFullMatch StringConcat StringNormalizer StringSplit TfIdfVectorizer",
+    _SIGNAL: "MelWeightMatrix BlackmanWindow HammingWindow HannWindow",
+    _TEXT: "StringNormalizer StringSplit TfIdfVectorizer",
     _LOSS: "NegativeLogLikelihoodLoss SoftmaxCrossEntropyLoss",
     _MADE: "Multinomial RandomNormal RandomUniform",
-    _STATE: "LinearAttention CausalConvWithState FlexAttention",
+    _BODIES: "FlexAttention",
     _TRAINING: "Adagrad Adam Gradient Momentum",
 }
 REASONS = {name: reason for reason, names in _BY_REASON.items() for name in names.split()}
