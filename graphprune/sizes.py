@@ -1,7 +1,7 @@
 """Sizes that may be symbolic: integer polynomials over symbols, reduced to plain ``int`` whenever they are constant.
 
-A symbol is any hashable object: the name of a dynamic size ("batch"), or a free dimension whose width is not
-decided yet. This module knows nothing else of the product.
+A symbol is the name of a dynamic size ("batch"), or a free dimension whose width is not decided yet: any other object
+is known by its identity. This module knows nothing else of the product.
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ class Size:
         return _exact(other, self)
 
     def __repr__(self) -> str:
-        return " + ".join("*".join([*(() if c == 1 and m else (str(c),)), *map(str, m)]) for m, c in self.terms.items())
+        # In a fixed order: new symbols are named after sizes, and equal sizes must give equal names.
+        terms = sorted(self.terms.items(), key=_degree, reverse=True)
+        return " + ".join("*".join([*(() if c == 1 and m else (str(c),)), *map(str, m)]) for m, c in terms)
 
 
 def symbol(name: Hashable) -> Size:
