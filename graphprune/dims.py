@@ -21,7 +21,7 @@ from typing import Union
 import numpy as np
 from numpy.typing import NDArray
 
-from graphprune.sizes import Extent, evaluate, product, symbol, symbols
+from graphprune.sizes import Extent, divide, evaluate, product, symbol, symbols
 
 Axis = Union["Dim", "Sum", "Prod"]
 Keep = Mapping["Dim", NDArray[np.int64]]
@@ -229,7 +229,7 @@ def _unify(a: Axis, b: Axis) -> None:
     elif isinstance(b, Dim):
         _bind(b, a)
     elif isinstance(a, Prod) and isinstance(b, Prod):
-        outer = _smaller(a.parts[0].size, b.parts[0].size)
+        outer = _dividing(a.parts[0].size, b.parts[0].size)
         (a_outer, a_inner), (b_outer, b_inner) = factor(a, outer), factor(b, outer)
         _unify(a_outer, b_outer)
         _unify(a_inner, b_inner)
@@ -255,6 +255,15 @@ def _unify_in_pieces(a: Axis, b: Axis) -> None:
             second, rest = split(second, size)
             right.append(rest)
         _unify(first, second)
+
+
+def _dividing(a: Extent, b: Extent) -> Extent:
+    """The one of two sizes that divides the other, run-time sizes included."""
+    if divide(b, a) is not None:
+        return a
+    if divide(a, b) is not None:
+        return b
+    raise Misfit(f"{a} and {b} have no common blocks")
 
 
 def _smaller(a: Extent, b: Extent) -> Extent:
@@ -336,17 +345,14 @@ def factor(axis: Axis, outer: Extent) -> tuple[Axis, Axis]:
     (4, (d[3] * d[4]))
     """
     axis = find(axis)
-    if axis.size == 0 or outer == 0:
-        raise Misfit("an empty axis has no blocks")
+    if axis.size == 0 or (isinstance(outer, int) and outer < 1):
+        raise Misfit(f"an axis of size {axis.size} does not come in {outer} blocks")
     if outer == 1:
         return UNIT, axis
     if outer == axis.size:
         return axis, UNIT
-    try:
-        inner = axis.size // outer
-    except (ValueError, ZeroDivisionError):
-        inner = None
-    if inner is None or inner * outer != axis.size:
+    inner = divide(axis.size, outer)
+    if inner is None:
         raise Misfit(f"an axis of size {axis.size} does not come in {outer} equal blocks")
     if isinstance(axis, Dim):
         left, right = fresh(outer, axis.origin, axis.pin), fresh(inner, axis.origin, axis.pin)
@@ -361,14 +367,11 @@ def _factor_prod(axis: Prod, outer: Extent) -> tuple[Axis, Axis]:
     head, rest = axis.parts[0], find(Prod(axis.parts[1:]))
     if head.size == outer:
         return head, rest
-    try:
-        if _smaller(head.size, outer) == outer:  # the block border lies inside the head
-            left, right = factor(head, outer)
-            return left, find(Prod([right, rest]))
-        more = outer // head.size
-    except ValueError:
-        raise Misfit(f"a product of {axis.size} has no block border at {outer}") from None
-    if more * head.size != outer:
+    if divide(head.size, outer) is not None:  # the block border lies inside the head
+        left, right = factor(head, outer)
+        return left, find(Prod([right, rest]))
+    more = divide(outer, head.size)
+    if more is None:
         raise Misfit(f"a product of {axis.size} has no block border at {outer}")
     left, right = factor(rest, more)
     return find(Prod([head, left])), right
