@@ -44,7 +44,7 @@ def _onnxruntime(model: ir.Model):  # type: ignore[no-untyped-def]  # a callable
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
-    failures = tuple(getattr(onnxruntime.capi.onnxruntime_pybind11_state, name) for name in _FAILURES)
+    failures = onnxruntime_failures()
     size = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
     external = any(isinstance(v.const_value, ir.ExternalTensor) for v in model.graph.initializers.values())
     try:
@@ -72,6 +72,13 @@ def _onnxruntime(model: ir.Model):  # type: ignore[no-untyped-def]  # a callable
 
 
 _FAILURES = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented", "RuntimeException")
+
+
+def onnxruntime_failures() -> tuple[type[Exception], ...]:
+    """What onnxruntime raises when it cannot load or run a model, or is fed the wrong inputs."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    return (ValueError, *(getattr(state, name) for name in _FAILURES))
 
 
 def _first_line(error: Exception) -> str:

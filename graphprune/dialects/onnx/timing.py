@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from graphprune.dialects.onnx import files
-from graphprune.dialects.onnx.runner import feeds
+from graphprune.dialects.onnx.runner import DYNAMIC_SIZES, feeds, onnxruntime_failures
 from graphprune.errors import GraphPruneError
 from graphprune.report import Timing
 
@@ -40,8 +40,8 @@ def compare(
     if importlib.util.find_spec("onnxruntime") is None:
         what = "measuring latency needs onnxruntime"
         raise GraphPruneError("GP108", what, remedy="pip install 'graphprune[ort]'")
-    inputs = feeds(files.load(dense), seed, dict(sizes or {}))
-    slow, fast = _runner(dense, inputs), _runner(pruned, inputs)
+    slow, inputs = _dense(dense, seed, dict(sizes or {}))
+    fast = _runner(pruned, inputs)
     for run in (slow, fast, slow, fast):
         run()
     once = _seconds(slow, 1)
@@ -62,20 +62,27 @@ def compare(
     )
 
 
+def _dense(
+    path: str | os.PathLike[str], seed: int, sizes: Mapping[str, int]
+) -> tuple[Callable[[], object], Mapping[str, Any]]:
+    """The dense model on inputs that it accepts: dynamic sizes that no one gave are 1, or the first that runs."""
+    model = files.load(path)
+    failure: GraphPruneError | None = None
+    for dynamic in (1, *DYNAMIC_SIZES):
+        inputs = feeds(model, seed, sizes, dynamic)
+        try:
+            return _runner(path, inputs), inputs
+        except GraphPruneError as error:
+            failure = failure or error
+    raise failure or GraphPruneError("GP402", "it has no inputs to run on", os.fspath(path))
+
+
 def _runner(path: str | os.PathLike[str], inputs: Mapping[str, Any]) -> Callable[[], object]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    state = onnxruntime.capi.onnxruntime_pybind11_state
-    fails = (
-        state.Fail,
-        state.InvalidArgument,
-        state.InvalidGraph,
-        state.InvalidProtobuf,
-        state.NotImplemented,
-        state.RuntimeException,
-    )
+    fails = onnxruntime_failures()
     try:
         session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
         session.run(None, dict(inputs))
