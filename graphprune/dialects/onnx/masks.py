@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from graphprune.analysis import Analysis
 from graphprune.dialects.onnx.writer import Twins
-from graphprune.dims import Axis, Keep, evaluated, indices, is_cut, whole_size
+from graphprune.dims import Axis, Keep, evaluated, find, indices, is_cut, leaves, whole_size
 from graphprune.program import Array, Node, Use
 from graphprune.rules.trace import Typed
 
@@ -73,8 +73,9 @@ class _Masker:
         source = twin.inputs[use.index]
         assert source is not None
         stored = source.const_value
+        along = self._runs_along(zero_point, typed)
         if stored is not None and stored.dtype.is_integer():
-            zero = self._zero(zero_point)
+            zero = self._zero(zero_point).reshape(along)
             array = np.where(kept.reshape(shape), stored.numpy(), zero.astype(stored.numpy().dtype))
             twin.replace_input_with(use.index, self._constant(twin, ir.Tensor(array, dtype=stored.dtype)))
             return
@@ -86,16 +87,18 @@ class _Masker:
             else ir.DataType.FLOAT
         )
         if dtype.is_integer():
-            twin.replace_input_with(use.index, self._zeroed(twin, source, kept.reshape(shape), zero_point, dtype))
+            zero_value = None if zero_point is None else twin.inputs[zero_point.index]
+            if zero_value is not None and along:
+                zero_value = self._node(twin, "Reshape", [zero_value, self._constant(twin, ir.tensor(along))])
+            twin.replace_input_with(use.index, self._zeroed(twin, source, kept.reshape(shape), zero_value, dtype))
             return
         factor = self._constant(twin, ir.Tensor(kept.reshape(shape).astype(dtype.numpy()), dtype=dtype))
         twin.replace_input_with(use.index, self._node(twin, "Mul", [source, factor]))
 
     def _zeroed(
-        self, twin: ir.Node, source: ir.Value, kept: Array, zero_point: Use | None, dtype: ir.DataType
+        self, twin: ir.Node, source: ir.Value, kept: Array, zero: ir.Value | None, dtype: ir.DataType
     ) -> ir.Value:
         """A computed tensor of integers with removed entries at their zero point, worked out in 32 bits."""
-        zero = None if zero_point is None else twin.inputs[zero_point.index]
         wide = [
             self._placed(twin, ir.Node("", "Cast", [each], [ir.AttrInt64("to", ir.DataType.INT32.value)]))
             for each in (source, zero)
@@ -110,8 +113,16 @@ class _Masker:
         value = None if zero_point is None else zero_point.node.inputs[zero_point.index]
         if value is None or value.stored is None:
             return np.zeros((), np.int64)
-        array = value.stored.read()
-        return array.reshape(()) if array.size == 1 else array.reshape(-1, *[1] * 3)
+        return value.stored.read()
+
+    def _runs_along(self, zero_point: Use | None, typed: Typed) -> list[int]:
+        """The shape in which zero points broadcast against their tensor: a vector along the axis it is tied to."""
+        value = None if zero_point is None else zero_point.node.inputs[zero_point.index]
+        axes = [] if value is None or zero_point is None else self.analysis.trace.typed(value, zero_point).axes or []
+        if len(axes) != 1 or axes[0].size == 1:
+            return [whole_size(axis) for axis in axes]
+        tied = find(axes[0])
+        return [-1 if list(leaves(axis)) == list(leaves(tied)) else 1 for axis in typed.axes or []]
 
     def on_survivors(self, node: Node) -> None:
         """Run one node on the survivors of all its cut axes, and spread its outputs over the old positions."""
