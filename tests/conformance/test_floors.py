@@ -17,8 +17,22 @@ from .cases import FILES, file_cases, node_cases
 from .floors import FLOORS, FLOORS_OF_FILES, shortfalls
 from .test_gather import mismatches
 
-LEAST_FREE = 5_500
-LEAST_OPERATORS_WITH_FREE_DIMENSIONS = 140
+LEAST_FREE = 5_900
+# Why the cases of an operator have no free dimension; all others must have some.
+_NONE_BY_REASON = {
+    "its cases have one channel and one sample; tests/test_ops.py has larger ones": """Conv DeformConv GridSample Loop
+        QLinearConv Resize RoiAlign STFT Upsample""",
+    "it makes a tensor from sizes": """BlackmanWindow ConstantOfShape EyeLike HammingWindow HannWindow MelWeightMatrix
+        Range""",
+    "it draws random numbers": "Bernoulli",
+    "it works with positions in the whole tensor": "ImageDecoder MaxUnpool NonMaxSuppression NonZero Unique",
+    "a sequence or optional hides the axes of its tensors": """OptionalGetElement OptionalHasElement SequenceInsert
+        SequenceMap SplitToSequence""",
+    "it is no part of inference": "Adagrad Adam Momentum SoftmaxCrossEntropyLoss",
+    "it works on text": "StringNormalizer StringSplit TfIdfVectorizer",
+    "it is of another domain": "ArrayFeatureExtractor Binarizer LabelEncoder TreeEnsemble",
+}
+NOTHING_FREE = {name: reason for reason, names in _NONE_BY_REASON.items() for name in names.split()}
 Rule = Callable[[Trace, Node], list[Typed]]
 
 
@@ -33,7 +47,7 @@ def test_as_many_dimensions_are_free_as_there_must_be() -> None:
 
 def test_the_floors_are_worth_something() -> None:
     assert sum(map(sum, FLOORS.values())) >= LEAST_FREE
-    assert sum(any(floor) for floor in FLOORS.values()) >= LEAST_OPERATORS_WITH_FREE_DIMENSIONS
+    assert {name for name, floor in FLOORS.items() if not any(floor)} == set(NOTHING_FREE)
 
 
 def everything_pinned(trace: Trace, node: Node) -> list[Typed]:
