@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from graphprune.dims import Axis, Dim, Misfit, find, fresh, is_free, leaves, walk
+from graphprune.garbage import no_collection
 from graphprune.program import Block, Contraction, Node, Program, Slot, Stored, Use, Value
 from graphprune.rules.numbers import settle
 from graphprune.rules.pointwise import opaque
@@ -123,6 +124,7 @@ class Analysis:
         return found
 
     @cached_property
+    @no_collection()
     def groups(self) -> list[Group]:
         """The dimensions that can be pruned and that some weight contraction makes or reduces, in file order."""
         members: dict[Dim, dict[Member, None]] = {}
@@ -202,6 +204,7 @@ class Analysis:
                     yield Refusal(leaf.pin.code, value.name, place, leaf.size, leaf.pin.where, leaf.pin.reason)
 
 
+@no_collection()
 def analyze_program(program: Program, *, pin_interface: bool = True) -> Analysis:
     """Run every rule once over the program, settle the numbers, and return what was found. Time is near-linear in the
     number of nodes and does not depend on widths.

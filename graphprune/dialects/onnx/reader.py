@@ -14,12 +14,14 @@ import onnx_ir as ir
 
 from graphprune.dialects.onnx.dialect import OnnxDialect, rows
 from graphprune.errors import GraphPruneError
+from graphprune.garbage import no_collection
 from graphprune.program import Array, Block, Node, Program, Stored, Value
 
 # Control flow inside control flow, functions calling functions: real models stay in single digits.
 MOST_NESTING = 64
 
 
+@no_collection()
 def read(model: ir.Model, rules: Mapping[str, str] | None = None) -> Program:
     """The program of a model. ``rules`` are rows in axis notation for operators that have none here, by name
     (``"my.domain:Scale": "n c ..., c -> n c ..."``). Raises :class:`GraphPruneError` where the graph is not one."""
