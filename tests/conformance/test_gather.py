@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from .cases import FILES, Case, file_cases, node_cases
@@ -10,7 +12,7 @@ from .oracle import CannotRun, Subject
 
 # What neither evaluator reproduces: random draws without a seed that both understand, image formats, bodies of
 # functions that the reference evaluator stacks differently, and gradients.
-UNRUNNABLE = ("test_bernoulli", "test_image_decoder", "test_gradient_of", "test_range_")
+UNRUNNABLE = re.compile("test_bernoulli.*|test_image_decoder_.*|test_gradient_of_.*|test_range_.*_expanded")
 
 
 def mismatches(cases: list[Case]) -> list[str]:
@@ -21,7 +23,7 @@ def mismatches(cases: list[Case]) -> list[str]:
             try:
                 found += Subject(case, stored=stored).check().mismatches
             except CannotRun:
-                assert case.name.startswith(UNRUNNABLE), f"{case.name} cannot be run as it is shipped"
+                assert UNRUNNABLE.fullmatch(case.name), f"{case.name} cannot be run as it is shipped"
     return found
 
 
