@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, ValueInfoProto, helper
 
-from . import awkward, control, image, sequence  # noqa: F401  # importing them registers their blocks
+from . import awkward, computed, control, image, sequence  # noqa: F401  # importing them registers their blocks
 from .blocks import BLOCKS
 from .builder import At, Builder, Names, Size, Tensor
 from .layers import convolve, layer_norm, linear
