@@ -220,8 +220,8 @@ _ROWS = (
         "GP214",
         "a fixed factor",
         "The axis is a product, and this factor of it belongs to how the operator is built: the gates of a recurrent "
-        "cell, its directions, the block of a pixel shuffle or of a quantisation. The other factors can still be "
-        "pruned.",
+        "cell, its directions, the block of a pixel shuffle or of a quantisation; or it is the window of a kernel. The "
+        "other factors can still be pruned.",
         "none is needed",
     ),
     Code(

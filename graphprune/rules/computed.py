@@ -18,11 +18,6 @@ def carries_sizes(operands: Sequence[Operand | None]) -> bool:
     return any(operand is not None and operand.typed.entries is not None for operand in operands)
 
 
-def all_numbers(trace: Trace, operands: Sequence[Operand]) -> bool:
-    """Whether all operands are numbers that are handed on."""
-    return all(trace.passed(operand) is not None for operand in operands)
-
-
 def shape_of(trace: Trace, x: Operand, start: int = 0, end: int | None = None) -> Typed:
     """Shape: one entry per axis; sizes of fixed axes are plain numbers."""
     entries: list[Entry] = [

@@ -20,8 +20,6 @@ CONV_QUANTISED = Row(
     weight=1,
     roles={"scale": 2, "zero_point": 3, "bias": 4},
 )
-# Packed N:M and block-wise quantised weights: k comes in blocks of b, which stay whole.
-LINEAR_BLOCKWISE = Row("... (k b), o k p -> ... o", weight=1, whole="bp")
 
 
 def conv(row: Row, trace: Trace, operands: Sequence[Operand | None], groups: Number, window: Sequence[Extent]) -> Typed:

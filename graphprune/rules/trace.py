@@ -74,7 +74,6 @@ class Trace:
     positions: dict[Use, tuple[Axis, Axis]] = field(default_factory=dict)
     defaults: list[Default] = field(default_factory=list)
     inexact_uses: list[tuple[Node, Axis]] = field(default_factory=list)
-    fallbacks: list[tuple[Node, str]] = field(default_factory=list)
     symbol_count: int = 0
     node: Node = field(default_factory=lambda: Node("", "", [], []))
     walk: Callable[[Block], None] = lambda block: None
@@ -219,10 +218,6 @@ class Trace:
         """Removing entries of this axis changes statistics that the current node computes over it."""
         if is_free(axis):
             self.inexact_uses.append((self.node, axis))
-
-    def fall_back(self, reason: str) -> None:
-        """The rule gave up on refining; the caller pins. Kept for the report."""
-        self.fallbacks.append((self.node, reason))
 
     # ---------------------------------------------------------------- numbers
     def require(self, entry: Entry, axis: Axis, sign: int = 1) -> None:

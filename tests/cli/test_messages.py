@@ -204,7 +204,7 @@ def test_explain_an_axis_that_is_kept(capsys: pytest.CaptureFixture[str]) -> Non
     assert status == 0
     assert out == ["conv1.weight:1  size 1", *out[1:]]
     status, out, _ = answer(capsys, "explain", EXAMPLE, "conv1.weight:2")
-    assert "  size 5 is kept: GP204 the operator needs this axis whole" in out
+    assert "  size 5 is kept: GP214 a fixed factor" in out
     assert any(line.startswith("    because ") for line in out)
     assert any(line.startswith("    at  Conv") for line in out)
 
