@@ -202,15 +202,10 @@ def scatter_nd(trace: Trace, x: Operand, positions: Operand, updates: Operand) -
         at_positions(trace, updates, range(updates.rank))
         return Typed(list(x.axes))
     trace.whole(positions.axes[-1], INDEXED)
-    if not _whole_range(trace, x, positions, updates, last):
-        at_positions(trace, x, range(last))
+    at_positions(trace, x, range(last))
     for a, b in zip(updates.axes, [*positions.axes[:-1], *x.axes[last:]], strict=False):
         trace.tie(a, b)
     return Typed(list(x.axes))
-
-
-def _whole_range(trace: Trace, x: Operand, positions: Operand, updates: Operand, last: int) -> bool:
-    return all(not is_free(axis) for axis in x.axes[:last])
 
 
 def elements(trace: Trace, x: Operand, positions: Operand, axis: int, updates: Operand | None = None) -> Typed:
