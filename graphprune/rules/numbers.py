@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Union
 
-from graphprune.dims import Axis, Dim, Pin, extent, find, is_free, pin, unify
+from graphprune.dims import Axis, Dim, Pin, evaluated, extent, find, is_free, pin, unify
 from graphprune.program import Node, Slot
 from graphprune.sizes import Extent, Size, divide, symbol, symbols
 
@@ -135,19 +135,43 @@ def settle(requirements: list[Requirement]) -> dict[Slot, Extent]:
     """Bind stored numbers so that every requirement holds under every cut, pinning what cannot be followed.
 
     Returns the polynomial to evaluate for each slot that a cut may change. A number that serves several axes ties them.
-    Ties and pins only ever leave fewer free dimensions, so the loop ends; two rounds are usual.
+    A round first ties what it can, and gives up only where there was nothing to tie: what was worked out before a tie
+    or a pin is out of date after it. Every round leaves fewer free entries, so the loop ends; two rounds are usual.
     """
     while True:
         bindings: dict[Slot, Extent] = {}
         direct: dict[Slot, Axis] = {}
-        changed = False
-        for requirement in requirements:
+        tied = False
+        failed: list[Requirement] = []
+        for requirement in sorted(requirements, key=_order):
             if not _holds(requirement, bindings):
-                changed |= _tie(requirement, direct, bindings) or _give_up(requirement, bindings)
+                if _tie(requirement, direct, bindings):
+                    tied = True
+                else:
+                    failed.append(requirement)
             elif isinstance(requirement.entry, Number) and requirement.entry.slot is not None and requirement.sign > 0:
                 direct.setdefault(requirement.entry.slot, requirement.axis)
-        if not changed:
+        if tied:
+            continue
+        failed = failed or [requirement for requirement in requirements if not _came_true(requirement, bindings)]
+        if not any([_give_up(requirement, bindings) for requirement in failed]):
             return {slot: size for slot, size in bindings.items() if not isinstance(size, int)}
+
+
+def _order(requirement: Requirement) -> int:
+    """What cannot change comes first, so that nothing is bound to anything else; then numbers that are just a size."""
+    return 0 if not _moves(requirement) else 1 if isinstance(requirement.entry, Number) else 2
+
+
+def _moves(requirement: Requirement) -> bool:
+    return any(is_free(axis) for axis in (requirement.axis, *axes_in(requirement.entry)))
+
+
+def _came_true(requirement: Requirement, bindings: dict[Slot, Extent]) -> bool:
+    """Whether a requirement holds with everything that was bound after it."""
+    if not _moves(requirement):
+        return True
+    return _bound(requirement.entry, bindings) == extent(requirement.axis) * requirement.sign
 
 
 def _tie(requirement: Requirement, direct: dict[Slot, Axis], bindings: dict[Slot, Extent]) -> bool:
@@ -169,7 +193,7 @@ def _tie(requirement: Requirement, direct: dict[Slot, Axis], bindings: dict[Slot
 
 def _holds(requirement: Requirement, bindings: dict[Slot, Extent]) -> bool:
     target = extent(requirement.axis) * requirement.sign
-    if not is_free(requirement.axis) and not any(is_free(axis) for axis in axes_in(requirement.entry)):
+    if not _moves(requirement):
         # Nothing can change here; remember that a stored number must stay, so that no other reader changes it.
         return _stays(requirement.entry, bindings)
     return _solve(requirement.entry, target, bindings)
@@ -183,22 +207,23 @@ def _solve(entry: Entry, target: Extent, bindings: dict[Slot, Extent]) -> bool:
     if isinstance(entry, Number):
         if entry.slot is None:
             return target == entry.value
+        if evaluated(target, {}) != entry.value or not _known(target):
+            return False  # it is not that size today, or only the run knows whether it is
         return bindings.setdefault(entry.slot, target) == target
     current = _bound(entry, bindings)
     if current == target:
-        _freeze(entry, bindings)
-        return True
+        return _freeze(entry, bindings)
     if not isinstance(entry, Arith):
         return False
     left, right = _bound(entry.left, bindings), _bound(entry.right, bindings)
     if _adjustable(entry.right) and left is not None:
         wanted = _inverse_right(entry.op, left, target)
         if wanted is not None:
-            return _solve(entry.right, wanted, bindings)
+            return _solve(entry.right, wanted, bindings) and _freeze(entry.left, bindings)
     if _adjustable(entry.left) and right is not None:
         wanted = _inverse_left(entry.op, right, target)
         if wanted is not None:
-            return _solve(entry.left, wanted, bindings)
+            return _solve(entry.left, wanted, bindings) and _freeze(entry.right, bindings)
     return False
 
 
@@ -215,13 +240,16 @@ def _bound(entry: Entry, bindings: dict[Slot, Extent]) -> Extent | None:
     return later(entry)
 
 
-def _freeze(entry: Entry, bindings: dict[Slot, Extent]) -> None:
+def _freeze(entry: Entry, bindings: dict[Slot, Extent]) -> bool:
     """The numbers an accepted entry was computed with may not be bound to anything else by a later requirement."""
-    if isinstance(entry, Number) and entry.slot is not None:
-        bindings.setdefault(entry.slot, entry.value)
-    elif isinstance(entry, Arith):
-        _freeze(entry.left, bindings)
-        _freeze(entry.right, bindings)
+    for number in slots_in(entry):
+        if number.slot is not None:
+            bindings.setdefault(number.slot, number.value)
+    return True
+
+
+def _known(size: Extent) -> bool:
+    return all(isinstance(item, Dim) and isinstance(item.size, int) for item in symbols(size))
 
 
 def _adjustable(entry: Entry) -> bool:
