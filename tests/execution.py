@@ -6,7 +6,7 @@ May import onnx, onnxruntime and numpy. Must never import graphprune.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import onnx
@@ -17,6 +17,16 @@ from onnx import TensorProto, helper
 SIZES = {"batch": 2, "length": 7, "sequence": 7, "width": 6, "height": 6}
 
 onnxruntime.set_default_logger_severity(3)
+
+
+def graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
+    """The main graph and every graph inside it."""
+    stack = [model.graph]
+    while stack:
+        graph = stack.pop()
+        yield graph
+        for node in graph.node:
+            stack.extend(attribute.g for attribute in node.attribute if attribute.type == onnx.AttributeProto.GRAPH)
 
 
 def session(model: onnx.ModelProto, *, optimise: bool = False) -> onnxruntime.InferenceSession:

@@ -12,6 +12,8 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, helper, numpy_helper, version_converter
 
+from tests.execution import graphs
+
 Transformation = Callable[[ModelProto, int], ModelProto]
 
 
@@ -20,16 +22,6 @@ def copied(model: ModelProto) -> ModelProto:
     copy = ModelProto()
     copy.CopyFrom(model)
     return copy
-
-
-def graphs(model: ModelProto) -> Iterator[GraphProto]:
-    """The main graph and every graph inside it."""
-    stack = [model.graph]
-    while stack:
-        graph = stack.pop()
-        yield graph
-        for node in graph.node:
-            stack.extend(attribute.g for attribute in node.attribute if attribute.type == AttributeProto.GRAPH)
 
 
 def names(model: ModelProto) -> set[str]:
@@ -63,8 +55,10 @@ def inferred(model: ModelProto) -> dict[str, list[int | str | None]]:
 
 
 def insert_identities(model: ModelProto, seed: int) -> ModelProto:
-    """Put pairs that undo each other behind some values: Transpose and its inverse, Unsqueeze and Squeeze, a Reshape
-    that merges the last two axes and one that takes them apart, Identity.
+    """Put pairs that undo each other behind some computed values.
+
+    The pairs are Transpose and its inverse, Unsqueeze and Squeeze, a Reshape that merges the last two axes and one that
+    takes them apart, and Identity twice.
 
     before: y = f(x); z = g(y)
     after:  y_ = f(x); t = Transpose(y_); y = Transpose(t); z = g(y)
@@ -77,7 +71,7 @@ def insert_identities(model: ModelProto, seed: int) -> ModelProto:
         nodes.append(node)
         for place, name in enumerate(node.output):
             shape = shapes.get(name)
-            if not name or shape is None or generator.random() > 0.4:
+            if not name or shape is None or node.op_type == "Constant" or generator.random() > 0.4:
                 continue
             node.output[place] = before = _fresh(taken, "before")
             nodes.extend(_pair(result.graph, taken, before, name, shape, generator))

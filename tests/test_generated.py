@@ -6,17 +6,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
+import onnx_ir
 import pytest
 from onnx import numpy_helper
 
+import graphprune as gp
 from tests import generated
 from tests.generated import failures, main, problems_of
 from tests.generator import Recipe, build, network, recipe
 from tests.models import CASES
-from tests.oracles import kept_entries, strangers, zeroed
+from tests.oracles import kept_entries, strangers, unexplained, zeroed
 
 COUNT, CHUNK = 2000, 25
 CHUNKS = [
@@ -87,6 +90,14 @@ def _with_weight(model: onnx.ModelProto, name: str, change: Callable[[np.ndarray
     tensor = next(tensor for tensor in copy.graph.initializer if tensor.name == name)
     tensor.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(tensor)), name))
     return copy
+
+
+def test_unexplained_axes_are_those_of_no_group_and_no_refusal() -> None:
+    model = CASES["c2f_block"].build()
+    analysis = gp.analyze(onnx_ir.from_proto(model))
+    assert list(unexplained(model, analysis)) == []
+    nothing = SimpleNamespace(groups=[], refusals=analysis.refusals)
+    assert "nothing is said about axis 0 of enter.weight, which Conv  reads" in list(unexplained(model, nothing))
 
 
 def test_strangers_are_weights_that_were_changed() -> None:

@@ -83,6 +83,15 @@ def test_the_same_weights_are_cut(name: str, case: str) -> None:
     assert [n for n, array in expected.items() if not np.array_equal(array, found[n])] == []
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("name", ["insert_identities", "rename", "reorder", "convert_opset"])
+def test_generated_networks_have_the_same_couplings(name: str, seed: int) -> None:
+    model = network(seed)
+    transformed = TRANSFORMATIONS[name](model, seed)
+    known = renaming(model, transformed) if name == "rename" else None
+    assert couplings(transformed, known) == couplings(model)
+
+
 @EVERY_CASE
 @pytest.mark.parametrize("name", ["insert_identities", "split_convolution", "convert_opset"])
 def test_pruning_transformed_models_holds(name: str, case: str) -> None:
