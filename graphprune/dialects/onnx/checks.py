@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 import onnx
 import onnx_ir as ir
 
+from graphprune.dialects.onnx.schemas import check_attributes, versions_of
 from graphprune.errors import GraphPruneError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 MOST_NODES = 2_000_000
 """Nodes after writing out every function call: calls in functions in functions can stand for any number of them."""
@@ -34,6 +35,7 @@ _FIELDS: dict[int, str] = {
     onnx.TensorProto.UINT32: "uint64_data",
     onnx.TensorProto.UINT64: "uint64_data",
 }
+_DATA = ("raw_data", "float_data", "int32_data", "int64_data", "uint64_data", "double_data", "string_data")
 _COMPLEX: frozenset[int] = frozenset({onnx.TensorProto.COMPLEX64, onnx.TensorProto.COMPLEX128})
 
 
@@ -56,9 +58,9 @@ def check(model: onnx.ModelProto, folder: str) -> Findings:
     _check_versions(model)
     texts = [model.producer_name, model.producer_version, model.domain, model.doc_string]
     _check_text([*texts, *(text for entry in model.metadata_props for text in (entry.key, entry.value))], "the model")
-    _Graph(folder, findings).graph(model.graph, [], 0)
+    _Graph(folder, findings, versions_of(model.opset_import)).graph(model.graph, [], 0)
     for function in model.functions:
-        _Graph(folder, findings).function(function)
+        _Graph(folder, findings, versions_of(function.opset_import)).function(function)
     _check_calls(model)
     return findings
 
@@ -94,9 +96,10 @@ def _check_versions(model: onnx.ModelProto) -> None:
 class _Graph:
     """Walks one graph and the graphs inside it; returns what they read from outside."""
 
-    def __init__(self, folder: str, findings: Findings) -> None:
+    def __init__(self, folder: str, findings: Findings, versions: Mapping[str, int]) -> None:
         self.folder = folder
         self.findings = findings
+        self.versions = versions
 
     def graph(self, graph: onnx.GraphProto, outer: Sequence[frozenset[str]], depth: int) -> set[str]:
         where = f"graph {graph.name!r}"
@@ -106,17 +109,22 @@ class _Graph:
             raise GraphPruneError("GP103", "it holds sparse initializers", where, "store them as dense tensors")
         inputs = [value.name for value in graph.input]
         stored = [tensor.name for tensor in graph.initializer]
-        _check_text([*inputs, *stored, *(value.name for value in graph.output), graph.doc_string], where)
+        results = [value.name for value in graph.output]
+        _check_text([*inputs, *stored, *results, graph.doc_string], where)
+        if not all((*inputs, *stored, *results)):
+            raise _bad("an input, output or initializer of the graph has no name", where)
         _check_text([each.name for each in graph.value_info], where)
         _check_distinct(inputs, "graph inputs", where)
         _check_distinct(stored, "initializers", where)
         for tensor in graph.initializer:
             self.tensor(tensor, f"initializer {tensor.name!r}")
         given = set(inputs) | set(stored)
-        return self.body(graph.node, given, [value.name for value in graph.output], outer, depth, where)
+        return self.body(graph.node, given, results, outer, depth, where)
 
     def function(self, function: onnx.FunctionProto) -> None:
         where = f"function {function.domain}:{function.name}"
+        if not all((*function.input, *function.output)):
+            raise _bad("an input or output has no name", where)
         _check_distinct(list(function.input), "inputs", where)
         self.body(function.node, set(function.input), list(function.output), [], 0, where)
 
@@ -160,6 +168,10 @@ class _Graph:
             _check_text([attribute.name, attribute.ref_attr_name, attribute.doc_string], where)
             if attribute.type == onnx.AttributeProto.UNDEFINED:
                 raise _bad(f"the attribute {attribute.name!r} has no type", where)
+            if attribute.type == onnx.AttributeProto.TENSOR and not (
+                attribute.HasField("t") or attribute.ref_attr_name
+            ):
+                raise _bad(f"the attribute {attribute.name!r} holds no tensor", where)
             if attribute.HasField("sparse_tensor") or attribute.sparse_tensors:
                 raise GraphPruneError("GP103", "it holds a sparse tensor", where, "store it as a dense tensor")
             if attribute.HasField("t"):
@@ -169,6 +181,7 @@ class _Graph:
             if attribute.HasField("g"):
                 yield attribute.g
             yield from attribute.graphs
+        check_attributes(node, self.versions, where)
 
     def order(
         self,
@@ -208,7 +221,11 @@ class _Graph:
         need = (count * kind.bitwidth + 7) // 8
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             self.external(tensor, need, where)
-        elif tensor.HasField("raw_data"):
+            return
+        held = [name for name in _DATA if len(getattr(tensor, name))]
+        if len(held) > 1:
+            raise _bad(f"it holds its numbers more than once: {', '.join(held)}", where)
+        if tensor.HasField("raw_data"):
             if len(tensor.raw_data) != need:
                 raise _bad(f"its shape asks for {need} bytes and it holds {len(tensor.raw_data)}", where)
         else:
