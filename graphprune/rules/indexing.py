@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphprune.dims import NOTHING, UNIT, Axis, Misfit, Prod, find, is_free, split
+from graphprune.dims import NOTHING, Axis, Misfit, Prod, find, is_free, split
 from graphprune.program import Node, Slot
-from graphprune.rules.numbers import Entry, Number, now
+from graphprune.rules.numbers import Entry, Number, axes_in, now, slots_in
 from graphprune.rules.trace import Operand, Trace, Typed, concatenated
 from graphprune.sizes import Extent, divide
 
@@ -76,17 +76,39 @@ def slice_axis(trace: Trace, axis: Axis, start: Entry, end: Entry, step: int) ->
     size = axis.size
     first, last = _bound(now(start), size, step), _bound(now(end), size, step)
     if step == 1 and first == 0 and (last == size or _at_least(now(end), size)):
+        _at_border(trace, start, NOTHING)
+        _at_border(trace, end, axis)
         return axis
-    if not is_free(axis) or step < 0 or not isinstance(first, int):
+    if step > 1 and is_free(axis) and (blocks := _blocks(axis, now(start), first, last, step)) is not None:
+        outer, inner = trace.factor(axis, blocks)
+        trace.whole(inner, "a strided slice takes one entry of each block")
+        trace.hold(start, "a strided slice starts at it")
+        _at_border(trace, end, axis)
+        return outer
+    if not is_free(axis) or step != 1 or not isinstance(first, int):
+        for entry in (start, end):
+            trace.hold(entry, "a slice of an axis that stays begins or ends at it")
         return _pinned_slice(trace, axis, first, last, step)
-    if step > 1:
-        return _strided(trace, axis, first, last, step)
     before, middle, after = cut(trace, axis, first, last - first)
-    if now(start) != 0:
+    if first == 0:
+        _at_border(trace, start, NOTHING)
+    else:
         _position(trace, start, before, concatenated([middle, after]))
-    if not _at_least(now(end), size):
+    if _at_least(now(end), size):
+        _at_border(trace, end, axis)
+    else:
         _position(trace, end, concatenated([before, middle]), after)
     return middle
+
+
+def _at_border(trace: Trace, bound: Entry, reached: Axis) -> None:
+    """A bound at the very start or end of an axis, or beyond it, needs no rewriting: but if it is computed, or serves
+    other readers too, it must not come to lie inside."""
+    if now(bound) == reached.size:
+        if any(True for _ in (*axes_in(bound), *slots_in(bound))):
+            trace.require(bound, reached)
+    else:
+        trace.hold(bound, "a slice runs over the border of an axis")
 
 
 def _bound(value: Extent, size: Extent, step: int) -> Extent:
@@ -122,14 +144,16 @@ def _pinned_slice(trace: Trace, axis: Axis, first: Extent, last: Extent, step: i
     return trace.inherited(span if step == 1 else trace.unknown(), axis)
 
 
-def _strided(trace: Trace, axis: Axis, first: int, last: Extent, step: int) -> Axis:
-    """Every ``step``-th entry: the axis is ``blocks * step``, and one entry of each block is taken."""
-    blocks = divide(axis.size, step)
-    if blocks is None or last != axis.size or first >= step:
-        return _pinned_slice(trace, axis, first, last, step)
-    outer, inner = trace.factor(axis, blocks)
-    trace.whole(inner, "a strided slice takes one entry of each block")
-    return outer
+def _blocks(axis: Axis, start: Extent, first: Extent, last: Extent, step: int) -> Extent | None:
+    """How many blocks of ``step`` entries an axis has, where a strided slice takes the same entry of each."""
+    if (
+        last != axis.size
+        or not isinstance(first, int)
+        or first >= step
+        or (isinstance(start, int) and start < 0 < first)
+    ):
+        return None  # the last: counted from the end, it would lie elsewhere in the block after a cut
+    return divide(axis.size, step)
 
 
 def gather(trace: Trace, x: Operand, positions: Operand, axis: int) -> Typed:
@@ -165,11 +189,11 @@ def _picked(trace: Trace, axis: Axis, numbers: list[int]) -> Axis | None:
         return cut(trace, axis, places[0], len(places))[1]
     if step < 2 or size % step:
         return None
-    if places == list(range(places[0], size, step)) and len(places) == size // step and places[0] < step:
+    if len(places) == size // step and places[0] < step and places == list(range(places[0], size, step)):
         outer, inner = trace.factor(axis, size // step)
         trace.whole(inner, "every block gives one entry")
         return outer
-    if places == [k + step * row for k in range(step) for row in range(size // step)]:
+    if len(places) == size and places == [k + step * row for k in range(step) for row in range(size // step)]:
         outer, inner = trace.factor(axis, size // step)
         return find(Prod([inner, outer]))
     return None
@@ -245,16 +269,9 @@ def pad(trace: Trace, x: Operand, amounts: Sequence[Entry] | None, axes: Sequenc
         negative = any(not isinstance(n, int) or n < 0 for n in (now(begin), now(end)))
         if negative or not constant or not is_free(out[k]):
             trace.whole(out[k], "it is padded with copies of its entries, or cropped")
+            for amount in (begin, end):
+                trace.hold(amount, "an axis that stays is padded by it")
             out[k] = trace.inherited(out[k].size + now(begin) + now(end), out[k])
         else:
-            out[k] = concatenated([_padding(trace, begin), out[k], _padding(trace, end)])
+            out[k] = concatenated([trace.axis_of(begin), out[k], trace.axis_of(end)])
     return Typed(out)
-
-
-def _padding(trace: Trace, entry: Entry) -> Axis:
-    size = now(entry)
-    if size == 0:
-        return NOTHING
-    if size == 1:
-        return UNIT
-    return trace.axis_of(entry)

@@ -24,11 +24,18 @@ def axes_of(trace: Trace, node: Node, index: int) -> list[int] | None:
     return axes
 
 
+MOST_AXES = 64
+"""More axes than NumPy can hold (64) no tensor has, whatever its shape vector says."""
+
+
 def count(operand: Operand | None) -> int | None:
-    """How many entries a vector has, where that is fixed."""
+    """How many entries a vector has, where that is fixed. ``ValueError`` where no tensor has that many axes: a file of
+    a few bytes can declare a vector of any length."""
     if operand is None or operand.typed.axes is None or len(operand.typed.axes) != 1:
         return None
     size = operand.typed.axes[0].size
+    if isinstance(size, int) and size > MOST_AXES:
+        raise ValueError(f"a shape of {size} axes")
     return size if isinstance(size, int) else None
 
 
