@@ -269,5 +269,7 @@ def _declare_shapes(analysis: Analysis, twins: Twins, keep: Keep) -> None:
         twin.shape = ir.Shape(sizes)
     for _, value, _, _ in analysis.stored_axes():
         twin = twins.values.get(value.native)
-        if twin is not None and twin.const_value is not None and twin.shape is not None:
+        if twin is None or twin.const_value is value.native.const_value:
+            continue  # not cut: what was declared stays as it was, right or wrong
+        if twin.const_value is not None and twin.shape is not None:
             twin.shape = ir.Shape(twin.const_value.shape.numpy())
