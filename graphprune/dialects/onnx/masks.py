@@ -15,6 +15,7 @@ import onnx_ir as ir
 from graphprune.analysis import Analysis
 from graphprune.dialects.onnx.writer import Twins
 from graphprune.dims import Axis, Keep, evaluated, find, indices, is_cut, leaves, whole_size
+from graphprune.errors import GraphPruneError
 from graphprune.program import Array, Node, Use
 from graphprune.rules.trace import Typed
 
@@ -33,12 +34,17 @@ def masked(analysis: Analysis, keep: Keep) -> ir.Model:
 
 
 def inlined(model: ir.Model) -> ir.Model:
-    """The model with its functions written out, so that each call can be masked by itself."""
+    """The model with its functions written out, so that each call can be masked by itself. ``GP402`` where they cannot
+    be, as with functions written for another operator set than the model."""
     if not model.functions:
         return model
     from onnx_ir.passes.common import InlinePass
 
-    return InlinePass()(model.clone()).model
+    try:
+        return InlinePass()(model.clone()).model
+    except ValueError as error:
+        what = f"its functions cannot be written out: {error}"
+        raise GraphPruneError("GP402", what, str(model.graph.name)) from error
 
 
 def at_sizes(model: ir.Model, feeds: Mapping[str, Array]) -> ir.Model:

@@ -6,6 +6,7 @@ Optimisations are off, so that what is compared is the graph that was written.
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,9 @@ from graphprune.program import Array
 
 # Above this a model cannot be one protobuf message, and goes through a file.
 _MOST_BYTES = 2**31 - 2**20
+# Declared sizes come from the file, and a file can declare any.
+_MOST_NUMBERS = 2**28
+_MOST_AXES = 64
 _INTEGERS = {"INT64": np.int64, "INT32": np.int32, "INT16": np.int16, "INT8": np.int8, "UINT8": np.uint8}
 
 
@@ -136,6 +140,9 @@ def feeds(model: ir.Model, seed: int, sizes: Mapping[str, int], dynamic: int = 1
         if value.name in model.graph.initializers or value.shape is None:
             continue
         shape = [_chosen(size, place, sizes, dynamic) for place, size in enumerate(value.shape)]
+        if math.prod(shape) > _MOST_NUMBERS or len(shape) > _MOST_AXES:
+            what = f"the input {value.name!r} asks for {math.prod(shape)} numbers in {len(shape)} axes"
+            raise GraphPruneError("GP402", what, str(model.graph.name), "give smaller sizes, such as --size batch=1")
         dtype = value.dtype.name if value.dtype is not None else "FLOAT"
         if dtype == "BOOL":
             found[value.name or ""] = np.ones(shape, bool)
