@@ -1,0 +1,104 @@
+"""Lets graphprune loose on one broken file, with limits, and says what came of it."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from graphprune import api
+from graphprune.errors import GraphPruneError
+
+from .mutations import Broken
+
+SECONDS = 20
+"""What one case may take; the slowest of the whole models takes a tenth of it."""
+
+
+class TooSlow(BaseException):
+    """Not an Exception, so that nothing that handles errors can take it for one."""
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise TooSlow in the block when time is up (main thread only)."""
+
+    def stop(signal_number: int, frame: FrameType | None) -> None:
+        raise TooSlow(f"after {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def memory_limit(more: int) -> Iterator[None]:
+    """Let this process have `more` bytes of address space beyond what it has now."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (now + more, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def place(folder: Path, case: Broken) -> Path:
+    """Write a case into a folder of its own, with everything around that external data may point at."""
+    inside = folder / "model"
+    (inside / "sub").mkdir(parents=True)
+    (folder / "secret").write_bytes(b"secret" * 1000)
+    (inside / "data").write_bytes(bytes(4096))
+    (inside / "link").symlink_to(folder / "secret")
+    (inside / "dangling").symlink_to(folder / "nowhere")
+    os.mkfifo(inside / "pipe")
+    path = inside / "model.onnx"
+    path.write_bytes(case.content)
+    return path
+
+
+def listing(folder: Path) -> list[str]:
+    """Every file below a folder."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def exercise(path: Path, out: Path, *, verify: bool = False) -> str:
+    """Load, analyse, plan, apply, save and read back one file: "pruned", or the code of the error.
+
+    verify: compare the outcome with the dense model; a difference (GP401) is a failure of graphprune, and so is any
+            exception but GraphPruneError: they escape from here
+    """
+    try:
+        model = api.load(path)
+        analysis = api.analyze(model)
+        plan = api.plan(analysis, ratio=0.4)
+        pruned = api.apply(analysis, plan)
+        api.save(pruned, out)
+    except GraphPruneError as error:
+        check_error(error)
+        return error.code
+    again = api.load(out)  # what is written must be readable
+    if verify:
+        try:
+            api.require(api.verify(model, again, plan))
+        except GraphPruneError as error:
+            if error.code != "GP402":
+                raise
+            return error.code
+    return "pruned"
+
+
+def check_error(error: GraphPruneError) -> None:
+    """What, where and what to do (where may be said in what), without control characters."""
+    lines = str(error).splitlines()
+    assert len(lines) >= 2, f"not fact, place and remedy: {error}"
+    assert all(line.isprintable() for line in lines), f"control characters: {error}"
+    assert error.code != "GP901", str(error)
