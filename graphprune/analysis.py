@@ -186,25 +186,35 @@ class Analysis:
 
     @cached_property
     def refusals(self) -> list[Refusal]:
-        """For every weight of a contraction: the axes (parts of axes) it makes or reduces that are pinned, and why."""
+        """For every weight of a contraction: the axes (parts of axes) it makes or reduces that are pinned, and why; and
+        the weights that operators read for which there was no rule to apply."""
         found: dict[Refusal, None] = {}
         for contraction in self.contractions:
             if contraction.weight is None:
                 continue
             for value in self._sources(contraction.weight):
                 axes = self.trace.typed(value, contraction.weight).axes or []
-                found.update(dict.fromkeys(self._pinned_parts(value, axes)))
+                found.update(dict.fromkeys(self._pinned_parts(value, axes[: len(axes) - contraction.window])))
+        for node in self.trace.skipped:
+            for index, operand in enumerate(node.inputs):
+                for value in () if operand is None else self._sources(Use(node, index)):
+                    axes = self.trace.typed(value, Use(node, index)).axes or []
+                    if len(axes) > 1:
+                        found.update(dict.fromkeys(self._pinned_parts(value, axes)))
         return list(found)
 
     @staticmethod
     def _pinned_parts(value: Value, axes: list[Axis]) -> Iterator[Refusal]:
+        if value.dtype in {"int64", "bool"}:
+            return  # sizes, positions and masks on the way, not weights
         for place, axis in enumerate(axes):
-            for leaf in leaves(axis):
-                if leaf.pin is not None and leaf.pin.code != "GP214" and leaf.size != 1:
+            parts = [leaf for leaf in leaves(axis) if leaf.size != 1]
+            told = [leaf for leaf in parts if leaf.pin is not None and leaf.pin.code != "GP214"]
+            for leaf in told if told or is_free(axis) else parts:  # fixed factors are worth a word only by themselves
+                if leaf.pin is not None:
                     yield Refusal(leaf.pin.code, value.name, place, leaf.size, leaf.pin.where, leaf.pin.reason)
 
 
-@no_collection()
 def analyze_program(program: Program, *, pin_interface: bool = True) -> Analysis:
     """Run every rule once over the program, settle the numbers, and return what was found. Time is near-linear in the
     number of nodes and does not depend on widths.
@@ -275,16 +285,18 @@ class _Walker:
         operands = [trace.operand(k) for k in range(len(node.inputs))]
         if row is None:
             typed = opaque(trace, operands, ranks, "GP203", f"there is no rule for the operator {node.op}")
-            self._pin_captured(node)
+            self._skip(node)
         else:
             try:
                 typed = row.rule(trace, node)
             except Unranked as missing:
                 why = f"the rank of {missing} is not known"
                 typed = opaque(trace, operands, ranks, "GP212", why)
+                self._skip(node)
             except (Misfit, LookupError, ArithmeticError, ValueError) as misfit:
                 why = f"it is not used as its specification says ({misfit})"
                 typed = opaque(trace, operands, ranks, "GP203", why)
+                self._skip(node)
         trace.node = node
         if row is None or not row.sizes:
             self._sizes_as_data(node, typed)
@@ -317,14 +329,15 @@ class _Walker:
             if leaf not in known:
                 trace.pin(leaf, "GP203", f"the rule of {trace.node.op} does not say what becomes of it")
 
-    def _pin_captured(self, node: Node) -> None:
-        """What the bodies of an unknown operator read from outside must stay too."""
-        for block in node.blocks.values():
-            for inner in block.nodes:
-                for k, value in enumerate(inner.inputs):
-                    if value is not None and value in self.trace.types:
-                        for axis in self.trace.typed(value, Use(inner, k)).axes or []:
-                            self.trace.pin(axis, "GP203", f"read inside {node.op}, for which there is no rule")
+    def _skip(self, node: Node) -> None:
+        """No rule could be applied: what the node's bodies read from outside must stay, too."""
+        self.trace.skipped.append(node)
+        for inner in (inner for block in node.blocks.values() for inner in block.nodes):
+            for k, value in enumerate(inner.inputs):
+                if value is not None and (value in self.trace.types or value.stored is not None):
+                    for axis in self.trace.typed(value, Use(inner, k)).axes or []:
+                        self.trace.pin(axis, "GP203", f"read inside {node.op}, to which no rule could be applied")
+            self._skip(inner)
 
     def _sizes_as_data(self, node: Node, outputs: list[Typed]) -> None:
         """Run-time sizes that flow into arithmetic no rule follows would change a result: they pin."""

@@ -122,7 +122,8 @@ class Contraction:
     ``weight`` is the operand that holds constants (``None`` where two activations meet, as queries and keys do), and
     ``weight_axes`` are the axes of its value, in layout order. ``macs`` multiplied together is the number of
     multiply-accumulates. ``masks`` names, for each reduced axis, one operand position where zeroing an entry removes
-    it from the sum: ``(use, position, axis)``. ``stationary`` axes are those both operands carry (groups, heads).
+    it from the sum: ``(use, position, axis)``. ``stationary`` axes are those both operands carry (groups, heads);
+    the last ``window`` axes of the weight are those of a kernel.
     """
 
     node: Node
@@ -137,3 +138,4 @@ class Contraction:
     bias: Use | None = None
     scale: Use | None = None
     zero_point: Use | None = None
+    window: int = 0

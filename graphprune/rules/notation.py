@@ -108,6 +108,7 @@ class Row:
                 bias=_use(operands, self.roles.get("bias")),
                 scale=_use(operands, self.roles.get("scale")),
                 zero_point=_use(operands, self.roles.get("zero_point")),
+                window=len(kernel),
             )
         )
 

@@ -63,7 +63,8 @@ class Default:
 class Trace:
     """The state of one analysis: types by value, and everything the rules declared so far.
 
-    ``positions`` are stored vectors whose entries are positions along a first axis, one for each entry of a second.
+    ``skipped`` are nodes that no rule could be applied to; ``positions`` are stored vectors whose entries are positions
+    along a first axis, one for each entry of a second.
     """
 
     is_constant: Callable[[Value], bool]
@@ -72,6 +73,7 @@ class Trace:
     requirements: list[Requirement] = field(default_factory=list)
     contractions: list[Contraction] = field(default_factory=list)
     positions: dict[Use, tuple[Axis, Axis]] = field(default_factory=dict)
+    skipped: list[Node] = field(default_factory=list)
     defaults: list[Default] = field(default_factory=list)
     inexact_uses: list[tuple[Node, Axis]] = field(default_factory=list)
     symbol_count: int = 0

@@ -6,23 +6,18 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from graphprune.analysis import Analysis
-from graphprune.dialects.onnx.writer import Twins
 from graphprune.program import Array
 
 
-def jittered(analysis: Analysis, seed: int) -> ir.Model:
+def jittered(model: ir.Model, seed: int) -> ir.Model:
     """A copy in which every entry of every floating-point weight (two or more axes) is multiplied by ``1 + u``, with u
     uniform in plus or minus the machine epsilon of its data type."""
-    copy: ir.Model = analysis.program.native.clone()
-    twins = Twins(analysis.program.native, copy)
+    copy: ir.Model = model.clone()
     rng = np.random.Generator(np.random.PCG64(seed))
-    for value in analysis.stored_values:
-        twin = twins.values[value.native]
-        tensor = twin.const_value
-        if tensor is None or len(tensor.shape) < 2 or not tensor.dtype.is_floating_point() or not twin.is_initializer():
-            continue
-        twin.const_value = _jitter(tensor, int(rng.integers(2**63)))
+    for value in copy.graph.initializers.values():
+        tensor = value.const_value
+        if tensor is not None and len(tensor.shape) > 1 and tensor.dtype.is_floating_point():
+            value.const_value = _jitter(tensor, int(rng.integers(2**63)))
     return copy
 
 
