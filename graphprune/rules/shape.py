@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphprune.dims import UNIT, Axis, Prod, find, is_free, leaves
-from graphprune.rules.numbers import Entry, Number, Opaque, now
+from graphprune.dims import UNIT, Axis, Prod, find, is_free
+from graphprune.rules.numbers import Entry, Number, Opaque, SizeOf, now
 from graphprune.rules.trace import Operand, Trace, Typed
 from graphprune.sizes import Extent, divide, product
 
@@ -39,16 +39,10 @@ def reshape(
     axes = regroup(trace, x.axes, sizes)
     for k, entry in enumerate(target):
         if k in copies:
-            _copied(trace, x.axes[k], axes[k])
+            trace.require(SizeOf(x.axes[k]), axes[k])  # what is copied must be the size of what comes out
         elif k not in inferred[:1]:
             trace.require(entry, axes[k])
     return Typed(axes)
-
-
-def _copied(trace: Trace, source: Axis, axis: Axis) -> None:
-    if list(leaves(source)) != list(leaves(axis)) and (is_free(source) or is_free(axis)):
-        for each in (source, axis):
-            trace.pin(each, "GP209", "the reshape copies a size that it also regroups")
 
 
 def regroup(trace: Trace, axes: Sequence[Axis], sizes: Sequence[Extent]) -> list[Axis]:
@@ -101,6 +95,8 @@ def _segment_axes(trace: Trace, axes: list[Axis], sizes: list[Extent]) -> list[A
         else:
             outer, whole = trace.factor(whole, size)
             out.append(outer)
+    if whole.size != 1:
+        trace.pin(whole, "GP205", "the sizes of the reshape do not meet")
     return out
 
 
@@ -143,6 +139,7 @@ def expand(trace: Trace, x: Operand, target: Sequence[Entry] | None, rank: int |
         entry: Entry = target[k - extra] if k >= extra else Number(1)
         size = now(entry)
         if size == 1:
+            trace.require(entry, UNIT)
             out.append(axis)
         elif axis.size == 1:
             out.append(trace.axis_of(entry))
@@ -170,7 +167,7 @@ def tile(trace: Trace, x: Operand, repeats: Sequence[Entry] | None) -> Typed:
         return Typed([trace.fixed(trace.unknown(), code="GP208") for _ in x.axes])
     out = []
     for axis, entry in zip(x.axes, repeats, strict=True):
-        out.append(axis if now(entry) == 1 else find(Prod([trace.axis_of(entry), axis])))
+        out.append(find(Prod([trace.axis_of(entry), axis])))
     return Typed(out)
 
 
