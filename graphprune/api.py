@@ -150,7 +150,7 @@ def plan(
 
     macs, params, bytes: the share of multiply-accumulates, parameters or bytes of weights that may remain, in (0, 1];
                 several are all met
-    ratio:      the share of every group's channels to remove, in [0, 1)
+    ratio:      the share of all channels to remove, in [0, 1); of every group alike with ranking="uniform"
     criterion:  how channels are scored: a name of `graphprune.criteria`
     reduction:  how the scores of coupled tensors become one: sum, mean, max or l2
     normalize:  how groups are made comparable: a name that `graphprune plan --help` lists
