@@ -20,7 +20,7 @@ from graphprune.errors import GraphPruneError
 from graphprune.plan import SCHEMA, VERSION, Cut, Plan
 
 MOST_ENTRIES = 1 << 24
-"""No axis of a real network is longer; a range of a hostile file must not fill the memory."""
+"""No axis of a real network is longer, nor are all axes together; ranges of a hostile file must not fill the memory."""
 
 _FIELDS = {"schema", "version", "groups", "options", "model", "versions", "costs", "left"}
 
@@ -129,16 +129,18 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _groups(entries: Any) -> tuple[Cut, ...]:
     if not isinstance(entries, list):
         raise GraphPruneError("GP502", "groups is not a list", "groups")
-    cuts = tuple(_cut(entry, f"groups[{place}]") for place, entry in enumerate(entries))
-    names: set[str] = set()
-    for cut in cuts:
-        if cut.group in names:
+    cuts: dict[str, Cut] = {}
+    left = MOST_ENTRIES
+    for place, entry in enumerate(entries):
+        cut = _cut(entry, f"groups[{place}]", left)
+        if cut.group in cuts:
             raise GraphPruneError("GP502", "the group is given twice", cut.group)
-        names.add(cut.group)
-    return cuts
+        cuts[cut.group] = cut
+        left -= cut.size
+    return tuple(cuts.values())
 
 
-def _cut(entry: Any, place: str) -> Cut:
+def _cut(entry: Any, place: str, left: int) -> Cut:
     if not isinstance(entry, dict) or set(entry) != {"group", "size", "keep"}:
         raise GraphPruneError("GP502", "a group needs the fields group, size and keep, and no others", place)
     name, size = entry["group"], entry["size"]
@@ -146,6 +148,8 @@ def _cut(entry: Any, place: str) -> Cut:
         raise GraphPruneError("GP502", "the name of a group is not a text", place)
     if not _is_whole(size) or not 1 <= size <= MOST_ENTRIES:
         raise GraphPruneError("GP502", f"the size {_short(size)} is not a whole number above 0", name)
+    if size > left:
+        raise GraphPruneError("GP502", f"the groups have more than {MOST_ENTRIES} entries together", name)
     return Cut(name, size, _kept(entry["keep"], size, name))
 
 

@@ -119,6 +119,17 @@ def test_what_is_not_a_plan(content: bytes, code: str, tmp_path: Path) -> None:
     assert outcome(lambda: Plan.load(path)) == code
 
 
+def test_ranges_that_would_fill_the_memory() -> None:
+    """A plan of a few kilobytes that stands for thousands of millions of numbers."""
+    groups = [{"group": f"{k}", "size": 2**23, "keep": [[0, 2**23 - 1]]} for k in range(300)]
+    text = json.dumps({"schema": "graphprune.plan", "version": 1, "groups": groups})
+    with (
+        pytest.raises(GraphPruneError, match="GP502 the groups have more than 16777216 entries together"),
+        time_limit(5),
+    ):
+        Plan.from_json(text)
+
+
 def test_places_that_are_not_files(tmp_path: Path) -> None:
     assert outcome(lambda: Plan.load(tmp_path)) == "GP101"
     assert outcome(lambda: Plan.load(tmp_path / "nowhere.json")) == "GP101"
