@@ -125,9 +125,14 @@ def _parts(analysis: Analysis, groups: Sequence[Group], criterion: WeightCriteri
         if weight is None or weight.dtype.kind not in "fiuV" or weight.size == 0:
             continue
         factors = _factors(analysis, contractions[0])
-        sums = _marginals(weight, factors, criterion, sorted({place for _, place in axes}))
+        with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is looked at in the next line
+            sums = _marginals(weight, factors, criterion, sorted({place for _, place in axes}))
         if not all(np.isfinite(each).all() for each in sums.values()):
-            raise GraphPruneError("GP107", "a weight has numbers that are not finite, or overflow", value.name)
+            what, remedy = (
+                "a weight has numbers that are not finite, or overflow",
+                "repair it: no score can be computed",
+            )
+            raise GraphPruneError("GP107", what, value.name, remedy)
         # A weight that several nodes read in the same way is one weight, and counts once.
         once = {(place, dim): contraction for contraction, place in axes for dim in _dims(contraction, place, wanted)}
         for (place, dim), contraction in once.items():

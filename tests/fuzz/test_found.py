@@ -127,3 +127,17 @@ def test_functions_of_another_operator_set_cannot_be_verified(tmp_path: Path) ->
     assert [group.size for group in api.analyze(model).groups] == [8]
     with pytest.raises(GraphPruneError, match="GP402 its functions cannot be written out"):
         api.verify(model, model)
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, 3e38])
+@pytest.mark.filterwarnings("error")
+def test_weights_that_are_not_numbers(tmp_path: Path, number: float) -> None:
+    """An error and nothing else: NumPy's warnings about them are not for the user."""
+
+    def change(model: ModelProto) -> None:
+        broken = np.full((4, 8), number, np.float32)
+        model.graph.initializer[0].CopyFrom(numpy_helper.from_array(broken, "a"))
+
+    model = api.load(written(tmp_path, change))
+    with pytest.raises(GraphPruneError, match="GP107 a weight has numbers that are not finite, or overflow"):
+        api.plan(model, ratio=0.5)
