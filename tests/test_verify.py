@@ -1,4 +1,4 @@
-"""Verification must pass what is right and fail what is wrong: every comparison has a case in which it must fail."""
+"""Verification must pass what is right and fail what is wrong: each helper has a case in which it must fail."""
 
 from __future__ import annotations
 

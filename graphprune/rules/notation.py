@@ -67,6 +67,8 @@ class Row:
         window: Sequence[Extent] = (),
     ) -> Typed:
         """The output type. ``numbers`` gives sizes of factors by letter, ``window`` the output sizes of ``*``."""
+        if self.weight is not None and (len(operands) <= self.weight or operands[self.weight] is None):
+            raise ValueError("its weight is missing")
         match = _Match(trace, dict(numbers or {}))
         for tokens, operand in zip(self.inputs, operands, strict=False):
             if operand is not None:
