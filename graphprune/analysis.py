@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from graphprune.dims import Axis, Dim, Misfit, find, fresh, is_free, leaves, walk
+from graphprune.dims import Axis, Dim, Misfit, find, fresh, is_free, leaves, reason, walk
 from graphprune.garbage import no_collection
 from graphprune.program import Block, Contraction, Node, Program, Slot, Stored, Use, Value
 from graphprune.rules.numbers import settle
@@ -167,12 +167,14 @@ class Analysis:
 
     @staticmethod
     def _sources(use: Use) -> Iterator[Value]:
-        """The stored values that a constant operand is computed from."""
+        """The stored values that a constant operand is computed from, each once: constants may share parts."""
         pending = [use.node.inputs[use.index]]
+        seen: set[Value] = set()
         while pending:
             value = pending.pop()
-            if value is None:
+            if value is None or value in seen:
                 continue
+            seen.add(value)
             if value.stored is not None:
                 yield value
             elif value.producer is not None:
@@ -197,10 +199,10 @@ class Analysis:
                 found.update(dict.fromkeys(self._pinned_parts(value, axes[: len(axes) - contraction.window])))
         for node in self.trace.skipped:
             for index, operand in enumerate(node.inputs):
-                for value in () if operand is None else self._sources(Use(node, index)):
+                constant = operand is not None and self.trace.is_constant(operand)
+                for value in self._sources(Use(node, index)) if constant else ():
                     axes = self.trace.typed(value, Use(node, index)).axes or []
-                    if len(axes) > 1:
-                        found.update(dict.fromkeys(self._pinned_parts(value, axes)))
+                    found.update(dict.fromkeys(self._pinned_parts(value, axes)))
         return list(found)
 
     @staticmethod
@@ -209,6 +211,9 @@ class Analysis:
             return  # sizes, positions and masks on the way, not weights
         for place, axis in enumerate(axes):
             parts = [leaf for leaf in leaves(axis) if leaf.size != 1]
+            if not parts and axis.size != 1:
+                why = reason(axis)
+                yield Refusal(why.code, value.name, place, axis.size, why.where, why.reason)
             told = [leaf for leaf in parts if leaf.pin is not None and leaf.pin.code != "GP214"]
             for leaf in told if told or is_free(axis) else parts:  # fixed factors are worth a word only by themselves
                 if leaf.pin is not None:
@@ -280,7 +285,7 @@ class _Walker:
     def node(self, node: Node) -> None:
         trace = self.trace
         trace.node = node
-        row = self.dialect.row(node)
+        row, applied = self.dialect.row(node), True
         ranks = [None if value.shape is None else len(value.shape) for value in node.outputs]
         operands = [trace.operand(k) for k in range(len(node.inputs))]
         if row is None:
@@ -291,14 +296,14 @@ class _Walker:
                 typed = row.rule(trace, node)
             except Unranked as missing:
                 why = f"the rank of {missing} is not known"
-                typed = opaque(trace, operands, ranks, "GP212", why)
+                typed, applied = opaque(trace, operands, ranks, "GP212", why), False
                 self._skip(node)
             except (Misfit, LookupError, ArithmeticError, ValueError) as misfit:
                 why = f"it is not used as its specification says ({misfit})"
-                typed = opaque(trace, operands, ranks, "GP203", why)
+                typed, applied = opaque(trace, operands, ranks, "GP203", why), False
                 self._skip(node)
         trace.node = node
-        if row is None or not row.sizes:
+        if row is None or not row.sizes or not applied:
             self._sizes_as_data(node, typed)
         if row is not None and not node.blocks:
             self._unaccounted(operands[1 if row.sizes else 0 :], typed)

@@ -71,11 +71,11 @@ def _folded(entry: Arith) -> Entry:
 
 
 def concatenated(trace: Trace, operands: Sequence[Operand]) -> list[Entry] | None:
-    """The entries of one-dimensional operands, one after the other."""
+    """The entries of one-dimensional operands, one after the other, where they are not too many to be sizes."""
     found: list[Entry] = []
     for operand in operands:
         entries = listed(trace, operand)
-        if entries is None:
+        if entries is None or len(found) + len(entries) > MOST_ENTRIES:
             return None
         found.extend(entries)
     return found

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from graphprune.dims import NOTHING, Axis, Misfit, Prod, find, is_free, split
 from graphprune.program import Node, Slot
-from graphprune.rules.numbers import Entry, Number, axes_in, now, slots_in
+from graphprune.rules.numbers import Arith, Entry, Number, axes_in, now, slots_in
 from graphprune.rules.trace import Operand, Trace, Typed, concatenated
 from graphprune.sizes import Extent, divide
 
@@ -103,10 +103,12 @@ def slice_axis(trace: Trace, axis: Axis, start: Entry, end: Entry, step: int) ->
 
 def _at_border(trace: Trace, bound: Entry, reached: Axis) -> None:
     """A bound at the very start or end of an axis, or beyond it, needs no rewriting: but if it is computed, or serves
-    other readers too, it must not come to lie inside."""
-    if now(bound) == reached.size:
-        if any(True for _ in (*axes_in(bound), *slots_in(bound))):
-            trace.require(bound, reached)
+    other readers too, it must not come to lie inside. A computed one stays as far beyond as it is."""
+    beyond = now(bound) - reached.size
+    computed = any(True for _ in axes_in(bound))
+    if isinstance(beyond, int) and beyond >= 0 and (computed or not beyond):
+        if computed or any(True for _ in slots_in(bound)):
+            trace.require(Arith("-", bound, Number(beyond)) if beyond else bound, reached)
     else:
         trace.hold(bound, "a slice runs over the border of an axis")
 

@@ -15,7 +15,7 @@ are refined: it binds the stored numbers to extents, and pins what the arithmeti
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Union
 
 from graphprune.dims import Axis, Dim, Pin, evaluated, extent, find, is_free, pin, unify
@@ -23,6 +23,9 @@ from graphprune.program import Node, Slot
 from graphprune.sizes import Extent, Size, divide, symbol, symbols
 
 Entry = Union["Number", "SizeOf", "Arith", "Opaque"]
+
+MOST_STEPS = 256
+"""Real models take a dozen steps from one size to another. A file of 30 nodes can take thousands of millions."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,19 @@ class SizeOf:
 
 @dataclass(frozen=True, eq=False)
 class Arith:
-    """``left op right`` with op one of ``+ - * /`` (exact or flooring division)."""
+    """``left op right`` with op one of ``+ - * /`` (exact or flooring division). ``ValueError`` where that would take
+    more than :data:`MOST_STEPS` steps: what reads entries walks through all of them, shared ones each time."""
 
     op: str
     left: Entry
     right: Entry
+    steps: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        steps = 1 + sum(part.steps for part in (self.left, self.right) if isinstance(part, Arith))
+        if steps > MOST_STEPS:
+            raise ValueError(f"a size that takes more than {MOST_STEPS} steps to compute")
+        object.__setattr__(self, "steps", steps)
 
 
 @dataclass(frozen=True, eq=False)

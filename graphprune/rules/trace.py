@@ -9,13 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from graphprune.dims import Axis, Dim, Misfit, Pin, Sum, factor, find, fresh, is_free, leaves, pin, reason, unify
+from graphprune.dims import Axis, Dim, Misfit, Pin, Sum, factor, find, fresh, is_free, leaves, pin, reason, unify, walk
 from graphprune.program import Block, Contraction, Node, Slot, Stored, Use, Value
 from graphprune.rules.numbers import Entry, Number, Requirement, SizeOf, axes_in, now, slots_in
 from graphprune.sizes import Extent, symbol
 
 # Stored integer tensors up to this many entries are looked into for sizes and positions.
 MOST_ENTRIES = 1024
+MOST_PARTS = 1024
+"""Parts that an axis may be joined of; a group convolution written out has one for each group."""
+MOST_NESTING = 64
+"""Products of sums of products in one axis; networks that people make stay below five."""
 
 
 class Unranked(Exception):
@@ -261,8 +265,12 @@ class Trace:
 
 
 def concatenated(parts: Sequence[Axis]) -> Axis:
-    """The axis of parts laid end to end, in normal form; parts that all stay are one axis that stays."""
+    """The axis of parts laid end to end, in normal form; parts that all stay are one axis that stays. ``ValueError``
+    where they are too many to keep apart, or nested too deep: an axis laid end to end with itself doubles them."""
     whole = find(Sum(list(parts)))
+    depths = [len(path) for path, _ in walk(whole)]
+    if len(depths) > MOST_PARTS or max(depths) > MOST_NESTING:
+        raise ValueError(f"an axis of {len(depths)} parts in parts, {max(depths)} deep")
     if isinstance(whole, Sum) and not is_free(whole):
         return fresh(whole.size, "", reason(whole))
     return whole

@@ -38,6 +38,8 @@ TABLE: dict[str, Operator] = {
 FOLDABLE = frozenset(
     {"Identity", "Transpose", "Cast", "DequantizeLinear", "Reshape", "Squeeze", "Unsqueeze", "Flatten"}
 )
+MOST_FOLDED = 64
+"""Operators in a row that are folded; what comes out of more is taken for computed."""
 
 
 def rows(rules: Mapping[str, str]) -> dict[str, Operator]:
@@ -91,9 +93,16 @@ class OnnxDialect:
 
     def is_constant(self, value: Value) -> bool:
         """Whether a value is computed from stored tensors alone, through operators that are folded here."""
+        steps = 0
         while value.stored is None:
-            node = value.producer
-            if node is None or node.op not in FOLDABLE or not node.inputs or node.inputs[0] is None:
+            node, steps = value.producer, steps + 1
+            if (
+                steps > MOST_FOLDED
+                or node is None
+                or node.op not in FOLDABLE
+                or not node.inputs
+                or node.inputs[0] is None
+            ):
                 return False
             if any(other is not None and other.stored is None for other in node.inputs[1:]):
                 return False
