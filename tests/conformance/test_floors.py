@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from graphprune.dialects.onnx.dialect import TABLE
-from graphprune.dialects.onnx.operator import Operator
 from graphprune.dims import find
 from graphprune.program import Node
 from graphprune.rules import pointwise
+from graphprune.rules.operator import Operator
 from graphprune.rules.trace import Trace, Typed
 
 from .cases import FILES, file_cases, node_cases

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from graphprune.dialects.onnx.operator import Operator
 from graphprune.program import Node
 from graphprune.rules import attention, pointwise, quantised, recurrent
 from graphprune.rules.attention import Side
+from graphprune.rules.operator import Operator
 from graphprune.rules.quantised import Quantised
 from graphprune.rules.trace import Operand, Trace, Typed
 from graphprune.rules.windows import window

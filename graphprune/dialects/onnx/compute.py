@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-from graphprune.dialects.onnx.operator import Operator
 from graphprune.dialects.onnx.structure import axes_of
 from graphprune.program import Node
 from graphprune.rules import linear, norms, reduce
 from graphprune.rules.computed import product
 from graphprune.rules.numbers import now
+from graphprune.rules.operator import Operator
 from graphprune.rules.trace import Trace, Typed
 from graphprune.rules.windows import transposed_window, window
 from graphprune.sizes import Extent

@@ -9,10 +9,10 @@ from typing import Any
 
 from graphprune.dialects.onnx.cells import linear_quantisation, quantised_conv
 from graphprune.dialects.onnx.fused_attention import FUSED_ATTENTION
-from graphprune.dialects.onnx.operator import Operator
 from graphprune.dims import UNIT
 from graphprune.program import Node
 from graphprune.rules import indexing, linear, norms, pointwise, quantised, recurrent, reduce
+from graphprune.rules.operator import Operator
 from graphprune.rules.quantised import Packed, Quantised
 from graphprune.rules.trace import Trace, Typed
 from graphprune.rules.windows import window

@@ -14,13 +14,13 @@ from graphprune.dialects.onnx.contrib import CONTRIB
 from graphprune.dialects.onnx.elementwise import ELEMENTWISE
 from graphprune.dialects.onnx.flow import CALL, FLOW
 from graphprune.dialects.onnx.fold import can_fold
-from graphprune.dialects.onnx.operator import Operator
 from graphprune.dialects.onnx.pinned import PINNED
 from graphprune.dialects.onnx.special import SPECIAL
 from graphprune.dialects.onnx.structure import STRUCTURE
 from graphprune.errors import GraphPruneError
 from graphprune.program import Array, Contraction, Node, Value
 from graphprune.rules.notation import Row
+from graphprune.rules.operator import Operator
 from graphprune.rules.trace import Trace, Typed
 
 TABLE: dict[str, Operator] = {

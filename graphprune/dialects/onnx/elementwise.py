@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from graphprune.dialects.onnx.operator import Operator
 from graphprune.program import Node
 from graphprune.rules import computed, pointwise
+from graphprune.rules.operator import Operator
 from graphprune.rules.trace import Trace, Typed
 
 UNARY = """Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Ceil Celu Clip Cos Cosh Elu Erf Exp Floor Gelu

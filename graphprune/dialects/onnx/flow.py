@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from graphprune.dialects.onnx.operator import Operator
 from graphprune.dims import Axis
 from graphprune.program import Node
 from graphprune.rules import control
+from graphprune.rules.operator import Operator
 from graphprune.rules.trace import Trace, Typed
 
 

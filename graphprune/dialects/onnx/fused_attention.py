@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from graphprune.dialects.onnx.operator import Operator
 from graphprune.dims import Axis, find
 from graphprune.program import Node
 from graphprune.rules import attention, quantised
 from graphprune.rules.attention import Mask, Side
 from graphprune.rules.numbers import Number
+from graphprune.rules.operator import Operator
 from graphprune.rules.trace import Operand, Trace, Typed
 
 

@@ -3,8 +3,8 @@ networks people prune; a rule for one is a row in its family's table and a line 
 
 from __future__ import annotations
 
-from graphprune.dialects.onnx.operator import Operator
 from graphprune.program import Node
+from graphprune.rules.operator import Operator
 from graphprune.rules.pointwise import opaque
 from graphprune.rules.trace import Trace, Typed
 

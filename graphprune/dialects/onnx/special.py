@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from graphprune.dialects.onnx.operator import Operator
 from graphprune.program import Node
 from graphprune.rules import computed, pointwise, special
+from graphprune.rules.operator import Operator
 from graphprune.rules.trace import Trace, Typed
 from graphprune.rules.windows import window
 

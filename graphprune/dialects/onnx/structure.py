@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from graphprune.dialects.onnx.operator import Operator
 from graphprune.dims import Axis
 from graphprune.program import Node
 from graphprune.rules import computed, indexing, shape
 from graphprune.rules.numbers import Entry, Number, axes_in, now
+from graphprune.rules.operator import Operator
 from graphprune.rules.trace import MOST_ENTRIES, Operand, Trace, Typed
 
 

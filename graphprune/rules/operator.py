@@ -1,4 +1,4 @@
-"""The shape of a row of the ONNX operator table."""
+"""The shape of a row of an operator table."""
 
 from __future__ import annotations
 
