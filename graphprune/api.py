@@ -159,7 +159,7 @@ def plan(
     align:      kept widths are multiples of this; "auto" chooses per group
     ignore, only: patterns of tensors or groups to leave alone, or to prune alone
     heads:      of attention: prune heads, their width, or both
-    sizes:      numbers for dynamic axes by name, for costs; 1 where not given
+    sizes:      numbers for dynamic axes by name, for costs; the model's own default, else 1, where not given
     Raises GraphPruneError: GP106 and GP107 for options, GP302 where nothing can be pruned; BudgetNotMet (GP301).
     """
     from graphprune.plan import make_plan

@@ -29,7 +29,8 @@ _BITS_OF_UNKNOWN_TYPES = 32
 
 @dataclass(frozen=True)
 class Cost:
-    """What a network costs. Axes whose size is only known at run time count as 1 unless their size was given.
+    """What a network costs. Axes whose size is only known at run time count as 1 unless their size is given, by
+    the caller or by the program.
 
     parameters: elements of the stored tensors that are weights: floating point or integers of at most 8 bits, or read
                 by a contraction (int32 biases); shape constants, positions and masks are not
@@ -60,7 +61,7 @@ class _Term:
 class Costing:
     """The costs of one analysis, compiled.
 
-    sizes: numbers for dynamic axes by name; what is not named counts as 1
+    sizes: numbers for dynamic axes by name; what is not named counts as the program says, else as 1
     The widths that the methods take map free dimensions to their new sizes; absent ones are uncut.
 
     >>> from graphprune.program import Block, Program
@@ -72,7 +73,7 @@ class Costing:
 
     def __init__(self, analysis: Analysis, sizes: Mapping[str, int]):
         self.analysis = analysis
-        self.sizes: dict[Hashable, int] = dict(sizes.items())
+        self.sizes: dict[Hashable, int] = dict({**analysis.program.sizes, **sizes}.items())
         self._places: dict[Extent, int] = {}
         self._polynomials: list[tuple[tuple[int, tuple[Dim, ...]], ...]] = []
         self._terms: dict[str, list[_Term]] = {measure: [] for measure in MEASURES}

@@ -97,13 +97,15 @@ class Slot:
 
 @dataclass(eq=False)
 class Program:
-    """A whole model as the analysis sees it."""
+    """A whole model as the analysis sees it. ``sizes`` are default numbers for dynamic axes by name, such as those of
+    the inputs that a model was traced with; what a caller gives comes first."""
 
     name: str
     main: Block
     stored: list[Stored]
     native: Any = field(default=None, repr=False)
     dialect: Any = field(default=None, repr=False)
+    sizes: dict[str, int] = field(default_factory=dict)
 
     def nodes(self) -> Iterator[Node]:
         """Every node, inner blocks after the node that owns them."""

@@ -152,7 +152,9 @@ class _Session:
         self.analysis = analysis
         self.rng = np.random.Generator(np.random.PCG64(seed))
         self.run = Runner(analysis.program.native)
-        self.cases, self.expected = _runnable_cases(analysis.program.native, self.run, seed, sizes)
+        self.cases, self.expected = _runnable_cases(
+            analysis.program.native, self.run, seed, {**analysis.program.sizes, **sizes}
+        )
         self.seed = seed
         self.sensitivity = self._sensitivity(analysis.program.native, self.expected, seed)
         self.free = list(dict.fromkeys(leaf for leaf in _stored_leaves(analysis) if leaf.pin is None))

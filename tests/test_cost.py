@@ -79,6 +79,14 @@ def test_symbols_without_a_size_count_as_one() -> None:
     assert costing.macs({}) == 64
 
 
+def test_symbols_count_as_the_program_says_unless_a_size_is_given() -> None:
+    analysis = analysed(two_layers())
+    analysis.program.sizes["batch"] = 7
+    assert Costing(analysis, {}).macs({}) == measure(analysis, {}).macs == 7 * 64
+    assert Costing(analysis, {"batch": 2}).macs({}) == 2 * 64
+    assert make_plan(analysis, ratio=0.0).costs["dense"]["macs"] == 7 * 64
+
+
 @pytest.mark.parametrize("name", PRUNABLE)
 @pytest.mark.parametrize("kind", MEASURES)
 def test_marginals_are_differences(name: str, kind: str) -> None:

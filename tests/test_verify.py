@@ -245,6 +245,13 @@ def test_the_control_says_where_no_output_depends_on_the_weights() -> None:
     assert control.ok and control.error == 0.0 and "proves little" in control.note
 
 
+def test_dynamic_sizes_are_those_of_the_program_unless_they_are_given() -> None:
+    analysis = analysed(model())
+    analysis.program.sizes["N"] = 3
+    for given, rows in (({}, 3), ({"N": 2}, 2)):
+        assert {case["x"].shape for case in _Session(analysis, 0, given).cases} == {(rows, 5)}
+
+
 # ---------------------------------------------------------------- comparing numbers
 
 FLOATS = arrays.arrays(
