@@ -248,8 +248,8 @@ def test_the_control_says_where_no_output_depends_on_the_weights() -> None:
 def test_dynamic_sizes_are_those_of_the_program_unless_they_are_given() -> None:
     analysis = analysed(model())
     analysis.program.sizes["N"] = 3
-    for given, rows in (({}, 3), ({"N": 2}, 2)):
-        assert {case["x"].shape for case in _Session(analysis, 0, given).cases} == {(rows, 5)}
+    for sizes, rows in (({}, 3), ({"N": 2}, 2)):
+        assert {case["x"].shape for case in _Session(analysis, 0, sizes).cases} == {(rows, 5)}
 
 
 # ---------------------------------------------------------------- comparing numbers

@@ -1,0 +1,92 @@
+"""What the core asks of one kind of native model: reading, writing, running and changing it for checks.
+
+Each dialect has one object of this kind, which :func:`graphprune.dialects.tools_of` finds by the type of the model. It
+imports its framework when it is used, not before. No method changes a model that it is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from graphprune.analysis import Analysis
+    from graphprune.dims import Keep
+    from graphprune.program import Array, Program
+
+Model = Any
+"""The native model of the dialect."""
+Case = Any
+"""One set of inputs for a model, in the form that its runner takes."""
+
+
+class Runner(Protocol):
+    """One model, ready to run. The same case gives the same outputs."""
+
+    outputs: list[str]
+    """The names of the outputs, in the order in which a call returns them."""
+
+    def __call__(self, case: Case, /) -> list[Array]:
+        """The outputs. Raises GraphPruneError GP402 where the model cannot be run on this case."""
+
+
+class Tools(Protocol):
+    """Everything the core needs of one kind of native model.
+
+    An ``analysis`` is always of a program that :meth:`read` made; its model is ``analysis.program.native``.
+    """
+
+    def read(self, model: Model, rules: Mapping[str, str] | None = None) -> Program:
+        """The program of a model, which is its ``native``.
+
+        rules: rows in axis notation for operators that have none, by the name of the operator
+        Raises GraphPruneError: GP102 where the graph is not one, GP107 for rules, GP109 for limits.
+        """
+
+    def write(self, analysis: Analysis, keep: Keep) -> Model:
+        """A new model in which every dimension of ``keep`` has only the kept entries, in their order (which may be a
+        permutation); interface and names stay. It knows where it came from as the analysed one does."""
+
+    def out_of_step(self, analysis: Analysis, keep: Keep) -> Iterator[Model]:
+        """Deliberately wrong models: as :meth:`write` makes them, but for one weight each that is left as it is.
+
+        Those nearest to the outputs come first. What compares models must find them wrong; some may not even run.
+        """
+
+    def masked(self, analysis: Analysis, keep: Keep) -> Model:
+        """The model at its old widths, in which the entries not in ``keep`` have no influence.
+
+        They are zeroed where a contraction sums over them; a node that takes a statistic over a cut axis sees the
+        survivors alone. Shares no code with :meth:`write` but index arrays: it is what that is held against.
+        """
+
+    def at_sizes(self, model: Model, case: Case) -> Model:
+        """The model for inputs of exactly the shapes of this case."""
+
+    def inlined(self, model: Model) -> Model:
+        """The model with each call of a function of its own written out, so that each can be masked by itself; the
+        same model where there are none. Raises GraphPruneError GP402 where that cannot be done."""
+
+    def jittered(self, model: Model, seed: int) -> Model:
+        """A model whose floating-point weights (two or more axes) are moved by their own rounding error, at random."""
+
+    def runner(self, model: Model) -> Runner:
+        """The model, ready to run as it is written. Raises GraphPruneError GP402 where it cannot be loaded."""
+
+    def cases(self, model: Model, seed: int, sizes: Mapping[str, int], count: int) -> Iterator[list[Case]]:
+        """Batches of seeded inputs to try in turn until the model runs on a whole one, at least one batch.
+
+        sizes: numbers for dynamic axes by name; what to take for others is what the batches differ in
+        count: how many cases a batch has at least; more where further inputs take other ways through the model
+        Raises GraphPruneError GP402 where inputs would be too large.
+        """
+
+    def signature(self, model: Model) -> object:
+        """Everything by which a caller knows the model: two of them are compared with ``==``."""
+
+    def origin(self, model: Model) -> str | None:
+        """Where the model came from, as a user knows it (the path of its file); None where that is not known."""
+
+    def short_types(self, program: Program) -> set[str]:
+        """Those of ``float16`` and ``bfloat16`` that results are rounded to on the way: the types of stored tensors,
+        of values, and of casts."""
