@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from graphprune.dialects import tools_of
 from graphprune.errors import GraphPruneError
 
 if TYPE_CHECKING:
@@ -106,12 +107,14 @@ def save(model: Model, path: str | os.PathLike[str], *, overwrite: bool = False)
     """Write a model, whole or not at all; the files written.
 
     Weights that were external stay external, in `path` with `.data` added. An older file at `path` is replaced.
-    Raises GraphPruneError: GP104 where this would overwrite a file of the model that the weights come from, unless
-    `overwrite`; GP105 where it cannot be written.
+    Raises GraphPruneError: GP103 where it is not an ONNX model; GP104 where this would overwrite a file of the model
+    that the weights come from, unless `overwrite`; GP105 where it cannot be written.
     """
-    from graphprune.dialects.onnx import files
+    from graphprune.dialects.onnx import files, tools
 
-    return files.save(_onnx(model), path, overwrite=overwrite)
+    if tools_of(model) is not tools.ONNX:
+        raise GraphPruneError("GP103", f"a {type(model).__name__} is not an ONNX model, and only those are written")
+    return files.save(model, path, overwrite=overwrite)
 
 
 def analyze(model: Model, *, rules: Mapping[str, Any] | None = None) -> Analysis:
@@ -121,9 +124,8 @@ def analyze(model: Model, *, rules: Mapping[str, Any] | None = None) -> Analysis
     Raises GraphPruneError: GP102 where the graph is not one, GP109 where it is nested too deep.
     """
     from graphprune.analysis import analyze_program
-    from graphprune.dialects.onnx.reader import read
 
-    return analyze_program(read(_onnx(model), rules))
+    return analyze_program(tools_of(model).read(model, rules))
 
 
 def plan(
@@ -240,11 +242,10 @@ def result_of(analysis: Analysis, plan: Plan, *, sizes: Mapping[str, int] | None
 
 def report_of(analysis: Analysis, keep: Keep, *, sizes: Mapping[str, int] | None = None) -> Report:
     """Costs before and after a cut, and what cannot be cut and why."""
-    from graphprune.dialects.onnx import files
     from graphprune.report import Report, skipped
 
     return Report(
-        model=files.path_of(analysis.program.native) or analysis.program.name,
+        model=tools_of(analysis.program.native).origin(analysis.program.native) or analysis.program.name,
         dense=cost(analysis, sizes=sizes),
         pruned=cost(analysis, keep, sizes=sizes),
         groups=len(analysis.groups),
@@ -270,7 +271,7 @@ def clean(model: Model, *, sizes: Mapping[str, int] | None = None) -> Result:
 
     # Passes import the core and not the other way round; this one is asked for by name, as any other could be.
     pass_ = Registry("graphprune.passes", {"clean": "graphprune.passes.clean:Clean"}).load("clean")()
-    result: Result = pass_.apply(_onnx(model)).report
+    result: Result = pass_.apply(model).report
     if sizes:
         analysis = analyze(model)
         report = report_of(analysis, result.plan.keep(analysis), sizes=sizes)
@@ -294,25 +295,7 @@ def verify(
     """
     from graphprune.verify import verify_models
 
-    return verify_models(_onnx(dense), _onnx(pruned), plan, seed=seed, sizes=sizes)
-
-
-def _onnx(model: Model) -> Model:
-    """The model if it is one of ONNX. Raises GraphPruneError GP103 with what to do instead."""
-    kind = type(model)
-    root = kind.__module__.partition(".")[0]
-    if root == "onnx_ir" and kind.__name__ == "Model":
-        return model
-    if isinstance(model, str | os.PathLike):
-        raise GraphPruneError("GP107", f"{os.fspath(model)!r} is a path, not a model", remedy="gp.load(path) reads it")
-    hints = {
-        "onnx": "turn it into one with onnx_ir.from_proto(model)",
-        "torch": "export it with torch.onnx.export(model, inputs, dynamo=True)",
-    }
-    remedy = hints.get(root, "gp.load(path) reads one from a file")
-    raise GraphPruneError(
-        "GP103", f"a {kind.__module__}.{kind.__qualname__} is not a model that can be read", "", remedy
-    )
+    return verify_models(dense, pruned, plan, seed=seed, sizes=sizes)
 
 
 def _analysis(model: Model | Analysis) -> Analysis:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from graphprune.dialects import tools_of
+
 if TYPE_CHECKING:
     from graphprune.analysis import Analysis
     from graphprune.dims import Keep
@@ -11,9 +13,4 @@ if TYPE_CHECKING:
 
 def apply_keep(analysis: Analysis, keep: Keep) -> Any:
     """A copy of the analysed model in which every dimension of ``keep`` has only the kept entries, in their order."""
-    from graphprune.dialects.onnx import files
-    from graphprune.dialects.onnx.writer import write
-
-    pruned = write(analysis, keep)
-    files.carry(analysis.program.native, pruned)
-    return pruned
+    return tools_of(analysis.program.native).write(analysis, keep)

@@ -17,17 +17,21 @@ it moves when every weight moves by its own rounding error. Quantised models may
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from graphprune.analysis import Analysis, analyze_program
+from graphprune.dialects import tools_of
 from graphprune.dims import Dim, Keep, leaves
 from graphprune.errors import GraphPruneError
 from graphprune.program import Array
 from graphprune.sizes import evaluate
+
+if TYPE_CHECKING:
+    from graphprune.dialects.tools import Case, Runner
 
 SAFETY = 8.0
 _CASES = 2
@@ -100,7 +104,8 @@ def tolerance(analysis: Analysis, dtype: np.dtype[Any]) -> float:
     if any("Quantize" in node.op or "QLinear" in node.op or "Integer" in node.op for node in analysis.program.nodes()):
         return 2.0 / 255 * 2
     exact = float(np.finfo(dtype if dtype.kind == "f" and dtype.itemsize > 2 else np.float32).eps)
-    short = max([0.0, *(_SHORT[name] for name in {*_float_types(analysis), dtype.name} & set(_SHORT))])
+    types = tools_of(analysis.program.native).short_types(analysis.program)
+    short = max([0.0, *(_SHORT[name] for name in {*types, dtype.name} & set(_SHORT))])
     return SAFETY * max(exact * float(np.sqrt(terms)), short)
 
 
@@ -108,24 +113,18 @@ def tolerance(analysis: Analysis, dtype: np.dtype[Any]) -> float:
 _SHORT = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
 
 
-def _float_types(analysis: Analysis) -> set[str]:
-    """The data types of stored tensors, declared values and casts (10 and 16 are ONNX's numbers of the short ones)."""
-    found = {stored.dtype for stored in analysis.program.stored} | {value.dtype for value in analysis.trace.types}
-    casts = {node.attributes.get("to") for node in analysis.program.nodes() if node.op == "Cast"}
-    return found | {name for number, name in ((10, "float16"), (16, "bfloat16")) if number in casts}
-
-
 def verify_models(
     dense: Any, pruned: Any, plan: Any = None, *, seed: int = 0, sizes: Mapping[str, int] | None = None
 ) -> Verification:
-    """Run all oracles on a dense and a pruned model of one dialect (ONNX). With a plan the pruned model is held against
-    the masked dense one; without, only the interface and the coupling of the pruned model are. Raises ``GP402`` where
-    the models cannot be run."""
-    from graphprune.dialects.onnx.masks import inlined
-    from graphprune.dialects.onnx.reader import read
-
+    """Run all oracles on a dense and a pruned model of one dialect. With a plan the pruned model is held against the
+    masked dense one; without, only the interface and the coupling of the pruned model are. Raises ``GP402`` where the
+    models cannot be run, ``GP103`` where they are not models of one dialect."""
+    tools = tools_of(dense)
+    if tools_of(pruned) is not tools:
+        what = f"a {type(dense).__name__} cannot be compared with a {type(pruned).__name__}"
+        raise GraphPruneError("GP103", what, "", "compare models of one kind")
     checks = [_interface(dense, pruned)]
-    analysis = analyze_program(read(inlined(pruned if plan is None else dense)))
+    analysis = analyze_program(tools.read(tools.inlined(pruned if plan is None else dense)))
     session = _Session(analysis, seed, dict(sizes or {}))
     checks += session.permutation()
     if plan is not None:
@@ -135,11 +134,7 @@ def verify_models(
 
 
 def _interface(dense: Any, pruned: Any) -> Check:
-    def signature(model: Any) -> list[tuple[Any, ...]]:
-        real = [v for v in model.graph.inputs if v.name not in model.graph.initializers]
-        return [(v.name, str(v.shape), str(v.dtype)) for v in (*real, *model.graph.outputs)]
-
-    same = signature(dense) == signature(pruned) and dict(dense.opset_imports) == dict(pruned.opset_imports)
+    same = tools_of(dense).signature(dense) == tools_of(pruned).signature(pruned)
     return Check("interface", "inputs, outputs, opset", 0.0 if same else float("inf"), 0.0, same)
 
 
@@ -147,24 +142,19 @@ class _Session:
     """The dense model, its inputs and its outputs; run once, compared often."""
 
     def __init__(self, analysis: Analysis, seed: int, sizes: dict[str, int]):
-        from graphprune.dialects.onnx.runner import Runner
-
         self.analysis = analysis
+        self.tools = tools_of(analysis.program.native)
         self.rng = np.random.Generator(np.random.PCG64(seed))
-        self.run = Runner(analysis.program.native)
-        self.cases, self.expected = _runnable_cases(
-            analysis.program.native, self.run, seed, {**analysis.program.sizes, **sizes}
-        )
+        self.run = self.tools.runner(analysis.program.native)
+        batches = self.tools.cases(analysis.program.native, seed, {**analysis.program.sizes, **sizes}, _CASES)
+        self.cases, self.expected = _runnable_cases(batches, self.run)
         self.seed = seed
         self.sensitivity = self._sensitivity(analysis.program.native, self.expected, seed)
         self.free = list(dict.fromkeys(leaf for leaf in _stored_leaves(analysis) if leaf.pin is None))
 
     def _sensitivity(self, model: Any, expected: Sequence[Sequence[Array]], seed: int) -> list[float]:
         """How far each output of a model moves when its weights move by their rounding error."""
-        from graphprune.dialects.onnx.noise import jittered
-        from graphprune.dialects.onnx.runner import Runner
-
-        run = Runner(jittered(model, seed))
+        run = self.tools.runner(self.tools.jittered(model, seed))
         worst = [0.0] * len(self.run.outputs)
         for case, outputs in zip(self.cases, expected, strict=True):
             moved = [difference(a, b) for a, b in zip(outputs, run(case), strict=True)]
@@ -173,21 +163,17 @@ class _Session:
 
     def permutation(self) -> list[Check]:
         """Permute all free dimensions; then, as the control, all but those of one tensor."""
-        from graphprune.dialects.onnx.writer import write
-
         if not self.free:
             return []
         keep = {dim: self.rng.permutation(_known(dim)) for dim in self.free}
-        checks = self.compare("permutation", write(self.analysis, keep), self.expected)
+        checks = self.compare("permutation", self.tools.write(self.analysis, keep), self.expected)
         return [*checks, self.control(keep)]
 
     def control(self, keep: Keep) -> Check:
         """One tensor is left out of the permutation: some output must change by more than the tolerance. Fails where
         outputs do change, but so little that the tolerance for bad conditioning hides it: nothing would be found."""
-        from graphprune.dialects.onnx.writer import out_of_step
-
         worst, hidden = 0.0, False
-        for model in out_of_step(self.analysis, keep):
+        for model in self.tools.out_of_step(self.analysis, keep):
             try:
                 checks = self.compare("control", model, self.expected)
             except GraphPruneError:
@@ -208,14 +194,11 @@ class _Session:
     def masked(self, plan: Any, pruned: Any) -> list[Check]:
         """The pruned model against the dense one with the removed entries masked. Masks are as long as the axes they
         lie on, so the dense model is taken at the sizes of the inputs that were tried."""
-        from graphprune.dialects.onnx.masks import at_sizes, masked
-        from graphprune.dialects.onnx.reader import read
-        from graphprune.dialects.onnx.runner import Runner
-
-        analysis = analyze_program(read(at_sizes(self.analysis.program.native, self.cases[0])))
+        sized = self.tools.at_sizes(self.analysis.program.native, self.cases[0])
+        analysis = analyze_program(self.tools.read(sized))
         keep = plan.keep(analysis)
-        model = masked(analysis, keep)
-        reference = Runner(model)
+        model = self.tools.masked(analysis, keep)
+        reference = self.tools.runner(model)
         expected = [reference(case) for case in self.cases]
         own = self._sensitivity(model, expected, self.seed)  # with fewer entries it may be worse conditioned
         self.sensitivity = [max(pair) for pair in zip(self.sensitivity, own, strict=True)]
@@ -224,9 +207,7 @@ class _Session:
 
     def compare(self, oracle: str, model: Any, expected: Sequence[Sequence[Array]]) -> list[Check]:
         """One check per output, the worst of all cases."""
-        from graphprune.dialects.onnx.runner import Runner
-
-        run = Runner(model)
+        run = self.tools.runner(model)
         found = [run(case) for case in self.cases]
         checks = []
         for place, name in enumerate(self.run.outputs):
@@ -249,18 +230,13 @@ def _stored_leaves(analysis: Analysis) -> Iterator[Dim]:
             yield from leaves(axis)
 
 
-def _runnable_cases(
-    model: Any, run: Callable[[Mapping[str, Array]], list[Array]], seed: int, sizes: dict[str, int]
-) -> tuple[list[dict[str, Array]], list[list[Array]]]:
-    """Inputs that the dense model accepts: dynamic sizes that no one gave are tried from small to large."""
-    from graphprune.dialects.onnx.runner import DYNAMIC_SIZES, feeds, integer_choices
-
+def _runnable_cases(batches: Iterator[list[Case]], run: Runner) -> tuple[list[Case], list[list[Array]]]:
+    """The inputs that the dense model accepts, and its outputs: those of the first batch that it accepts as a whole,
+    else of the one of which it accepts most. Raises ``GP402`` where it accepts none."""
     failure: GraphPruneError | None = None
-    best: tuple[list[dict[str, Array]], list[list[Array]]] = ([], [])
-    for dynamic in DYNAMIC_SIZES:
-        cases = [feeds(model, seed + k, sizes, dynamic) for k in range(_CASES)]
-        cases += [{**cases[0], name: number} for name, number in integer_choices(model, cases[0])]
-        ran: tuple[list[dict[str, Array]], list[list[Array]]] = ([], [])
+    best: tuple[list[Case], list[list[Array]]] = ([], [])
+    for cases in batches:
+        ran: tuple[list[Case], list[list[Array]]] = ([], [])
         for case in cases:
             try:
                 outputs = run(case)

@@ -9,8 +9,11 @@ import numpy as np
 
 from graphprune.api import Result, analyze, apply, report_of
 from graphprune.dead import dead_entries, folds, survivors
+from graphprune.dialects import tools_of
 from graphprune.dialects.onnx.files import carry
 from graphprune.dialects.onnx.fold import fold
+from graphprune.dialects.onnx.tools import ONNX
+from graphprune.errors import GraphPruneError
 from graphprune.pipeline import Pass, PassResult
 from graphprune.plan import Plan, named
 from graphprune.program import Array
@@ -29,7 +32,12 @@ class Clean(Pass):
     name: ClassVar[str] = "clean"
 
     def apply(self, model: Any) -> PassResult:
-        """The cleaned model; the report is a :class:`graphprune.api.Result` with one plan for all rounds."""
+        """The cleaned model; the report is a :class:`graphprune.api.Result` with one plan for all rounds.
+
+        Raises GraphPruneError GP103 for models other than those of ONNX: constants are moved into their biases.
+        """
+        if tools_of(model) is not ONNX:
+            raise GraphPruneError("GP103", f"a {type(model).__name__} is not an ONNX model, and only those are cleaned")
         dense = analyze(model)
         kept: dict[str, Array] = {name: np.arange(group.size) for name, group in named(dense).items()}
         current, analysis = model, dense

@@ -156,14 +156,39 @@ def imported_at_run_time(tree: ast.AST) -> Iterator[str]:
         yield from imported_at_run_time(node)
 
 
-def test_only_dialects_import_frameworks() -> None:
-    found = {
+def imports_outside(*folders: str) -> set[tuple[str, str]]:
+    """Every import at run time in the core (file, module), except in these folders of it."""
+    return {
         (shown(path), name)
         for path in files("graphprune")
+        if not shown(path).startswith(tuple(f"graphprune/{folder}/" for folder in folders))
         for name in imported_at_run_time(ast.parse(path.read_text()))
-        if name.split(".")[0] in FRAMEWORKS and path.relative_to(ROOT).parts[:2] != ("graphprune", "dialects")
     }
+
+
+def test_only_dialects_and_the_torch_door_import_frameworks() -> None:
+    found = {(path, name) for path, name in imports_outside("dialects", "torch") if name.split(".")[0] in FRAMEWORKS}
     assert found == set()
+
+
+def test_the_core_knows_no_dialect() -> None:
+    """It works through what `tools_of` finds; only `load` and `save` are about files of one format."""
+    folders = [path for path in (ROOT / "graphprune" / "dialects").iterdir() if path.is_dir()]
+    dialects = tuple(f"graphprune.dialects.{path.name}" for path in folders)
+    assert "graphprune.dialects.onnx" in dialects
+    found = {(path, name) for path, name in imports_outside("dialects", "cli", "torch") if name.startswith(dialects)}
+    assert found == {("graphprune/api.py", "graphprune.dialects.onnx")}
+
+
+def test_the_check_of_dialects_can_fail() -> None:
+    assert ("graphprune/cli/bench.py", "graphprune.dialects.onnx.timing") in imports_outside("dialects")
+    assert not any(path.startswith("graphprune/cli/") for path, _ in imports_outside("dialects", "cli"))
+
+
+def test_finding_the_tools_of_a_model_loads_no_framework() -> None:
+    made = "model = type('Model', (), {'__module__': 'onnx_ir'})()"
+    loaded = heavy_after(f"from graphprune.dialects import tools_of; {made}; assert tools_of(model).read")
+    assert loaded == set()
 
 
 def test_core_imports_neither_passes_nor_targets() -> None:
@@ -213,5 +238,7 @@ def test_every_module_says_what_it_holds() -> None:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_in_docstrings_run(name: str) -> None:
+    if name.startswith(("graphprune.dialects.aten", "graphprune.torch")):
+        pytest.importorskip("torch")
     failed, _ = doctest.testmod(importlib.import_module(name))
     assert failed == 0

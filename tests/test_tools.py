@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import collections
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 import pytest
 
+import graphprune as gp
+from graphprune import dialects
 from graphprune.analysis import analyze_program
 from graphprune.dialects import tools_of
 from graphprune.dialects.onnx import files
@@ -22,6 +25,14 @@ from tests.planning import two_layers
 def named(module: str, name: str, *bases: type) -> object:
     """An object of a new class of this name, as if its module had been imported."""
     return type(name, bases, {"__module__": module})()
+
+
+class Another:
+    """A model of a dialect that is not ONNX."""
+
+
+ANOTHER = object()
+"""The tools of that dialect."""
 
 
 class Derived(ir.Model):
@@ -53,6 +64,25 @@ def test_what_is_not_a_model_is_an_error_that_says_what_to_do(model: object, cod
     with pytest.raises(GraphPruneError) as error:
         tools_of(model)
     assert error.value.code == code and remedy in error.value.remedy
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda model: gp.save(model, "never.onnx"),
+        gp.clean,
+        lambda model: gp.verify(model, ir.from_proto(two_layers())),
+        lambda model: gp.verify(ir.from_proto(two_layers()), model),
+    ],
+)
+def test_what_only_onnx_models_can_do_is_refused_to_others(
+    step: Callable[[object], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(dialects._TOOLS, (__name__, "Another"), f"{__name__}:ANOTHER")
+    assert tools_of(Another()) is ANOTHER
+    with pytest.raises(GraphPruneError, match="Another") as error:
+        step(Another())
+    assert error.value.code == "GP103"
 
 
 def test_what_is_written_knows_where_it_came_from(tmp_path: Path) -> None:

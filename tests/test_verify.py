@@ -19,7 +19,16 @@ from graphprune.dialects.onnx.reader import read
 from graphprune.dialects.onnx.writer import out_of_step, write
 from graphprune.errors import GraphPruneError
 from graphprune.plan import Plan
-from graphprune.verify import Verification, _interface, _Session, difference, tolerance, verify_models
+from graphprune.program import Array
+from graphprune.verify import (
+    Verification,
+    _interface,
+    _runnable_cases,
+    _Session,
+    difference,
+    tolerance,
+    verify_models,
+)
 from tests.algebra import LAWS
 
 MLP = """
@@ -250,6 +259,37 @@ def test_dynamic_sizes_are_those_of_the_program_unless_they_are_given() -> None:
     analysis.program.sizes["N"] = 3
     for sizes, rows in (({}, 3), ({"N": 2}, 2)):
         assert {case["x"].shape for case in _Session(analysis, 0, sizes).cases} == {(rows, 5)}
+
+
+class Picky:
+    """Runs on numbers that it accepts, and returns them; on zero its output is empty."""
+
+    def __init__(self, *accepted: int):
+        self.accepted = accepted
+        self.outputs = ["y"]
+        self.asked: list[int] = []
+
+    def __call__(self, case: int) -> list[Array]:
+        self.asked.append(case)
+        if case not in self.accepted:
+            raise GraphPruneError("GP402", f"it cannot run on {case}")
+        return [np.full(min(case, 1), case)]
+
+
+def test_the_first_batch_that_runs_as_a_whole_is_taken_else_that_which_runs_most() -> None:
+    batches = [[1, 2, 3], [4, 5, 6], [7, 8]]
+    for accepted, taken, asked in (((1, 2, 3, 4), [1, 2, 3], 3), ((1, 4, 6), [4, 6], 8), ((1, 2, 7, 8), [1, 2], 8)):
+        run = Picky(*accepted)
+        cases, outputs = _runnable_cases(iter(batches), run)
+        assert (cases, len(run.asked)) == (taken, asked)
+        assert [output.tolist() for (output,) in outputs] == [[case] for case in taken]
+
+
+def test_inputs_that_no_batch_has_are_an_error() -> None:
+    with pytest.raises(GraphPruneError, match="cannot run on 1"):  # the first failure
+        _runnable_cases(iter([[1], [2]]), Picky())
+    with pytest.raises(GraphPruneError, match="outputs are empty"):
+        _runnable_cases(iter([[0], [0]]), Picky(0))
 
 
 # ---------------------------------------------------------------- comparing numbers
