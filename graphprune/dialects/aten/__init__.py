@@ -1,0 +1,1 @@
+"""PyTorch: modules captured with `torch.export`, typed operator by operator (ATen), rewritten as graphs or in place."""

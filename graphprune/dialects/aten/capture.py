@@ -1,0 +1,207 @@
+"""Captures an nn.Module as a graph of ATen operators, with `torch.export`.
+
+The graph is for inference: modules are put into evaluation mode while they are captured, and back afterwards. Batch and
+sequence axes stay symbolic where the model allows it, so that a result runs at other sizes than those of the example.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.export import Dim, ExportedProgram, ShapesCollection, export
+from torch.fx import GraphModule
+from torch.utils import _pytree as pytree
+
+from graphprune.dialects.aten.inline import inline_wrappers
+from graphprune.errors import GraphPruneError
+
+
+@dataclass(eq=False)
+class Captured:
+    """A model as a graph: the native model of the ATen dialect.
+
+    graph:  ATen operators over parameters and buffers, under the names they have in `source`; runs like the module
+    args, kwargs: the example inputs, as given
+    sizes:  what the symbolic sizes of the graph are in the example, by name ("s77")
+    source: the module that was captured, where there is one
+    notes:  what could not be captured as asked, a line each
+    fixed:  numbers that stand for symbolic sizes when the graph is read
+    """
+
+    graph: GraphModule
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    sizes: dict[str, int] = field(default_factory=dict)
+    source: torch.nn.Module | None = None
+    notes: tuple[str, ...] = ()
+    fixed: dict[str, int] = field(default_factory=dict)
+
+    def with_graph(self, graph: GraphModule) -> Captured:
+        """The same inputs for another graph of the same interface."""
+        return Captured(graph, self.args, self.kwargs, self.sizes, None, self.notes)
+
+    def twin(self) -> tuple[GraphModule, dict[torch.fx.Node, torch.fx.Node]]:
+        """A copy of the graph whose parameters are those of the original, and its nodes by those of the original."""
+        memo: dict[int, Any] = {}
+        shared: dict[str, Any] = {}
+        for name, tensor in [*self.graph.named_parameters(remove_duplicate=False)]:
+            shared[name] = memo[id(tensor)] = tensor
+        for _, tensor in self.graph.named_buffers(remove_duplicate=False):
+            memo[id(tensor)] = tensor
+        for _, tensor in _plain_tensors(self.graph):
+            memo[id(tensor)] = tensor
+        other = copy.deepcopy(self.graph, memo)
+        return other, dict(zip(self.graph.graph.nodes, other.graph.nodes, strict=True))
+
+
+def _plain_tensors(graph: GraphModule) -> Iterator[tuple[str, torch.Tensor]]:
+    """Constants that are attributes of the graph without being registered as buffers."""
+    for path, module in graph.named_modules():
+        for name, value in vars(module).items():
+            if isinstance(value, torch.Tensor):
+                yield f"{path}.{name}".lstrip("."), value
+
+
+def capture(
+    model: torch.nn.Module | ExportedProgram,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    dynamic: bool = True,
+) -> Captured:
+    """Capture a module with example inputs; an ExportedProgram brings its own.
+
+    dynamic: leave the batch axis, and the sequence axis of token ids and of sequences of vectors, open
+    Raises GraphPruneError GP112 where torch.export cannot capture the model, with the line that stopped it.
+    """
+    kwargs = dict(kwargs or {})
+    if isinstance(model, ExportedProgram):
+        given, named = (args, kwargs) if args or kwargs else model.example_inputs or ((), {})
+        return _captured(model, tuple(given), dict(named), None, ())
+    args = tuple(args) if isinstance(args, tuple | list) else (args,)
+    notes: tuple[str, ...] = ()
+    with evaluating(model):
+        if dynamic:
+            wide = _widened((args, kwargs))
+            try:
+                program = _export(model, *wide, dynamic=True)
+                return _captured(program, args, kwargs, model, notes, wide)
+            except GraphPruneError as failure:
+                notes = (f"captured at the sizes of the example only: {failure.what}",)
+        program = _export(model, args, kwargs, dynamic=False)
+    return _captured(program, args, kwargs, model, notes)
+
+
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Every submodule in evaluation mode; each back in its own mode afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        for module, _ in modes:
+            module.training = False
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+# What torch.export raises: its own errors derive from these, and what the model's code raises while it is traced.
+CAPTURE_FAILS = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, NameError, NotImplementedError, RuntimeError,
+    TypeError, ValueError,
+)  # fmt: skip
+
+
+def _export(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, dynamic: bool) -> ExportedProgram:
+    shapes = None
+    if dynamic:
+        collection = ShapesCollection()
+        for tensor in _tensors((args, kwargs)):
+            if open_axes := _open_axes(tensor):
+                collection[tensor] = dict.fromkeys(open_axes, Dim.AUTO)
+        shapes = collection.dynamic_shapes(model, args, kwargs)
+    from torch._dynamo.exc import TorchDynamoException
+    from torch._subclasses.fake_tensor import UnsupportedFakeTensorException
+
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            return export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
+    except (*CAPTURE_FAILS, TorchDynamoException, UnsupportedFakeTensorException) as error:
+        what = f"torch.export cannot capture it: {type(error).__name__}: {_first_line(error)}"
+        where = _line_of(error) or type(model).__name__
+        remedy = "example inputs must be what forward takes; control flow on data needs torch.cond, or prune its parts"
+        raise GraphPruneError("GP112", what, where, remedy) from error
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else "")[:300]
+
+
+def _line_of(error: BaseException) -> str:
+    """The innermost line of the traceback that is not PyTorch's own."""
+    place, step = "", error.__traceback__
+    while step is not None:
+        name = step.tb_frame.f_code.co_filename
+        if "/torch/" not in name.replace("\\", "/") and "graphprune" not in name.replace("\\", "/").split("/")[-4:]:
+            place = f"{name}:{step.tb_lineno}"
+        step = step.tb_next
+    return place
+
+
+def _tensors(tree: Any) -> list[torch.Tensor]:
+    return list({id(x): x for x in pytree.tree_leaves(tree) if isinstance(x, torch.Tensor)}.values())
+
+
+def _open_axes(tensor: torch.Tensor) -> list[int]:
+    """Batch and sequence: the first axis, and the second of token ids and of sequences of vectors."""
+    wide = [axis for axis in range(tensor.dim()) if tensor.shape[axis] > 1]
+    if tensor.dim() in {2, 3} and (tensor.dim() == 3 or not tensor.is_floating_point()):
+        return [axis for axis in wide if axis < 2]
+    return [axis for axis in wide if axis == 0]
+
+
+def _widened(inputs: tuple[tuple[Any, ...], dict[str, Any]]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Inputs of batch 1 made batch 2: torch.export takes a size of 1 for a constant."""
+    tensors = _tensors(inputs)
+    if not tensors or any(tensor.dim() == 0 or tensor.shape[0] != 1 for tensor in tensors):
+        return inputs
+    doubled: tuple[tuple[Any, ...], dict[str, Any]] = pytree.tree_map(
+        lambda x: torch.cat([x, x]) if isinstance(x, torch.Tensor) else x, inputs
+    )
+    return doubled
+
+
+def _captured(
+    program: ExportedProgram,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    source: torch.nn.Module | None,
+    notes: tuple[str, ...],
+    traced: tuple[tuple[Any, ...], dict[str, Any]] | None = None,
+) -> Captured:
+    module: Callable[..., Any] = program.module
+    graph = module(check_guards=False)
+    inline_wrappers(graph)
+    return Captured(graph, args, kwargs, sizes_of(graph, (args, kwargs)), source, notes)
+
+
+def sizes_of(graph: GraphModule, inputs: tuple[tuple[Any, ...], dict[str, Any]]) -> dict[str, int]:
+    """What each symbolic size of an input is in the example."""
+    found: dict[str, int] = {}
+    leaves = pytree.tree_leaves(inputs)
+    placeholders = [node for node in graph.graph.nodes if node.op == "placeholder"]
+    for node, given in zip(placeholders, leaves, strict=False):
+        value = node.meta.get("val")
+        if isinstance(value, torch.Tensor) and isinstance(given, torch.Tensor) and value.dim() == given.dim():
+            for size, actual in zip(value.shape, given.shape, strict=True):
+                if isinstance(size, torch.SymInt):
+                    found.setdefault(str(size), int(actual))
+    return found

@@ -1,0 +1,119 @@
+"""What the analysis asks of ATen: the rule of an operator, and the numbers behind a constant value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from graphprune.dialects.aten.call import Call
+from graphprune.dialects.aten.cells import CELLS
+from graphprune.dialects.aten.compute import COMPUTE
+from graphprune.dialects.aten.elementwise import ELEMENTWISE
+from graphprune.dialects.aten.structure import STRUCTURE
+from graphprune.dims import Misfit, find
+from graphprune.errors import GraphPruneError
+from graphprune.program import Array, Contraction, Node, Value
+from graphprune.rules.notation import Row
+from graphprune.rules.operator import Operator
+from graphprune.rules.trace import Trace, Typed
+
+TABLE: dict[str, Operator] = {**ELEMENTWISE, **STRUCTURE, **COMPUTE, **CELLS}
+
+
+class AtenDialect:
+    """The ATen operator table and constants. ``extra`` are rows of the user, by operator name."""
+
+    name = "aten"
+
+    def __init__(self, extra: Mapping[str, Operator], constants: set[Value]):
+        self.table = {**TABLE, **extra}
+        self.constants = constants
+
+    @classmethod
+    def with_rows(cls, rules: Mapping[str, str], constants: set[Value]) -> AtenDialect:
+        """The table with rows of the user in axis notation. Raises ``GP107`` where one cannot be read."""
+        return cls({name: Operator(_row_rule(name, text)) for name, text in rules.items()}, constants)
+
+    def row(self, node: Node) -> Operator | None:
+        """The row of the node's operator: in-place forms and overloads are the same operator."""
+        name = node.op if "::" in node.op or not node.op.startswith("aten.") else ".".join(node.op.split(".")[:2])
+        name = name.partition(".")[0] if "::" in name else name
+        for candidate in (node.op, name, name.removesuffix("_")):
+            if candidate in self.table:
+                row = self.table[candidate]
+                return Operator(_checked(row.rule), row.sizes, row.pinned)
+        return None
+
+    def is_affine(self, node: Node) -> bool:
+        """Whether an output entry whose weights are all zero is the bias as it is stored."""
+        return False
+
+    def can_fold(self, contraction: Contraction) -> bool:
+        """Constant channels are not moved into biases here (see :mod:`graphprune.dead`)."""
+        return False
+
+    def on_channels(self, node: Node, vectors: list[Array | None]) -> Array | None:
+        """What a node makes of operands known channel by channel; not followed here."""
+        return None
+
+    def is_constant(self, value: Value) -> bool:
+        """Whether a value is computed from stored tensors alone."""
+        return value in self.constants
+
+    def constant(self, value: Value) -> Array | None:
+        """The numbers of a constant value, ``None`` where it is not constant."""
+        if value.stored is not None:
+            return value.stored.read()
+        if value not in self.constants:
+            return None
+        from graphprune.dialects.aten.reader import numbers
+
+        with torch.no_grad():
+            return numbers(_evaluated(value))
+
+
+def _evaluated(value: Value) -> Any:
+    """Run the nodes that a constant is computed by."""
+    if value.stored is not None:
+        return value.native[1]
+    node = value.producer
+    if node is None:
+        raise ValueError("it is not computed from constants")
+    fx = node.native
+    known = {each.native[0]: _evaluated(each) for each in node.inputs if each is not None}
+    args, kwargs = torch.fx.map_arg((fx.args, fx.kwargs), lambda each: known[each])
+    result = fx.target(*args, **kwargs)
+    return result[node.outputs.index(value)] if isinstance(result, tuple | list) else result
+
+
+def _checked(rule: Callable[[Trace, Node], list[Typed]]) -> Callable[[Trace, Node], list[Typed]]:
+    """A rule whose results have the sizes that were traced; ``Misfit`` where they have not, so that all is pinned."""
+
+    def checked(trace: Trace, node: Node) -> list[Typed]:
+        found = rule(trace, node)
+        for value, typed in zip(node.outputs, found, strict=False):
+            if typed.axes is None or value.shape is None or not hasattr(value.native[1], "shape"):
+                continue
+            sizes = [find(axis).size for axis in typed.axes]
+            wrong = any(
+                isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(sizes, value.shape, strict=False)
+            )
+            if len(sizes) != len(value.shape) or wrong:
+                raise Misfit(f"the rule of {node.op} makes {sizes} of what is {list(value.shape)}")
+        return found
+
+    return checked
+
+
+def _row_rule(name: str, text: str) -> Callable[[Trace, Node], list[Typed]]:
+    if text.count("->") != 1:
+        raise GraphPruneError(
+            "GP107", f"the rule {text!r} has no single arrow", name, "write it like 'n c ..., c -> n c ...'"
+        )
+    row = Row(text)
+    known = {letter for token in (t for part in row.inputs for t in part) for letter in token}
+    if missing := {letter for token in row.output for letter in token} - known:
+        raise GraphPruneError("GP107", f"the rule {text!r} makes {', '.join(sorted(missing))} out of nothing", name)
+    return lambda trace, node: [row(trace, Call(trace, node).data())]

@@ -1,0 +1,83 @@
+"""Writes out the bodies of wrappers that torch.export leaves as operators of their own: `torch.no_grad()` regions and
+autocast regions that are switched off. For inference they compute what their bodies compute."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+from torch.fx import GraphModule, Node
+
+
+def inline_wrappers(module: GraphModule) -> None:
+    """Inline every wrapper of the graph and of the graphs inside it, in place."""
+    changed = True
+    while changed:
+        changed = False
+        for node in list(module.graph.nodes):
+            body = _body(module, node)
+            if body is not None:
+                _inline(module, node, *body)
+                changed = True
+    for node in list(module.graph.nodes):
+        if node.op == "get_attr" and not node.users:
+            module.graph.erase_node(node)
+    module.recompile()
+
+
+def _body(module: GraphModule, node: Node) -> tuple[GraphModule, tuple[Any, ...]] | None:
+    """The body of a wrapper and the arguments it is called with, `None` for any other node."""
+    name = str(getattr(node.target, "__name__", "")) if node.op == "call_function" else ""
+    if name == "wrap_with_set_grad_enabled":
+        graph, operands = node.args[1], node.args[2:]
+    elif name == "wrap_with_autocast" and node.args[2] is False:
+        graph, operands = node.args[4], node.args[5:]
+    else:
+        return None
+    if not isinstance(graph, Node) or graph.op != "get_attr":
+        return None
+    found = module.get_submodule(str(graph.target))
+    return (found, operands) if isinstance(found, GraphModule) else None
+
+
+def _inline(module: GraphModule, node: Node, body: GraphModule, operands: tuple[Any, ...]) -> None:
+    known: dict[Node, Any] = {}
+    formal = [each for each in body.graph.nodes if each.op == "placeholder"]
+    known.update(zip(formal, operands, strict=True))
+    result: Any = None
+    with module.graph.inserting_before(node):
+        for inner in body.graph.nodes:
+            if inner.op == "placeholder":
+                continue
+            if inner.op == "output":
+                result = torch.fx.map_arg(inner.args[0], lambda each: known[each])
+            elif inner.op == "get_attr":
+                known[inner] = module.graph.get_attr(_moved(module, body, str(inner.target)))
+                known[inner].meta = dict(inner.meta)
+            else:
+                known[inner] = module.graph.node_copy(inner, lambda each: known[each])
+    for user in list(node.users):
+        if user.target is operator.getitem:
+            user.replace_all_uses_with(result[user.args[1]])
+            module.graph.erase_node(user)
+    if node.users:
+        node.replace_all_uses_with(result[0] if isinstance(result, tuple | list) else result)
+    module.graph.erase_node(node)
+
+
+def _moved(module: GraphModule, body: GraphModule, target: str) -> str:
+    """The name under which the outer module holds what `target` is in the body."""
+    value: Any = body
+    for part in target.split("."):
+        value = getattr(value, part)
+    name = target.replace(".", "_")
+    while hasattr(module, name):
+        name += "_"
+    if isinstance(value, torch.nn.Module):
+        module.add_module(name, value)
+    elif isinstance(value, torch.nn.Parameter):
+        module.register_parameter(name, value)
+    else:
+        module.register_buffer(name, value)
+    return name

@@ -1,0 +1,207 @@
+"""Reads a captured graph into a program. Weights are not copied: a stored tensor reads its numbers when asked.
+
+Decides nothing about pruning. Every argument of an operator keeps its name in the operator's schema; where a value of
+the graph stands in an argument, the argument holds an `At` with its place among the inputs of the node.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.fx import GraphModule
+from torch.fx import Node as FxNode
+
+from graphprune.dialects.aten.call import At
+from graphprune.dialects.aten.capture import Captured
+from graphprune.dialects.aten.dialect import AtenDialect
+from graphprune.dialects.aten.sizes import size_of
+from graphprune.garbage import no_collection
+from graphprune.program import Array, Block, Node, Program, Stored, Value
+
+_TYPES = {
+    torch.float32: "float", torch.float64: "double", torch.float16: "float16", torch.bfloat16: "bfloat16",
+    torch.int64: "int64", torch.int32: "int32", torch.int16: "int16", torch.int8: "int8", torch.uint8: "uint8",
+    torch.bool: "bool", torch.complex64: "complex64", torch.complex128: "complex128",
+}  # fmt: skip
+
+# Checks that torch.export writes into the graph; they compute nothing.
+_CHECKS = ("_assert", "sym_constrain_range", "_check")
+
+
+# Tensors of which only the data type is read.
+_TYPE_ONLY = {"type_as": "other", **{f"new_{name}": "self" for name in ("zeros", "ones", "full", "empty")}}
+
+
+@no_collection()
+def read(captured: Captured, rules: Mapping[str, str] | None = None) -> Program:
+    """The program of a captured module. ``rules`` are rows in axis notation for operators that have none here, by name
+    (``"my_library::scale": "n c ..., c -> n c ..."``)."""
+    reader = _Reader(captured)
+    main = reader.block(captured.graph)
+    source = captured.source
+    name = type(source if source is not None else captured.graph).__name__
+    program = Program(name, main, list(reader.stored.values()), native=captured, sizes=dict(captured.sizes))
+    program.dialect = AtenDialect.with_rows(rules or {}, reader.constants)
+    return program
+
+
+class _Reader:
+    def __init__(self, captured: Captured):
+        self.captured = captured
+        self.values: dict[FxNode, Any] = {}
+        self.stored: dict[int, Stored] = {}
+        self.tensors: dict[int, Value] = {}
+        self.constants: set[Value] = set()
+
+    def block(self, module: GraphModule, actual: list[Value | None] | None = None) -> Block:
+        """The nodes of a graph; ``actual`` are the values of the caller, for a graph that is called."""
+        nodes: list[Node] = []
+        inputs: list[Value] = []
+        outputs: list[Value | None] = []
+        given = iter(actual or [])
+        for node in module.graph.nodes:
+            if node.op == "placeholder":
+                self.values[node] = next(given) if actual is not None else self.input(node, inputs)
+            elif node.op == "get_attr":
+                self.values[node] = self.attribute(module, node)
+            elif node.op == "call_function":
+                self.call(module, node, nodes)
+            elif node.op == "output":
+                outputs = [self.values.get(each) for each in _nodes(node.args)]
+                outputs = [each if isinstance(each, Value) else None for each in outputs]
+        return Block(nodes, inputs, outputs)
+
+    def input(self, node: FxNode, inputs: list[Value]) -> Value | None:
+        meta = node.meta.get("val")
+        if not isinstance(meta, torch.Tensor | torch.SymInt):
+            return None
+        value = self.value(node.name, meta, node)
+        inputs.append(value)
+        return value
+
+    def value(self, name: str, meta: Any, node: FxNode) -> Value:
+        """A value that is computed; its native form is its node, what was traced, and the traced sizes."""
+        fixed = self.captured.fixed
+        if isinstance(meta, torch.Tensor):
+            sizes = [size_of(size, fixed) for size in meta.shape]
+            shape = tuple(size if isinstance(size, int) else str(size) for size in sizes)
+            return Value(name, shape, type_name(meta.dtype), native=(node, meta, sizes))
+        size = size_of(meta, fixed) if isinstance(meta, torch.SymInt | int) else 0
+        return Value(name, (), "int64" if isinstance(meta, torch.SymInt | int) else "", native=(node, meta, [size]))
+
+    def attribute(self, module: GraphModule, node: FxNode) -> Value | GraphModule | None:
+        found: Any = module
+        for part in str(node.target).split("."):
+            found = getattr(found, part)
+        if isinstance(found, GraphModule):
+            return found
+        if not isinstance(found, torch.Tensor):
+            return None
+        known = self.tensors.get(id(found))
+        if known is None:
+            known = self.tensors[id(found)] = self.keep(str(node.target), found, node)
+        elif known.stored is not None and node.target not in known.stored.native:
+            known.stored.native.append(str(node.target))
+        return known
+
+    def keep(self, name: str, tensor: torch.Tensor, node: FxNode) -> Value:
+        shape = tuple(tensor.shape)
+        dtype = type_name(tensor.dtype)
+        stored = Stored(name, shape, dtype, tensor.numel() * tensor.element_size(), lambda: numbers(tensor), [name])
+        self.stored[id(tensor)] = stored
+        value = Value(name, shape, dtype, stored, native=(node, tensor, list(shape)))
+        self.constants.add(value)
+        return value
+
+    def call(self, module: GraphModule, node: FxNode, nodes: list[Node]) -> None:
+        meta = node.meta.get("val")
+        if node.target is operator.getitem and isinstance(self.values.get(node.args[0]), list):
+            self.values[node] = self.values[node.args[0]][node.args[1]]
+            return
+        name = operator_name(node.target)
+        if any(mark in name for mark in _CHECKS):
+            return
+        found = Node(node.name, name, [], [], native=node)
+        skipped = _TYPE_ONLY.get(name.split(".")[1] if name.startswith("aten.") else "", "")
+        found.attributes = {
+            key: None if key == skipped else self.argument(each, found) for key, each in arguments(node).items()
+        }
+        if isinstance(meta, tuple | list):
+            many = [self.value(f"{node.name}.{k}", each, node) for k, each in enumerate(meta)]
+            self.values[node], found.outputs = many, many
+        elif isinstance(meta, torch.Tensor | torch.SymInt | torch.SymFloat | torch.SymBool | int | float | bool):
+            self.values[node] = self.value(node.name, meta, node)
+            found.outputs = [self.values[node]]
+        for output in found.outputs:
+            output.producer = found
+        if any(each in self.constants for each in found.inputs) and all(
+            each is None or each in self.constants for each in found.inputs
+        ):
+            self.constants.update(found.outputs)
+        nodes.append(found)
+
+    def argument(self, given: Any, node: Node) -> Any:
+        if isinstance(given, FxNode):
+            value = self.values.get(given)
+            if isinstance(value, GraphModule):
+                return value
+            if isinstance(value, list):
+                return [self._input(each, node) for each in value]
+            return self._input(value, node)
+        if isinstance(given, list | tuple):
+            return [self.argument(each, node) for each in given]
+        if isinstance(given, slice):
+            return [self.argument(each, node) for each in (given.start, given.stop, given.step)]
+        return given
+
+    @staticmethod
+    def _input(value: Value | None, node: Node) -> At | None:
+        if value is None:
+            return None
+        value.readers = 1  # parameters have one type for all their readers, however many
+        node.inputs.append(value)
+        return At(len(node.inputs) - 1)
+
+
+def type_name(dtype: torch.dtype) -> str:
+    """The name of a data type as the core knows it."""
+    return _TYPES.get(dtype, str(dtype).removeprefix("torch."))
+
+
+def operator_name(target: Any) -> str:
+    """``aten.add.Tensor`` for overloads, ``operator.mul`` or ``math.floor`` for functions of Python."""
+    if isinstance(target, torch._ops.OpOverload):
+        return str(target) if target.namespace == "aten" else f"{target.namespace}::{str(target).partition('.')[2]}"
+    if isinstance(target, torch._ops.HigherOrderOperator):
+        return f"higher_order.{target.name()}"
+    module = getattr(target, "__module__", "") or ""
+    return f"{module.strip('_')}.{getattr(target, '__name__', target)}"
+
+
+def arguments(node: FxNode) -> dict[str, Any]:
+    """The arguments of a call that are given, by their names in the operator's schema (``"0"``, ``"1"``, ... where it
+    has none)."""
+    schema = getattr(node.target, "_schema", None)
+    names = [each.name for each in schema.arguments] if schema is not None else [str(k) for k in range(len(node.args))]
+    return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+
+
+def numbers(tensor: torch.Tensor) -> Array:
+    """The entries of a tensor; types that NumPy does not have as float32."""
+    plain = tensor.detach()
+    if plain.is_meta:
+        raise ValueError("it has no numbers: it is on the meta device")
+    plain = plain.cpu()
+    if plain.dtype in {torch.bfloat16} or plain.dtype not in _TYPES:
+        plain = plain.float()
+    array: Array = plain.contiguous().numpy()
+    return array
+
+
+def _nodes(tree: Any) -> list[FxNode]:
+    found: list[FxNode] = []
+    torch.fx.map_arg(tree, lambda each: found.append(each) or each)  # type: ignore[func-returns-value]
+    return found

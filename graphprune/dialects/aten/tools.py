@@ -1,0 +1,149 @@
+"""What the core asks of captured PyTorch models: reading, writing, running and changing them for checks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils import _pytree as pytree
+
+from graphprune.analysis import Analysis
+from graphprune.dialects.aten import masks, reader, writer
+from graphprune.dialects.aten.capture import CAPTURE_FAILS, Captured
+from graphprune.dims import Keep
+from graphprune.errors import GraphPruneError
+from graphprune.program import Array, Program
+
+Case = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+class _Runner:
+    """A captured model, ready to run. ``GP402`` where it fails."""
+
+    def __init__(self, captured: Captured):
+        self.graph = captured.graph
+        self.outputs = output_names(captured)
+
+    def __call__(self, case: Case) -> list[Array]:
+        args, kwargs = _copied(case)
+        try:
+            with torch.no_grad():
+                found = self.graph(*args, **kwargs)
+        except CAPTURE_FAILS as error:
+            what = f"PyTorch cannot run it: {type(error).__name__}: {str(error).strip().splitlines()[:1]}"
+            raise GraphPruneError("GP402", what, type(self.graph).__name__) from error
+        return [_array(each) for each in pytree.tree_leaves(found) if isinstance(each, torch.Tensor)]
+
+
+def _array(tensor: torch.Tensor) -> Array:
+    """The numbers of an output; short types that NumPy lacks as float32."""
+    return reader.numbers(tensor.resolve_conj() if tensor.is_complex() else tensor)
+
+
+def _copied(case: Case) -> Case:
+    """Inputs that a model may write to without changing the case."""
+    copied: Case = pytree.tree_map(lambda each: each.clone() if isinstance(each, torch.Tensor) else each, case)
+    return copied
+
+
+def output_names(captured: Captured) -> list[str]:
+    """The outputs that are tensors, by their place in what the model returns."""
+    output = next(node for node in captured.graph.graph.nodes if node.op == "output")
+    values = pytree.tree_leaves(output.args[0])
+    names = [str(each) for each in values]
+    return [
+        name
+        for name, each in zip(names, values, strict=True)
+        if isinstance(each, torch.fx.Node) and isinstance(each.meta.get("val"), torch.Tensor)
+    ]
+
+
+class AtenTools:
+    """See :class:`graphprune.dialects.tools.Tools`."""
+
+    def read(self, model: Captured, rules: Mapping[str, str] | None = None) -> Program:
+        return reader.read(model, rules)
+
+    def write(self, analysis: Analysis, keep: Keep) -> Captured:
+        return writer.write(analysis, keep)
+
+    def out_of_step(self, analysis: Analysis, keep: Keep) -> Iterator[Captured]:
+        return writer.out_of_step(analysis, keep)
+
+    def masked(self, analysis: Analysis, keep: Keep) -> Captured:
+        return masks.masked(analysis, keep)
+
+    def at_sizes(self, model: Captured, case: Case) -> Captured:
+        """The same graph, read with the numbers of the case for its symbolic sizes."""
+        from graphprune.dialects.aten.capture import sizes_of
+
+        graph = model.with_graph(model.graph)
+        graph.source = model.source
+        graph.fixed = sizes_of(model.graph, case)
+        return graph
+
+    def inlined(self, model: Captured) -> Captured:
+        return model
+
+    def jittered(self, model: Captured, seed: int) -> Captured:
+        generator = torch.Generator().manual_seed(seed)
+        graph, _ = model.twin()
+        moved: dict[int, torch.nn.Parameter] = {}
+        for module in graph.modules():
+            for name, tensor in list(module._parameters.items()):
+                if tensor is None or tensor.dim() < 2 or not tensor.is_floating_point():
+                    continue
+                if id(tensor) not in moved:
+                    noise = torch.rand(tensor.shape, generator=generator).to(tensor.device) * 2 - 1
+                    factor = 1 + torch.finfo(tensor.dtype).eps * noise.double()
+                    moved[id(tensor)] = torch.nn.Parameter((tensor.detach() * factor).to(tensor.dtype), False)
+                module._parameters[name] = moved[id(tensor)]
+        return model.with_graph(graph)
+
+    def runner(self, model: Captured) -> _Runner:
+        return _Runner(model)
+
+    def cases(self, model: Captured, seed: int, sizes: Mapping[str, int], count: int) -> Iterator[list[Case]]:
+        """The example inputs, and others of their shapes with new standard normal numbers."""
+        first: Case = (model.args, model.kwargs)
+        found = [first]
+        for place in range(1, count):
+            rng = np.random.Generator(np.random.PCG64(seed + place))
+            found.append(pytree.tree_map(lambda each, rng=rng: _drawn(each, rng), first))
+        yield found
+
+    def signature(self, model: Captured) -> object:
+        """Structure, names, shapes and types of inputs and outputs."""
+        nodes = [node for node in model.graph.graph.nodes if node.op == "placeholder"]
+        output = next(node for node in model.graph.graph.nodes if node.op == "output")
+        ends = [each for each in pytree.tree_leaves(output.args[0]) if isinstance(each, torch.fx.Node)]
+        return (
+            [(node.name, _described(node)) for node in nodes],
+            [_described(node) for node in ends],
+            str(pytree.tree_structure(output.args[0])),
+        )
+
+    def origin(self, model: Captured) -> str | None:
+        return None
+
+    def short_types(self, program: Program) -> set[str]:
+        used = {stored.dtype for stored in program.stored}
+        used |= {value.dtype for node in program.nodes() for value in node.outputs}
+        return used & {"float16", "bfloat16"}
+
+
+def _described(node: torch.fx.Node) -> str:
+    value = node.meta.get("val")
+    return f"{tuple(value.shape)} {value.dtype}" if isinstance(value, torch.Tensor) else type(value).__name__
+
+
+def _drawn(each: Any, rng: np.random.Generator) -> Any:
+    if not isinstance(each, torch.Tensor) or not each.is_floating_point():
+        return each
+    drawn = torch.as_tensor(rng.standard_normal(tuple(each.shape)))
+    return drawn.to(each.dtype).to(each.device)
+
+
+ATEN = AtenTools()

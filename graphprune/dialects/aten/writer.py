@@ -1,0 +1,142 @@
+"""Writes the pruned graph: parameters gathered, numbers in calls replaced. The graph that was read is not changed, and
+tensors that are not cut are shared with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.fx import GraphModule
+from torch.fx import Node as FxNode
+
+from graphprune.analysis import Analysis
+from graphprune.cuts import Cuts
+from graphprune.dialects.aten.capture import Captured
+from graphprune.dialects.aten.places import replace_operand, set_argument
+from graphprune.dims import Axis, Keep, evaluated, indices, is_cut, whole_size, width
+from graphprune.program import Array, Node, Use
+
+
+def write(analysis: Analysis, keep: Keep) -> Captured:
+    """A copy of the captured model in which every dimension of ``keep`` has only the kept entries, in their order."""
+    captured: Captured = analysis.program.native
+    graph, twins = captured.twin()
+    write_numbers(analysis, keep, graph, twins)
+    cut_tensors(graph, analysis, _places(analysis, keep))
+    graph.recompile()
+    return captured.with_graph(graph)
+
+
+def out_of_step(analysis: Analysis, keep: Keep, most: int = 8) -> Iterator[Captured]:
+    """Deliberately wrong copies: one weight each is left as it is while all else is cut, the weights nearest to the
+    outputs first. What compares models must find these wrong."""
+    captured: Captured = analysis.program.native
+    every = _places(analysis, keep)
+    weights = [name for name in every if len(_stored(captured.graph, name).shape) > 1]
+    for name in weights[::-1][:most]:
+        graph, twins = captured.twin()
+        write_numbers(analysis, keep, graph, twins)
+        cut_tensors(graph, analysis, {other: cuts for other, cuts in every.items() if other != name})
+        graph.recompile()
+        yield captured.with_graph(graph)
+
+
+def _places(analysis: Analysis, keep: Keep) -> dict[str, dict[int, Array]]:
+    """The positions of each stored tensor that are kept, in their new order, for the axes that a keep-set touches."""
+    found: dict[str, dict[int, Array]] = {}
+    for stored, _, _, axes in analysis.stored_axes():
+        cut = {place: indices(axis, keep) for place, axis in enumerate(axes) if is_cut(axis, keep)}
+        if cut:
+            found[stored.name] = cut
+    return found
+
+
+def cut_tensors(graph: torch.nn.Module, analysis: Analysis, cuts: Cuts) -> None:
+    """Gather the survivors of every tensor, under all the names it has."""
+    for stored in analysis.program.stored:
+        if stored.name not in cuts:
+            continue
+        old = _stored(graph, stored.name)
+        new = gathered(old, cuts[stored.name])
+        made = torch.nn.Parameter(new, old.requires_grad) if isinstance(old, torch.nn.Parameter) else new
+        for name in stored.native:
+            _put(graph, name, made)
+
+
+def gathered(tensor: torch.Tensor, places: Any) -> torch.Tensor:
+    """The entries of a tensor at the kept positions of each cut axis (axis to ascending positions)."""
+    found = tensor.detach()
+    for axis, kept in places.items():
+        found = found.index_select(axis, torch.as_tensor(np.ascontiguousarray(kept), device=found.device))
+    return found
+
+
+def _stored(module: torch.nn.Module, name: str) -> Any:
+    path, _, last = name.rpartition(".")
+    return getattr(module.get_submodule(path), last)
+
+
+def _put(module: torch.nn.Module, name: str, tensor: torch.Tensor) -> None:
+    path, _, last = name.rpartition(".")
+    owner = module.get_submodule(path)
+    if last in owner._parameters:
+        owner._parameters[last] = tensor  # type: ignore[assignment]  # a Parameter, made by the caller
+    elif last in owner._buffers:
+        owner._buffers[last] = tensor
+    else:
+        setattr(owner, last, tensor)
+
+
+def write_numbers(analysis: Analysis, keep: Keep, graph: GraphModule, twins: dict[FxNode, FxNode]) -> None:
+    """Put what every number is after the cut where it stands: an argument of a call, or an entry of a stored tensor."""
+    calls: dict[Node, dict[str, dict[int | None, int]]] = {}
+    for slot, size in analysis.bindings.items():
+        number = evaluated(size, keep)
+        if isinstance(slot.key, str):
+            calls.setdefault(slot.node, {}).setdefault(slot.key, {})[slot.index] = number
+    for node, changed in calls.items():
+        if "split_sizes" in changed and "split_sizes" not in node.attributes:
+            _write_out_split(analysis, keep, node, twins[node.native])
+            continue
+        for name, numbers in changed.items():
+            set_argument(twins[node.native], name, numbers)
+    for default in analysis.trace.defaults:
+        if is_cut(default.axis, keep):
+            twin = twins[default.node.native]
+            twin.kwargs = {**twin.kwargs, default.name: default.value}
+    for use, (source, picked) in analysis.trace.positions.items():
+        if is_cut(source, keep) or is_cut(picked, keep):
+            new = new_positions(analysis, keep, use, source, picked)
+            _positions(graph, twins[use.node.native], use, new)
+
+
+def _write_out_split(analysis: Analysis, keep: Keep, node: Node, twin: FxNode) -> None:
+    """A split into even pieces gives each piece its size, where they are no longer even."""
+    at = int(node.attributes.get("dim", 0))
+    axes = [(analysis.trace.types[value].axes or [])[at] for value in node.outputs]
+    sizes = [int(width(axis, keep)) for axis in axes]  # type: ignore[arg-type]  # pieces that are cut have known sizes
+    twin.target = torch.ops.aten.split_with_sizes.default
+    twin.args, twin.kwargs = (twin.args[0], sizes, at), {}
+
+
+def _positions(graph: GraphModule, twin: FxNode, use: Use, new: torch.Tensor) -> None:
+    """Give one call its own stored positions."""
+    name = f"positions_of_{twin.name}"
+    graph.register_buffer(name, new)
+    with graph.graph.inserting_before(twin):
+        attribute = graph.graph.get_attr(name)
+    replace_operand(twin, use.node, use.index, attribute)
+
+
+def new_positions(analysis: Analysis, keep: Keep, use: Use, source: Axis, picked: Axis) -> torch.Tensor:
+    """Where the picked entries that are left stand among the entries of the source that are left."""
+    value = use.node.inputs[use.index]
+    assert value is not None
+    old = value.native[1]
+    kept = indices(source, keep)
+    place = np.full(whole_size(source), -1, np.int64)
+    place[kept] = np.arange(len(kept))
+    numbers = place[old.cpu().numpy()[indices(picked, keep)]]
+    return torch.as_tensor(numbers, dtype=old.dtype, device=old.device)
