@@ -48,24 +48,16 @@ class Captured:
 
     def twin(self) -> tuple[GraphModule, dict[torch.fx.Node, torch.fx.Node]]:
         """A copy of the graph whose parameters are those of the original, and its nodes by those of the original."""
-        memo: dict[int, Any] = {}
-        shared: dict[str, Any] = {}
-        for name, tensor in [*self.graph.named_parameters(remove_duplicate=False)]:
-            shared[name] = memo[id(tensor)] = tensor
-        for _, tensor in self.graph.named_buffers(remove_duplicate=False):
-            memo[id(tensor)] = tensor
-        for _, tensor in _plain_tensors(self.graph):
-            memo[id(tensor)] = tensor
+        memo: dict[int, Any] = {id(tensor): tensor for tensor in _tensors_of(self.graph)}
         other = copy.deepcopy(self.graph, memo)
         return other, dict(zip(self.graph.graph.nodes, other.graph.nodes, strict=True))
 
 
-def _plain_tensors(graph: GraphModule) -> Iterator[tuple[str, torch.Tensor]]:
-    """Constants that are attributes of the graph without being registered as buffers."""
-    for path, module in graph.named_modules():
-        for name, value in vars(module).items():
-            if isinstance(value, torch.Tensor):
-                yield f"{path}.{name}".lstrip("."), value
+def _tensors_of(graph: GraphModule) -> Iterator[torch.Tensor]:
+    """Parameters, buffers, and constants that are plain attributes."""
+    for module in graph.modules():
+        for held in (module._parameters, module._buffers, vars(module)):
+            yield from (value for value in held.values() if isinstance(value, torch.Tensor))
 
 
 def capture(
@@ -121,11 +113,11 @@ CAPTURE_FAILS = (
 def _export(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, dynamic: bool) -> ExportedProgram:
     shapes = None
     if dynamic:
-        collection = ShapesCollection()
+        collection = ShapesCollection()  # type: ignore[no-untyped-call]
         for tensor in _tensors((args, kwargs)):
             if open_axes := _open_axes(tensor):
                 collection[tensor] = dict.fromkeys(open_axes, Dim.AUTO)
-        shapes = collection.dynamic_shapes(model, args, kwargs)
+        shapes = collection.dynamic_shapes(model, args, kwargs)  # type: ignore[no-untyped-call]
     from torch._dynamo.exc import TorchDynamoException
     from torch._subclasses.fake_tensor import UnsupportedFakeTensorException
 
@@ -201,7 +193,8 @@ def sizes_of(graph: GraphModule, inputs: tuple[tuple[Any, ...], dict[str, Any]])
     for node, given in zip(placeholders, leaves, strict=False):
         value = node.meta.get("val")
         if isinstance(value, torch.Tensor) and isinstance(given, torch.Tensor) and value.dim() == given.dim():
-            for size, actual in zip(value.shape, given.shape, strict=True):
-                if isinstance(size, torch.SymInt):
+            sizes: Sequence[Any] = value.shape
+            for size, actual in zip(sizes, given.shape, strict=True):
+                if not isinstance(size, int):
                     found.setdefault(str(size), int(actual))
     return found

@@ -282,7 +282,10 @@ COMPUTE: dict[str, Operator] = {
         for name in ("batch_norm", "native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm")
     },
     "aten.instance_norm": Operator(_instance_norm),
-    **{f"aten.{name}": Operator(_layer_norm) for name in ("layer_norm", "native_layer_norm", "rms_norm", "_fused_rms_norm")},
+    **{
+        f"aten.{name}": Operator(_layer_norm)
+        for name in ("layer_norm", "native_layer_norm", "rms_norm", "_fused_rms_norm")
+    },
     **{f"aten.{name}": Operator(_group_norm) for name in ("group_norm", "native_group_norm")},
     **{f"aten.{name}": Operator(_weight_norm) for name in ("_weight_norm", "_weight_norm_interface")},
     **{

@@ -11,6 +11,7 @@ from graphprune.dialects.aten.call import Call
 from graphprune.dialects.aten.cells import CELLS
 from graphprune.dialects.aten.compute import COMPUTE
 from graphprune.dialects.aten.elementwise import ELEMENTWISE
+from graphprune.dialects.aten.positions import POSITIONS
 from graphprune.dialects.aten.structure import STRUCTURE
 from graphprune.dims import Misfit, find
 from graphprune.errors import GraphPruneError
@@ -19,7 +20,7 @@ from graphprune.rules.notation import Row
 from graphprune.rules.operator import Operator
 from graphprune.rules.trace import Trace, Typed
 
-TABLE: dict[str, Operator] = {**ELEMENTWISE, **STRUCTURE, **COMPUTE, **CELLS}
+TABLE: dict[str, Operator] = {**ELEMENTWISE, **STRUCTURE, **POSITIONS, **COMPUTE, **CELLS}
 
 
 class AtenDialect:

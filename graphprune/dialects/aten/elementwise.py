@@ -11,22 +11,20 @@ from graphprune.rules.trace import Trace, Typed
 from graphprune.sizes import Extent
 
 # Operators of one tensor; in-place forms (`relu_`) are the same operator.
-UNARY = """abs absolute acos acosh alias angle arccos arccosh arcsin arcsinh arctan arctanh asin asinh atan atanh
-bitwise_not ceil celu clone conj contiguous cos cosh deg2rad detach digamma elu erf erfc erfinv exp exp2 expm1 fix floor
-frac gelu hardshrink hardsigmoid hardswish hardtanh i0 imag isfinite isinf isnan isneginf isposinf leaky_relu lgamma
-lift lift_fresh lift_fresh_copy log log10 log1p log2 log_sigmoid logical_not logit mish nan_to_num neg negative ones_like
-polygamma positive pin_memory rad2deg real reciprocal relu relu6 requires_grad resolve_conj resolve_neg round rrelu
-rsqrt selu sgn sigmoid sign signbit silu sin sinc sinh softplus softshrink special_erf special_expit sqrt square tan tanh
-tanhshrink threshold to _to_copy trunc zeros_like full_like empty_like view_as_real_copy zero fill rand_like_zero
-fake_quantize_per_tensor_affine quantize_per_tensor special_i0 special_log_ndtr special_ndtr hardshrink_ cpu cuda float
-double half bfloat16 int long bool type_as_self _conj _neg_view detach_copy alias_copy"""
-BROADCAST = """add addcdiv addcmul arctan2 atan2 bitwise_and bitwise_left_shift bitwise_or bitwise_right_shift bitwise_xor
-clamp clamp_max clamp_min clip copysign div divide eq float_power floor_divide floordiv fmax fmin fmod ge greater
-greater_equal gt heaviside hypot ldexp le lerp less less_equal logaddexp logaddexp2 logical_and logical_or logical_xor lt
-maximum minimum mul multiply ne nextafter not_equal pow prelu_scalar remainder rsub sub subtract true_divide where
-xlogy special_xlogy masked_fill copy expand_as __and__ __or__ __xor__ __lshift__ __rshift__ __iand__ __ior__ polar
-complex isclose mse_loss_none igamma igammac"""
-RANDOM = """bernoulli rand_like randn_like randint_like normal uniform exponential poisson multinomial"""
+UNARY = """_conj _neg_view _to_copy abs absolute acos acosh alias alias_copy angle arccos arccosh arcsin arcsinh arctan
+arctanh asin asinh atan atanh bitwise_not ceil celu clone conj contiguous cos cosh deg2rad detach detach_copy digamma elu
+empty_like erf erfc erfinv exp exp2 expm1 fake_quantize_per_tensor_affine fill fix floor frac full_like gelu hardshrink
+hardsigmoid hardswish hardtanh i0 imag isfinite isinf isnan isneginf isposinf leaky_relu lgamma lift lift_fresh
+lift_fresh_copy log log10 log1p log2 log_sigmoid logical_not logit mish nan_to_num neg negative ones_like pin_memory
+polygamma positive quantize_per_tensor rad2deg real reciprocal relu relu6 resolve_conj resolve_neg round rrelu rsqrt selu
+sgn sigmoid sign signbit silu sin sinc sinh softplus softshrink special_erf special_expit special_i0 special_log_ndtr
+special_ndtr sqrt square tan tanh tanhshrink threshold to trunc type_as zero zeros_like"""
+BROADCAST = """__and__ __lshift__ __or__ __rshift__ __xor__ add addcdiv addcmul arctan2 atan2 bitwise_and
+bitwise_left_shift bitwise_or bitwise_right_shift bitwise_xor clamp clamp_max clamp_min clip complex copy copysign div
+divide eq expand_as float_power floor_divide fmax fmin fmod ge greater greater_equal gt heaviside hypot igamma igammac
+isclose ldexp le lerp less less_equal logaddexp logaddexp2 logical_and logical_or logical_xor lt masked_fill maximum
+minimum mul multiply ne nextafter not_equal polar pow remainder rsub special_xlogy sub subtract true_divide where xlogy"""
+RANDOM = """bernoulli exponential normal poisson rand_like randint_like randn_like uniform"""
 # Random only in training, and graphs are captured in evaluation mode.
 DROPOUT = "dropout feature_dropout alpha_dropout feature_alpha_dropout native_dropout"
 ARITHMETIC = {"add": "+", "sub": "-", "mul": "*", "floordiv": "/"}
@@ -37,10 +35,6 @@ def _unary(trace: Trace, node: Node) -> list[Typed]:
 
 
 def _broadcast(trace: Trace, node: Node) -> list[Typed]:
-    return [pointwise.broadcast(trace, trace.operands())]
-
-
-def _expand_as(trace: Trace, node: Node) -> list[Typed]:
     return [pointwise.broadcast(trace, trace.operands())]
 
 

@@ -118,8 +118,9 @@ class _Reader:
 
     def call(self, module: GraphModule, node: FxNode, nodes: list[Node]) -> None:
         meta = node.meta.get("val")
-        if node.target is operator.getitem and isinstance(self.values.get(node.args[0]), list):
-            self.values[node] = self.values[node.args[0]][node.args[1]]
+        whole = node.args[0] if node.target is operator.getitem else None
+        if isinstance(whole, FxNode) and isinstance(self.values.get(whole), list):
+            self.values[node] = self.values[whole][node.args[1]]
             return
         name = operator_name(node.target)
         if any(mark in name for mark in _CHECKS):
@@ -176,7 +177,7 @@ def operator_name(target: Any) -> str:
     if isinstance(target, torch._ops.OpOverload):
         return str(target) if target.namespace == "aten" else f"{target.namespace}::{str(target).partition('.')[2]}"
     if isinstance(target, torch._ops.HigherOrderOperator):
-        return f"higher_order.{target.name()}"
+        return f"higher_order.{target.name()}"  # type: ignore[no-untyped-call]
     module = getattr(target, "__module__", "") or ""
     return f"{module.strip('_')}.{getattr(target, '__name__', target)}"
 

@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 from graphprune.analysis import Analysis
 from graphprune.dialects.aten import masks, reader, writer
 from graphprune.dialects.aten.capture import CAPTURE_FAILS, Captured
+from graphprune.dialects.tools import Tools
 from graphprune.dims import Keep
 from graphprune.errors import GraphPruneError
 from graphprune.program import Array, Program
@@ -146,4 +147,4 @@ def _drawn(each: Any, rng: np.random.Generator) -> Any:
     return drawn.to(each.dtype).to(each.device)
 
 
-ATEN = AtenTools()
+ATEN: Tools = AtenTools()
