@@ -278,10 +278,32 @@ _ROWS = (
     ),
     Code(
         "GP503",
-        "plan of a newer schema",
-        "The plan was written by a newer graphprune, whose plans may mean something that this version does not know. "
-        "It is not applied by guessing.",
-        "update graphprune, or make the plan with this version",
+        "plan or checkpoint of a newer schema",
+        "The file was written by a newer graphprune, whose plans and checkpoints may mean something that this version "
+        "does not know. It is not applied by guessing.",
+        "update graphprune, or make the file with this version",
+    ),
+    Code(
+        "GP504",
+        "training state does not fit the cut",
+        "After a model was pruned, an optimizer, an average of weights, a state dict or masks have to lose the same "
+        "entries. Here a tensor among them has a shape, or keeps its numbers in a way, that does not tell which of "
+        "them belong to what was removed. Nothing was changed, because training on with wrong momenta would go unnoticed.",
+        "do this right after pruning, with the optimizer or copy that belongs to this model, or make a new one",
+    ),
+    Code(
+        "GP505",
+        "bad checkpoint",
+        "The folder is not a checkpoint of a pruned model that can be read: a file is missing, cut off or damaged, or "
+        "a field of graphprune.json is missing or of the wrong kind. No model is built from what is left of one.",
+        "copy the folder again as a whole, or save the model again",
+    ),
+    Code(
+        "GP506",
+        "the checkpoint does not fit the model",
+        "The weights were saved from a model that the given constructor does not build: a tensor or a module is "
+        "missing, is one too many, or has another shape than the network that was pruned.",
+        "give the constructor of the dense model, with the arguments that it had when the model was pruned",
     ),
     Code(
         "GP901",
