@@ -6,11 +6,7 @@ the dimension, against the model with the removed entries zeroed.
 
 from __future__ import annotations
 
-import itertools
-import math
-import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,21 +21,11 @@ from graphprune.analysis import analyze_program
 from graphprune.dialects.onnx.masks import masked
 from graphprune.dialects.onnx.reader import read
 from graphprune.dialects.onnx.writer import write
-from graphprune.dims import Axis, Dim, Sum, evaluated, find, indices, is_cut, leaves
-from graphprune.rules.numbers import later
+from graphprune.dims import Dim, is_cut, leaves
 from graphprune.rules.trace import Typed
-from graphprune.sizes import symbols
 
 from .cases import Case
-
-Arrays = list[Any]
-Keep = dict[Dim, np.ndarray]
-
-# How often each dimension of a case is permuted and cut.
-ROUNDS = 2
-
-# How far two orders of the same sums may drift apart, relative to the largest entry of the output.
-TOLERANCE = {"float64": 1e-9, "float32": 2e-5, "float16": 4e-3, "bfloat16": 3e-2}
+from .law import Arrays, Keep, Outcome, difference, gathered, keeps, removing
 
 _ORT = onnxruntime.capi.onnxruntime_pybind11_state
 _ORT_FAILURES = tuple(
@@ -94,15 +80,6 @@ def run_reference(model: onnx.ModelProto, feeds: Mapping[str, Any]) -> Arrays:
         return list(ReferenceEvaluator(model, new_ops=old).run(None, dict(feeds)))
 
 
-@dataclass
-class Outcome:
-    """What was checked of one case, and what did not hold."""
-
-    checked: int = 0
-    free: int = 0
-    mismatches: list[str] = field(default_factory=list)
-
-
 class Subject:
     """One case with all its tensors stored (constants), or fed (activations). Nothing is pinned for being an input or
     an output of the graph."""
@@ -129,7 +106,7 @@ class Subject:
         outcome.mismatches += self._wrong_sizes(dense)
         if outcome.mismatches:  # there are no positions to gather
             return outcome
-        for what, keep in self._keeps(free):
+        for what, keep in keeps(self.case.name, free, self.analysis.inexact):
             outcome.checked += 1
             problem = self._compare(dense, keep)
             if problem:
@@ -152,29 +129,8 @@ class Subject:
                 return outputs
         raise CannotRun(self.case.name)
 
-    def _keeps(self, free: list[Dim]) -> Iterator[tuple[str, Keep]]:
-        """Each dimension permuted, each exact one cut, then all at once; seeded by the name of the case."""
-        rng = np.random.default_rng(zlib.crc32(self.case.name.encode()))
-        for _ in range(ROUNDS):
-            yield from self._round(free, rng)
-
-    def _round(self, free: list[Dim], rng: np.random.Generator) -> Iterator[tuple[str, Keep]]:
-        permuted: Keep = {}
-        cut: Keep = {}
-        for dim in free:
-            order = rng.permutation(_size(dim))
-            permuted[dim] = order
-            yield f"permuting {dim}", {dim: order}
-            if dim not in self.analysis.inexact:
-                cut[dim] = order[: rng.integers(1, _size(dim))]
-                yield f"cutting {dim}", {dim: cut[dim]}
-        if len(free) > 1:
-            yield "permuting all", permuted
-        if len(cut) > 1:
-            yield "cutting all", {**permuted, **cut}
-
     def _compare(self, dense: Arrays, keep: Keep) -> str | None:
-        removes = {dim: kept for dim, kept in keep.items() if len(kept) < _size(dim)}
+        removes = removing(keep)
         try:
             pruned = self.run(ir.to_proto(write(self.analysis, keep)), self._gathered_feeds(keep))
         except FAILURES as error:
@@ -183,7 +139,7 @@ class Subject:
             dense = self._masked({dim: np.sort(kept) for dim, kept in removes.items()})
         for value, before, after in zip(self.analysis.program.main.outputs, dense, pruned, strict=True):
             typed = Typed(None) if value is None else self.analysis.trace.types[value]
-            problems = [_difference(expected, after) for expected in _gathered(before, typed, keep)]
+            problems = [difference(expected, after) for expected in gathered(before, typed, keep)]
             if all(problems):
                 return f"output {value and value.name}: {problems[0]}"
         return None
@@ -201,7 +157,7 @@ class Subject:
 
     def _gathered_feeds(self, keep: Keep) -> dict[str, Any]:
         types = {value.name: self.analysis.trace.types[value] for value in self.analysis.program.main.inputs}
-        return {name: _gathered(array, types[name], keep)[0] for name, array in self.feeds.items()}
+        return {name: gathered(array, types[name], keep)[0] for name, array in self.feeds.items()}
 
     def _wrong_sizes(self, outputs: Arrays) -> Iterator[str]:
         """Ranks and sizes that the rules promise and the run does not show."""
@@ -249,47 +205,6 @@ def _declare(shape: onnx.TensorShapeProto, sizes: tuple[int, ...]) -> None:
         shape.dim.add().dim_value = size
 
 
-def _size(dim: Dim) -> int:
-    assert isinstance(dim.size, int)
-    return dim.size
-
-
-def _gathered(array: Any, typed: Typed, keep: Keep) -> list[Any]:
-    """What becomes of an array of this type: more than one answer where the position of a part is only known to the
-    run. Entries that are sizes are worked out anew."""
-    if typed.entries is not None and isinstance(array, np.ndarray):
-        sizes = [later(entry) for entry in typed.entries]
-        numbers = [
-            old if new is None or not all(isinstance(item, Dim) for item in symbols(new)) else evaluated(new, keep)
-            for old, new in zip(array.flat, sizes, strict=True)
-        ]
-        return [np.asarray(numbers, array.dtype).reshape(array.shape)]
-    found = [array]
-    for place, axis in enumerate(typed.axes or []):
-        if is_cut(axis, keep):
-            ways = [indices(way, keep) for way in _resolved(axis, array.shape[place])]
-            found = [np.take(each, kept, place) for each in found for kept in ways]
-    return found
-
-
-def _resolved(axis: Axis, total: int) -> list[Axis]:
-    """The axis with run-time sizes filled in so that it has ``total`` entries, in every way there is."""
-    axis = find(axis)
-    if isinstance(axis.size, int) or isinstance(axis, Dim):
-        return [axis]
-    unknown = [place for place, part in enumerate(axis.parts) if not isinstance(part.size, int)]
-    known = [part.size for part in axis.parts if isinstance(part.size, int)]
-    rest = total - sum(known) if isinstance(axis, Sum) else total // math.prod(known)
-    found: list[Axis] = []
-    for sizes in itertools.product(range(rest + 1), repeat=len(unknown)):
-        if (sum(sizes) if isinstance(axis, Sum) else math.prod(sizes)) == rest:
-            parts = list(axis.parts)
-            for place, size in zip(unknown, sizes, strict=True):
-                parts[place] = Dim(size)
-            found.append(type(axis)(parts))
-    return found
-
-
 def _agree(found: Any, expected: Any) -> bool:
     """Whether an evaluator made what a case expects, as closely as the cases themselves ask."""
     if isinstance(expected, np.ndarray) and isinstance(found, np.ndarray):
@@ -297,26 +212,3 @@ def _agree(found: Any, expected: Any) -> bool:
             return expected.shape == found.shape
         return np.allclose(found.astype(np.float64), expected.astype(np.float64), rtol=1e-2, atol=1e-4, equal_nan=True)
     return True
-
-
-def _difference(a: Any, b: Any) -> str | None:
-    """Why two outputs are not the same, ``None`` where they are."""
-    if isinstance(a, list | tuple) or isinstance(b, list | tuple):
-        problems = [_difference(x, y) for x, y in zip(a, b, strict=True)]
-        return next((problem for problem in problems if problem), None)
-    if a is None or b is None:
-        return None if a is b else f"{a} became {b}"
-    a, b = np.asarray(a), np.asarray(b)
-    if a.size == 0 or b.size == 0:
-        return None if a.shape == b.shape else f"{a.shape} became {b.shape}"
-    if a.shape != b.shape or a.dtype != b.dtype:
-        return f"{a.dtype}{a.shape} became {b.dtype}{b.shape}"
-    if a.dtype.kind in "OUSb" or np.issubdtype(a.dtype, np.integer):
-        return None if np.array_equal(a, b) else f"{int((a != b).sum())} of {a.size} entries differ"
-    kind = np.complex128 if a.dtype.kind == "c" else np.float64
-    allowed, x, y = TOLERANCE.get(a.dtype.name, 0.0), a.astype(kind), b.astype(kind)
-    finite = np.isfinite(x)
-    if not np.array_equal(finite, np.isfinite(y)) or not np.array_equal(x[~finite], y[~finite], equal_nan=True):
-        return "the places of infinity and NaN differ"
-    error, scale = np.abs(x[finite] - y[finite]).max(initial=0.0), np.abs(x[finite]).max(initial=0.0)
-    return None if error <= allowed * scale else f"off by {error:.3g} where the largest entry is {scale:.3g}"
