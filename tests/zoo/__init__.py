@@ -1,5 +1,5 @@
-"""Networks that other people made, pruned without a hint: whole libraries of models, each run through capture, analysis,
-plan and rewriting, and held against its masked self by every oracle.
+"""Networks that other people made, pruned without a hint: whole libraries of models, each run through capture,
+analysis, plan and rewriting, and held against its masked self by every oracle.
 
     python -m tests.zoo --library torchvision --json torchvision.json
     python -m tests.zoo --library timm --only "resnet*" --jobs 2

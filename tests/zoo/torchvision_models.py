@@ -22,13 +22,13 @@ _SIDES = {"inception": 96, "googlenet": 64, "maxvit": 224, "mvit": 224, "swin3d"
 _SIDE = 64
 _CHEAP = """alexnet densenet121 efficientnet_b0 googlenet mnasnet0_5 mobilenet_v2 mobilenet_v3_small regnet_x_400mf
     regnet_y_400mf resnet18 shufflenet_v2_x0_5 squeezenet1_1 vit_b_32 swin_t convnext_tiny quantized_resnet18
-    quantized_mobilenet_v2 lraspp_mobilenet_v3_large fcn_resnet50 r3d_18 mc3_18""".split()
+    quantized_mobilenet_v2 lraspp_mobilenet_v3_large fcn_resnet50 r3d_18 mc3_18"""
 
 
 def models() -> list[Model]:
     """A model for every name that torchvision lists."""
     return [
-        Model(name, "torchvision", _family(name), partial(_build, name), partial(_inputs, name), name in _CHEAP)
+        Model(name, "torchvision", _family(name), partial(_build, name), partial(_inputs, name), name in _CHEAP.split())
         for name in vision.list_models()
     ]
 

@@ -165,13 +165,17 @@ def liven(module: torch.nn.Module) -> None:
     entries that are all alike hide what happens to them, and zeros hide whole branches."""
     with torch.no_grad():
         for parameter in module.parameters():
-            if parameter.is_floating_point() and parameter.numel() and bool((parameter == parameter.reshape(-1)[0]).all()):
+            if parameter.is_floating_point() and _is_constant(parameter):
                 parameter.copy_(_around(parameter))
         for name, buffer in module.named_buffers():
             if name.endswith("running_mean"):
                 buffer.copy_(torch.randn_like(buffer) * 0.1)
             elif name.endswith("running_var"):
                 buffer.copy_(torch.rand_like(buffer) + 0.5)
+
+
+def _is_constant(parameter: torch.Tensor) -> bool:
+    return parameter.numel() > 0 and bool((parameter == parameter.reshape(-1)[0]).all())
 
 
 def _around(parameter: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,7 @@ from torch.export import Dim, ExportedProgram, ShapesCollection, export
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
-from graphprune.dialects.aten.inline import inline_wrappers
+from graphprune.dialects.aten.inline import inline_wrappers, separate_sizes
 from graphprune.errors import GraphPruneError
 
 
@@ -182,6 +182,7 @@ def _captured(
     module: Callable[..., Any] = program.module
     graph = module(check_guards=False)
     inline_wrappers(graph)
+    separate_sizes(graph)
     return Captured(graph, args, kwargs, sizes_of(graph, (args, kwargs)), source, notes)
 
 
@@ -198,3 +199,8 @@ def sizes_of(graph: GraphModule, inputs: tuple[tuple[Any, ...], dict[str, Any]])
                 if not isinstance(size, int):
                     found.setdefault(str(size), int(actual))
     return found
+
+
+def exported(small: Captured) -> ExportedProgram:
+    """A graph as an ExportedProgram, with the axes left open that are open in it. Raises GraphPruneError GP112."""
+    return _export(small.graph, small.args, small.kwargs, dynamic=bool(small.sizes))

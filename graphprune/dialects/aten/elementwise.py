@@ -20,12 +20,12 @@ nan_to_num neg negative ones_like pin_memory polygamma positive quantize_per_ten
 relu6 resolve_conj resolve_neg round rrelu rsqrt selu sgn sigmoid sign signbit silu sin sinc sinh softplus
 softshrink special_erf special_expit special_i0 special_log_ndtr special_ndtr sqrt square tan tanh tanhshrink
 threshold to trunc type_as zero zeros_like"""
-BROADCAST = """__and__ __lshift__ __or__ __rshift__ __xor__ add addcdiv addcmul arctan2 atan2 bitwise_and bitwise_left_shift
-bitwise_or bitwise_right_shift bitwise_xor clamp clamp_max clamp_min clip complex copy copysign div divide eq
-expand_as float_power floor_divide fmax fmin fmod ge greater greater_equal gt heaviside hypot igamma igammac
-isclose ldexp le lerp less less_equal logaddexp logaddexp2 logical_and logical_or logical_xor lt masked_fill
-maximum minimum mul multiply ne nextafter not_equal polar pow remainder rsub special_xlogy sub subtract
-true_divide where xlogy"""
+BROADCAST = """__and__ __lshift__ __or__ __rshift__ __xor__ add addcdiv addcmul arctan2 atan2 bitwise_and
+bitwise_left_shift bitwise_or bitwise_right_shift bitwise_xor clamp clamp_max clamp_min clip complex
+copy copysign div divide eq expand_as float_power floor_divide fmax fmin fmod ge greater
+greater_equal gt heaviside hypot igamma igammac isclose ldexp le lerp less less_equal logaddexp
+logaddexp2 logical_and logical_or logical_xor lt masked_fill maximum minimum mul multiply ne
+nextafter not_equal polar pow remainder rsub special_xlogy sub subtract true_divide where xlogy"""
 RANDOM = """bernoulli exponential normal poisson rand_like randint_like randn_like uniform"""
 # Random only in training, and graphs are captured in evaluation mode.
 DROPOUT = "dropout feature_dropout alpha_dropout feature_alpha_dropout native_dropout"

@@ -1,5 +1,9 @@
-"""Writes out the bodies of wrappers that torch.export leaves as operators of their own: `torch.no_grad()` regions and
-autocast regions that are switched off. For inference they compute what their bodies compute."""
+"""Makes a captured graph plain: bodies of wrappers are written out, and arithmetic on sizes is not shared.
+
+torch.export leaves `torch.no_grad()` regions, and autocast regions that are switched off, as operators of their own;
+for inference they compute what their bodies compute. And it works out equal sizes once: ``batch * 12`` serves the heads
+of every layer. Layers are pruned to different widths, so each reader gets arithmetic, and numbers, of its own.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +27,26 @@ def inline_wrappers(module: GraphModule) -> None:
     for node in list(module.graph.nodes):
         if node.op == "get_attr" and not node.users:
             module.graph.erase_node(node)
+    module.recompile()
+
+
+# Copies of arithmetic in one graph; real models need one for each head count of each layer.
+_MOST_COPIES = 20_000
+_ARITHMETIC = {operator.add, operator.sub, operator.mul, operator.floordiv}
+
+
+def separate_sizes(module: GraphModule) -> None:
+    """Give every reader of a computed size a copy of the arithmetic, in place."""
+    graph, copies = module.graph, 0
+    for node in reversed(list(graph.nodes)):  # readers first: what a copy reads is copied for it in its turn
+        if node.op != "call_function" or node.target not in _ARITHMETIC:
+            continue
+        for user in list(node.users)[1:]:
+            if user.op == "output" or copies >= _MOST_COPIES:
+                continue
+            with graph.inserting_before(user):
+                user.replace_input_with(node, graph.node_copy(node))
+            copies += 1
     module.recompile()
 
 
