@@ -17,8 +17,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
-from importlib import import_module
-from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -28,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from graphprune import __version__
 from graphprune.errors import GraphPruneError
 from graphprune.plan import Plan
 from graphprune.torch import manifest as manifests
@@ -178,7 +177,7 @@ def _described(model: nn.Module, pruned: Pruned, held: Mapping[str, Place], stor
         },
         frozen=tuple(name for name, place in held.items() if place.is_parameter and not place.tensor.requires_grad),
         training=model.training,
-        versions={name: version(name) for name in ("graphprune", "safetensors", "torch")},
+        versions={"graphprune": __version__, "torch": str(torch.__version__)},
     )
 
 
@@ -212,8 +211,9 @@ def load(
         weights = [files.enter_context(Weights(path, stem)) for stem in stems]
         model = _constructed(constructor, meta and manifest.kind == "module")
         if manifest.kind == "graph":
-            # A string, since only this case needs that module, which is the largest of the package.
-            model = import_module("graphprune.torch.pruning").rebuild_graph(model, plan, example_inputs)
+            from graphprune.torch.pruning import rebuild_graph  # only this case needs all that tracing needs
+
+            model = rebuild_graph(model, plan, example_inputs)
         _Filling(model, manifest, weights).run()
     if (manifest.cuts or manifest.edits or manifest.kind == "graph") and pruned_of(model) is None:
         kind = cast(Literal["module", "graph"], manifest.kind)
@@ -251,7 +251,7 @@ class _Filling:
         if self.manifest.kind == "module":
             apply_edits(self.model, self.manifest.edits)
         with plain_mode():
-            filled = {name: self._fill(name, self._read(name)) for name in self.sources}
+            filled = {name: self._fill(name, self.sources[name].read(name)) for name in self.sources}
             for name, other in self.manifest.shared.items():
                 filled[name] = self._fill(name, filled[other].detach())
         for name, other in self.manifest.tied.items():
@@ -287,8 +287,12 @@ class _Filling:
             remedy = "let the constructor run the model once on an example"
             raise GraphPruneError("GP506", "the constructed tensor has no shape yet", name, remedy)
         shape = tuple(built.shape)
-        axes = self._cut_axes(name) if self.manifest.kind == "module" else {}
-        dense = next((self.manifest.shapes[each] for each in self._names(name) if each in self.manifest.shapes), None)
+        axes: Mapping[int, Any] = {}
+        dense = None
+        if self.manifest.kind == "module":  # a graph was cut when it was traced again
+            names = self._names(name)
+            axes = next((self.manifest.cuts[each] for each in names if each in self.manifest.cuts), {})
+            dense = next((self.manifest.shapes[each] for each in names if each in self.manifest.shapes), None)
         if dense is not None and shape != dense:
             what = f"the constructor builds {list(shape)}, but the network that was pruned had {list(dense)}"
             raise GraphPruneError("GP506", what, name)
@@ -301,12 +305,6 @@ class _Filling:
     def _names(self, name: str) -> list[str]:
         """A name and those that are tied to it."""
         return [name, *(each for each, other in self.others.items() if other == name)]
-
-    def _cut_axes(self, name: str) -> Mapping[int, Any]:
-        return next((self.manifest.cuts[each] for each in self._names(name) if each in self.manifest.cuts), {})
-
-    def _read(self, name: str) -> Tensor:
-        return self.sources[name].read(name)
 
     def _fill(self, name: str, data: Tensor) -> Tensor:
         """Put numbers into the tensor of this name, which stays the same object unless another name has it already."""

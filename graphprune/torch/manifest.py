@@ -61,8 +61,8 @@ def write(manifest: Manifest) -> str:
     """The manifest as text. Raises GraphPruneError GP103 where a new value of an attribute is nothing that JSON has."""
     numbers: dict[tuple[int, ...], int] = {}
     cuts: dict[str, dict[str, int]] = {}
-    for name, axes in manifest.cuts.items():
-        for axis, kept in axes.items():
+    for name, axes in sorted(manifest.cuts.items()):
+        for axis, kept in sorted(axes.items()):
             key = tuple(np.asarray(kept).tolist())
             cuts.setdefault(name, {})[str(axis)] = numbers.setdefault(key, len(numbers))
     found: dict[str, Any] = {each.name: getattr(manifest, each.name) for each in fields(manifest)}

@@ -23,6 +23,13 @@ if TYPE_CHECKING:
     """Axis of a tensor -> the positions that are kept of it."""
 
 
+_OPAQUE = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64} | {
+    dtype: torch.uint8
+    for dtype in (torch.float8_e4m3fn, torch.float8_e4m3fnuz, torch.float8_e5m2, torch.float8_e5m2fnuz)
+}
+"""Types that torch can hold but not select from, and types of their size that it can."""
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a module holds a parameter or a buffer.
@@ -98,9 +105,12 @@ def fits_cut(shape: Iterable[int], axes: Axes) -> bool:
 
 def taken(tensor: Tensor, axes: Axes) -> Tensor:
     """A new tensor with the kept entries; to be called without autograd."""
+    dtype = tensor.dtype
+    if dtype in _OPAQUE:
+        tensor = tensor.view(_OPAQUE[dtype])
     for axis, kept in axes.items():
         tensor = tensor.index_select(axis, torch.as_tensor(kept, dtype=torch.int64, device=tensor.device))
-    return tensor
+    return tensor if tensor.dtype == dtype else tensor.view(dtype)
 
 
 def laid_out(tensor: Tensor, like: Tensor) -> Tensor:

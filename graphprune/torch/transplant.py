@@ -72,7 +72,7 @@ def transplant(
 ) -> None:
     """Cut the state of an optimizer as the parameters were cut, so that training goes on with it.
 
-    parameters: those of the pruned model by name, `dict(model.named_parameters())`
+    parameters: those of the pruned model by every name, `dict(model.named_parameters(remove_duplicate=False))`
     source:     those of the dense model, which the optimizer holds, where pruning made a copy: the optimizer gets the
                 pruned ones in their place, in the same groups, and the gradients too
     shapes:     shapes of the cut parameters before the cut, by name; without them they are inferred from the state
