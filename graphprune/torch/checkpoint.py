@@ -33,7 +33,7 @@ from graphprune.torch import manifest as manifests
 from graphprune.torch.folder import NewFolder
 from graphprune.torch.manifest import Manifest
 from graphprune.torch.masks import masked_cuts
-from graphprune.torch.pruned import Pruned, apply_edits, attach, pruned_of, unwrapped, whole
+from graphprune.torch.pruned import Pruned, apply_edits, attach, forget, pruned_of, unwrapped, whole
 from graphprune.torch.tensors import Place, fits_dense, places, plain_mode
 from graphprune.torch.weights import Weights, can_hold, write
 
@@ -215,7 +215,8 @@ def load(
 
             model = rebuild_graph(model, plan, example_inputs)
         _Filling(model, manifest, weights).run()
-    if (manifest.cuts or manifest.edits or manifest.kind == "graph") and pruned_of(model) is None:
+    if manifest.cuts or manifest.edits or manifest.kind == "graph":
+        forget(model)  # what tracing again noted knows nothing of why it was a graph
         kind = cast(Literal["module", "graph"], manifest.kind)
         attach(model, Pruned(plan, manifest.cuts, manifest.edits, kind, manifest.reason, manifest.shapes))
     return model

@@ -61,6 +61,13 @@ def attach(module: nn.Module, pruned: Pruned) -> None:
         module.meta[_META] = pruned
 
 
+def forget(module: nn.Module) -> None:
+    """Remove what :func:`attach` noted."""
+    vars(module).pop(ATTRIBUTE, None)
+    if isinstance(module, fx.GraphModule):
+        module.meta.pop(_META, None)
+
+
 def pruned_of(module: nn.Module) -> Pruned | None:
     """What was done to a module, if anything; wrappers (torch.compile, DistributedDataParallel) are looked through."""
     module = unwrapped(module)

@@ -21,7 +21,7 @@ from graphprune.plan import Plan
 from graphprune.torch import manifest as manifests
 from graphprune.torch.checkpoint import load, save
 from graphprune.torch.manifest import Manifest
-from graphprune.torch.pruned import Pruned, attach, pruned_of
+from graphprune.torch.pruned import Pruned, attach, forget, pruned_of
 from graphprune.torch.tensors import cut_in_place
 from graphprune.torch.transplant import plan_transplant
 from tests.torch.small import CUTS, EDITS, PLAN, SHAPES, Net, holding, images, kept, prune_, pruned_by, same, train
@@ -295,13 +295,16 @@ def test_a_graph_is_traced_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     def rebuild_graph(module: nn.Module, plan: Plan, example_inputs: Any) -> nn.Module:
         calls.append((type(module), plan, example_inputs))
         prune_(module)
-        vars(module).pop("_graphprune")
-        return torch.fx.symbolic_trace(module)
+        forget(module)
+        graph = torch.fx.symbolic_trace(module)
+        attach(graph, pruned_by(kind="graph", reason="it was asked for"))
+        return graph
 
     fake = ModuleType("graphprune.torch.pruning")
     fake.rebuild_graph = rebuild_graph  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "graphprune.torch.pruning", fake)
     model = rebuild_graph(Net(), PLAN, None)
+    forget(model)
     attach(model, pruned_by(kind="graph", reason="view(12) in Net.forward", shapes={n: SHAPES[n] for n in CUTS}))
     calls.clear()
     save(model, tmp_path / "small")
@@ -313,6 +316,8 @@ def test_a_graph_is_traced_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert same(found(images(1)), model(images(1)))
     assert calls[0][:2] == (Net, PLAN)
     assert pruned_of(found).kind == "graph"  # type: ignore[union-attr]
+    assert pruned_of(found).reason == "view(12) in Net.forward"  # type: ignore[union-attr]
+    assert pruned_of(found).earlier is None  # type: ignore[union-attr]
     assert pruned_of(copy.deepcopy(found)).kind == "graph"  # type: ignore[union-attr]
 
 
