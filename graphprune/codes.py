@@ -121,6 +121,14 @@ _ROWS = (
         "update or uninstall the package that registers it",
     ),
     Code(
+        "GP112",
+        "the model cannot be captured",
+        "torch.export runs the model once on the example inputs to write down its graph, and stopped: the inputs are "
+        "not what forward takes, its code branches on the values of tensors, or it leaves PyTorch on the way. The line "
+        "of the model's code where it stopped is named where it is known.",
+        "check the example inputs; use torch.cond for branches on data, or prune the parts that can be captured",
+    ),
+    Code(
         "GP201",
         "size of a graph input",
         "The dimension is an axis of an input of the model. Its size is a promise to every caller, and the data fed "
@@ -304,6 +312,14 @@ _ROWS = (
         "The weights were saved from a model that the given constructor does not build: a tensor or a module is "
         "missing, is one too many, or has another shape than the network that was pruned.",
         "give the constructor of the dense model, with the arguments that it had when the model was pruned",
+    ),
+    Code(
+        "GP507",
+        "the module's code cannot follow",
+        "The pruned graph is right, but the Python code of the module does not run at the new sizes, or computes "
+        "something else: it holds a size as a constant, or derives one from another, such as a number of heads. A "
+        "pruned graph with the same parameter names is possible; pruning in place is not.",
+        "use gp.prune, which returns a GraphModule then; or leave the groups alone with ignore=[...]",
     ),
     Code(
         "GP901",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from graphprune.dims import Dim, evaluated
-from graphprune.sizes import symbols
+from graphprune.sizes import Size, symbols
 
 if TYPE_CHECKING:
     from graphprune.analysis import Analysis
@@ -42,12 +42,26 @@ _SHAPES: dict[str, tuple[tuple[str, str, int], ...]] = {
 _SETTINGS_OBJECT = "config"
 
 
+# Classes whose code derives the width of a head from that of the whole: they cannot lose heads, nor channels alone.
+_RIGID = frozenset({"MultiheadAttention"})
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A number that a cut changes and no attribute holds: a line about it, and the dimensions that it counts."""
+
+    line: str
+    dims: frozenset[Dim]
+
+
 @dataclass
 class Fit:
-    """What was found: the ``edits``, and a line for each number that no attribute holds."""
+    """What was found: the ``edits``, the numbers that no attribute holds (code may still work them out), and the
+    dimensions that belong to classes which cannot be edited (``rigid``)."""
 
     edits: Edits = field(default_factory=dict)
-    constants: list[str] = field(default_factory=list)
+    constants: list[Constant] = field(default_factory=list)
+    rigid: set[Dim] = field(default_factory=set)
 
     def set(self, path: str, attribute: str, value: Any) -> bool:
         """Note an edit; `False` where another number is wanted there."""
@@ -59,10 +73,19 @@ def fit(model: nn.Module, analysis: Analysis, keep: Keep, cuts: Cuts) -> Fit:
     """The edits that a model needs beside smaller tensors. Changes nothing."""
     found = Fit()
     modules = dict(model.named_modules())
+    for node, name, old, new, size in _numbers(analysis, keep):
+        if not _from_number(found, modules, node, name, (old, new), _kind(analysis, size)):
+            line = f"{old} in {name!r} of {node.op} ({_line(node)})"
+            dims = frozenset(
+                item for item in (symbols(size) if isinstance(size, Size) else ()) if isinstance(item, Dim)
+            )
+            found.constants.append(Constant(line, dims))
     for path, module in modules.items():
         _from_shapes(found, path, module, cuts)
-    for node, name, old, new, size in _numbers(analysis, keep):
-        _from_number(found, modules, node, name, (old, new), _kind(analysis, size))
+    paths = [f"{path}." for path, module in modules.items() if {c.__name__ for c in type(module).__mro__} & _RIGID]
+    for group in analysis.groups:
+        if any(member.tensor.startswith(path) for member in group.members for path in paths):
+            found.rigid.add(group.dim)
     return found
 
 
@@ -84,20 +107,17 @@ def _from_shapes(found: Fit, path: str, module: nn.Module, cuts: Cuts) -> None:
 
 
 def _conv(found: Fit, path: str, module: Any, cuts: Cuts) -> None:
-    """Channels of a convolution are per group in its kernel; a depthwise one has as many groups as channels."""
+    """Channels of a convolution are per group in its kernel; the number of groups is an argument of the call."""
     sizes = [_new_size(path, "weight", axis, cuts) for axis in (0, 1)]
-    outer, inner = (1, 0) if module.transposed else (0, 1)
-    if sizes[outer] is None and sizes[inner] is None:
+    if sizes == [None, None]:
         return
-    dense = module.weight.shape
-    direct = sizes[0] if sizes[0] is not None else int(dense[0])
-    each = sizes[1] if sizes[1] is not None else int(dense[1])
-    groups = module.groups
-    if groups > 1 and dense[1] == 1 and dense[0] % groups == 0 and direct % (dense[0] // groups) == 0:
-        groups = direct // (dense[0] // groups)
-    whole = each * groups
-    found.set(path, "in_channels" if not module.transposed else "out_channels", whole)
-    found.set(path, "out_channels" if not module.transposed else "in_channels", direct)
+    dense = [module.in_channels, module.out_channels // module.groups]
+    if not module.transposed:
+        dense = [module.out_channels, module.in_channels // module.groups]
+    direct, each = (dense[k] if size is None else size for k, size in enumerate(sizes))
+    groups = found.edits.get(path, {}).get("groups", module.groups)
+    found.set(path, "in_channels" if module.transposed else "out_channels", direct)
+    found.set(path, "out_channels" if module.transposed else "in_channels", each * groups)
 
 
 def _new_size(path: str, tensor: str, axis: int, cuts: Cuts) -> int | None:
@@ -115,7 +135,7 @@ def _numbers(analysis: Analysis, keep: Keep) -> Iterator[tuple[Node, str, int, i
     """Every number in a call that the cut changes: its node, argument, old and new value, and its size."""
     for slot, size in analysis.bindings.items():
         old, new = evaluated(size, {}), evaluated(size, keep)
-        if old != new and isinstance(slot.key, str) and slot.key in slot.node.attributes:
+        if old != new and isinstance(slot.key, str):
             yield slot.node, slot.key, old, new, size
 
 
@@ -128,16 +148,20 @@ def _kind(analysis: Analysis, size: Extent) -> str:
 
 def _from_number(
     found: Fit, modules: Mapping[str, nn.Module], node: Node, argument: str, values: tuple[int, int], kind: str
-) -> None:
+) -> bool:
+    """Edit the attribute that a number comes from; `False` where none is found, as for the pieces of an even split."""
     old, new = values
+    if argument not in node.attributes:
+        return False
     for path in _owners(node):
         owner = modules.get(path)
-        named = [] if owner is None else _preferred(list(_holding(owner, old)), kind)
-        if any(found.edits.get(path, {}).get(name) in {new} for name, _ in named):
-            return
+        named = [] if owner is None else _preferred(list(_holding(owner, old)), argument, kind)
+        known = found.edits.get(path, {})
+        if any(name in known and _holds(known[name], new) for name, _ in named):
+            return True
         if named and all(found.set(path, name, _with(value, old, new)) for name, value in named):
-            return
-    found.constants.append(f"{old} in {argument!r} of {node.op} ({_line(node)})")
+            return True
+    return False
 
 
 def _owners(node: Node) -> list[str]:
@@ -164,8 +188,12 @@ def _holds(value: Any, number: int) -> bool:
     return type(value) is int and value == number
 
 
-def _preferred(named: list[tuple[str, Any]], kind: str) -> list[tuple[str, Any]]:
-    """Of several attributes with one number, those whose name says what is counted."""
+def _preferred(named: list[tuple[str, Any]], argument: str, kind: str) -> list[tuple[str, Any]]:
+    """Of several attributes with one number, the one that is called like the argument, or those whose name says what
+    is counted."""
+    called = [each for each in named if each[0] == argument]
+    if called:
+        return called
     own = [each for each in named if not each[0].startswith(_SETTINGS_OBJECT)] or named
     if len(own) < 2 or not kind:
         return own

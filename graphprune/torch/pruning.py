@@ -8,8 +8,7 @@ computes something else, the graph is the result. Imports torch.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,18 +18,20 @@ from torch.utils import _pytree as pytree
 
 from graphprune.cuts import cuts_of
 from graphprune.dialects.aten.capture import CAPTURE_FAILS, Captured, capture, evaluating, exported
+from graphprune.dialects.aten.reader import numbers
 from graphprune.dialects.aten.tools import ATEN
 from graphprune.dialects.aten.writer import new_positions
+from graphprune.dims import is_cut
 from graphprune.errors import GraphPruneError
+from graphprune.plan import named
 from graphprune.torch.fit import Fit, fit
-from graphprune.torch.pruned import Pruned, apply_edits, attach, checked_edits
+from graphprune.torch.pruned import Pruned, apply_edits, attach, checked_edits, forget
 from graphprune.torch.tensors import cut_in_place, places, plain_mode, replace_data
+from graphprune.verify import difference, tolerance
 
 if TYPE_CHECKING:
     from graphprune.analysis import Analysis
     from graphprune.api import Result
-    from graphprune.cuts import Cuts
-    from graphprune.dims import Keep
     from graphprune.plan import Plan
 
 Model = nn.Module | ExportedProgram
@@ -97,7 +98,7 @@ def prune(
     example_inputs: Any = None,
     *,
     plan: Plan | None = None,
-    as_graph: bool = False,
+    as_graph: bool | None = None,
     dynamic: bool = True,
     verify: bool = True,
     rules: Mapping[str, str] | None = None,
@@ -108,31 +109,31 @@ def prune(
     example_inputs: what `forward` takes: a tensor, a tuple of arguments, a dict of keyword arguments; an
                 ExportedProgram brings its own
     plan:       apply this plan instead of making one (from another checkpoint, or another format of the same network)
-    as_graph:   the pruned graph (`torch.fx.GraphModule`), even where the class could run at the new sizes
+    as_graph:   True for the pruned graph (`torch.fx.GraphModule`); False for the class that went in, at the price of
+                leaving alone what its code cannot follow; None for the class where it can run at the new sizes, else
+                the graph
     dynamic:    leave batch and sequence axes open in the graph
     options:    those of :func:`graphprune.plan`
     Raises GraphPruneError: as `graphprune.plan` and `graphprune.verify` do; GP103, GP107, GP112 for the model.
     """
     analysis = analyze(model, example_inputs, dynamic=dynamic, rules=rules)
-    made, keep, small, result = _pruned_graph(analysis, plan, verify, options)
     if isinstance(model, ExportedProgram):
-        return _with(result, exported(small), ())
-    cuts = cuts_of(analysis, keep)
-    shapes = _shapes(analysis, cuts)
+        cut = _Cut(analysis, plan, options)
+        return cut.result(exported(cut.small), verify)
+    if as_graph is False:
+        copied = _copied(model)
+        return _as_class(copied, analysis, plan, options).result(copied, verify)
+    cut, reason = _Cut(analysis, plan, options), "it was asked for"
     if not as_graph:
         copied = _copied(model)
-        found = fit(copied, analysis, keep, cuts)
-        reason = _try(copied, analysis, keep, cuts, found, small)
+        reason = cut.into(copied)
         if not reason:
-            attach(copied, Pruned(made, cuts, found.edits, "module", "", shapes))
-            return _with(result, copied, ())
-        notes = (f"the result is a GraphModule with the same parameter names: {reason}",)
-    else:
-        reason, notes = "it was asked for", ()
-    graph = small.graph
+            return cut.result(copied, verify)
+        cut.notes = (f"the result is a GraphModule with the same parameter names: {reason}",)
+    graph = cut.small.graph
     graph.train(model.training)
-    attach(graph, Pruned(made, cuts, {}, "graph", reason, shapes))
-    return _with(result, graph, notes)
+    attach(graph, Pruned(cut.plan, cut.cuts, {}, "graph", reason, cut.shapes))
+    return cut.result(graph, verify)
 
 
 def prune_(
@@ -154,16 +155,12 @@ def prune_(
     if not isinstance(model, nn.Module):
         raise GraphPruneError("GP103", f"a {type(model).__name__} cannot be pruned in place", "", "use gp.prune")
     analysis = analyze(model, example_inputs, dynamic=dynamic, rules=rules)
-    made, keep, small, result = _pruned_graph(analysis, plan, verify, options)
-    cuts = cuts_of(analysis, keep)
-    shapes = _shapes(analysis, cuts)
-    found = fit(model, analysis, keep, cuts)
-    reason = _try(model, analysis, keep, cuts, found, small)
-    if reason:
-        remedy = "gp.prune returns a GraphModule for it; or leave such groups alone with ignore=[...]"
-        raise GraphPruneError("GP507", f"its own code cannot run at the new sizes: {reason}", type(model).__name__, remedy)
-    attach(model, Pruned(made, cuts, found.edits, "module", "", shapes))
-    return _with(result, model, ())
+    cut = _as_class(model, analysis, plan, options)
+    try:
+        return cut.result(model, verify)
+    except BaseException:
+        cut.undo(model)
+        raise
 
 
 def rebuild_graph(module: nn.Module, plan: Plan, example_inputs: Any) -> nn.Module:
@@ -173,38 +170,144 @@ def rebuild_graph(module: nn.Module, plan: Plan, example_inputs: Any) -> nn.Modu
 
 
 # ---------------------------------------------------------------- the graph
-def _pruned_graph(
-    analysis: Analysis, plan: Plan | None, verify: bool, options: Mapping[str, Any]
-) -> tuple[Plan, Keep, Captured, Result]:
-    from graphprune.api import Result, report_of, require
-    from graphprune.plan import make_plan
-    from graphprune.verify import verify_models
+class _Cut:
+    """One plan for one analysed model: the pruned graph, and what a module needs to be the same."""
 
-    if plan is not None and options:
-        what = f"a plan is given, so nothing is left to decide by {', '.join(sorted(options))}"
-        raise GraphPruneError("GP107", what, "gp.prune", "leave out the plan or the options")
-    made = make_plan(analysis, **options) if plan is None else plan
-    keep = made.keep(analysis)
-    source: Captured = analysis.program.native
-    small: Captured = ATEN.write(analysis, keep)
-    report = report_of(analysis, keep, sizes=options.get("sizes")).with_(notes=source.notes)
-    verification = None
-    if verify:
-        verification = verify_models(source, small, made, seed=options.get("seed", 0), sizes=options.get("sizes"))
+    def __init__(self, analysis: Analysis, plan: Plan | None, options: Mapping[str, Any]):
+        from graphprune.plan import make_plan
+
+        if plan is not None and options:
+            what = f"a plan is given, so nothing is left to decide by {', '.join(sorted(options))}"
+            raise GraphPruneError("GP107", what, "gp.prune", "leave out the plan or the options")
+        self.analysis = analysis
+        self.options = options
+        self.plan = make_plan(analysis, **options) if plan is None else plan
+        self.keep = self.plan.keep(analysis)
+        self.cuts = cuts_of(analysis, self.keep)
+        self.small: Captured = ATEN.write(analysis, self.keep)
+        self.shapes = {stored.name: stored.shape for stored in analysis.program.stored if stored.name in self.cuts}
+        self.notes: tuple[str, ...] = ()
+        self.fit = Fit()
+        self.undone: _Before | None = None
+
+    def into(self, model: nn.Module) -> str:
+        """Cut a module and run it; on any disagreement with the pruned graph it is put back, and the reason returned."""
+        self.fit = fit(model, self.analysis, self.keep, self.cuts)
+        before = _Before(model, self.fit)
+        try:
+            self._cut(model)
+            self._compare(model)
+        except GraphPruneError as error:
+            before.restore()
+            lines = [f"it holds the number {constant.line}" for constant in self.fit.constants[:3]]
+            return "; ".join([error.what, *lines])
+        except BaseException:
+            before.restore()
+            raise
+        self.undone = before
+        attach(model, Pruned(self.plan, self.cuts, self.fit.edits, "module", "", self.shapes))
+        return ""
+
+    def undo(self, model: nn.Module) -> None:
+        """Put a module back that was cut."""
+        if self.undone is not None:
+            self.undone.restore()
+            forget(model)
+
+    def result(self, model: Any, verify: bool) -> Result:
+        """The outcome, verified when asked. Raises GraphPruneError GP401 and GP402."""
+        from graphprune.api import Result, report_of, require
+        from graphprune.verify import verify_models
+
+        source: Captured = self.analysis.program.native
+        sizes, seed = self.options.get("sizes"), self.options.get("seed", 0)
+        notes = (*source.notes, *self.notes)
+        report = report_of(self.analysis, self.keep, sizes=sizes).with_(notes=notes)
+        if not verify:
+            return Result(model, self.plan, report)
+        verification = verify_models(source, self.small, self.plan, seed=seed, sizes=sizes)
         require(verification)
-        report = report.with_(verification=verification)
-    return made, keep, small, Result(small, made, report, verification)
+        return Result(model, self.plan, report.with_(verification=verification), verification)
+
+    def _cut(self, model: nn.Module) -> None:
+        known = places(model)
+        missing = [name for name in self.cuts if name not in known]
+        if missing:
+            what = f"the code makes the constant {missing[0]} itself, at its old size"
+            raise GraphPruneError("GP507", what, type(model).__name__)
+        cut_in_place(model, self.cuts)
+        for use, (source, picked) in self.analysis.trace.positions.items():
+            if not is_cut(source, self.keep) and not is_cut(picked, self.keep):
+                continue
+            value = use.node.inputs[use.index]
+            if value is None or value.name not in known:
+                raise GraphPruneError("GP507", "positions that its code holds would have to change", str(use.node))
+            with plain_mode():
+                replace_data(known[value.name].tensor, new_positions(self.analysis, self.keep, use, source, picked))
+        apply_edits(model, self.fit.edits)
+
+    def _compare(self, model: nn.Module) -> None:
+        """Run a cut module on the example inputs and hold it against the pruned graph."""
+        if any(parameter.is_meta for parameter in model.parameters()):
+            return  # nothing to run: this is planned without weights
+        case = (self.small.args, self.small.kwargs)
+        expected = ATEN.runner(self.small)(case)
+        args, kwargs = pytree.tree_map(lambda each: each.clone() if isinstance(each, torch.Tensor) else each, case)
+        try:
+            with evaluating(model), torch.no_grad():
+                outputs = model(*args, **kwargs)
+        except CAPTURE_FAILS as error:
+            first = str(error).strip().splitlines()
+            what = f"its code fails with {type(error).__name__}: {first[0][:160] if first else ''}"
+            raise GraphPruneError("GP507", what, type(model).__name__) from error
+        found = [numbers(each) for each in pytree.tree_leaves(outputs) if isinstance(each, torch.Tensor)]
+        if len(found) != len(expected):
+            what = f"it returns {len(found)} tensors, not {len(expected)}"
+            raise GraphPruneError("GP507", what, type(model).__name__)
+        for a, b in zip(expected, found, strict=True):
+            if difference(a, b) > max(tolerance(self.analysis, a.dtype), 1e-5):
+                what = f"its code computes something else at the new sizes (by {difference(a, b):.1e})"
+                raise GraphPruneError("GP507", what, type(model).__name__)
 
 
-def _with(result: Result, model: Any, notes: Sequence[str]) -> Result:
-    from graphprune.api import Result
-
-    report = result.report.with_(notes=(*result.report.notes, *notes)) if notes else result.report
-    return Result(model, result.plan, report, result.verification)
+_MOST_ATTEMPTS = 6
 
 
-def _shapes(analysis: Analysis, cuts: Cuts) -> dict[str, tuple[int, ...]]:
-    return {stored.name: stored.shape for stored in analysis.program.stored if stored.name in cuts}
+def _as_class(model: nn.Module, analysis: Analysis, plan: Plan | None, options: Mapping[str, Any]) -> _Cut:
+    """Cut a module, leaving alone what its code cannot follow: groups that are counted by numbers in the code, and
+    those of classes that derive one size from another. Raises GraphPruneError GP507 where that is not enough."""
+    left: dict[str, None] = {}
+    for _ in range(_MOST_ATTEMPTS):
+        chosen = {**options, "ignore": [*options.get("ignore", ()), *left]} if left else options
+        cut = _Cut(analysis, plan, chosen)
+        reason = cut.into(model)
+        if not reason:
+            names = ", ".join(list(left)[:3]) + (", ..." if len(left) > 3 else "")
+            cut.notes = (
+                f"{len(left)} groups were left alone because the module's code cannot follow: {names}",
+            ) * bool(left)
+            return cut
+        more = [] if plan is not None else _not_followed(cut, left)
+        if not more:
+            break
+        left.update(dict.fromkeys(more))
+    remedy = "gp.prune returns a GraphModule for it; or leave such groups alone with ignore=[...]"
+    what = f"its own code cannot run at the new sizes: {reason}"
+    raise GraphPruneError("GP507", what, type(model).__name__, remedy)
+
+
+def _not_followed(cut: _Cut, left: Mapping[str, None]) -> list[str]:
+    """The groups to leave alone next: of rigid classes; then those counted by constants; then heads."""
+    steps = (
+        lambda group: group.dim in cut.fit.rigid,
+        lambda group: any(group.dim in constant.dims for constant in cut.fit.constants),
+        lambda group: group.kind != "channel",
+    )
+    for chosen in steps:
+        more = [name for name, group in named(cut.analysis).items() if chosen(group) and name not in left]
+        if more:
+            return more
+    return []
 
 
 def _copied(model: nn.Module) -> nn.Module:
@@ -215,79 +318,21 @@ def _copied(model: nn.Module) -> nn.Module:
         raise GraphPruneError("GP103", what, type(model).__name__, "gp.prune_ prunes it in place") from error
 
 
-# ---------------------------------------------------------------- the module
-def _try(model: nn.Module, analysis: Analysis, keep: Keep, cuts: Cuts, found: Fit, small: Captured) -> str:
-    """Cut a module and run it; on any disagreement with the pruned graph it is put back, and the reason returned."""
-    try:
-        with _undone_on_failure(model, cuts, found):
-            _cut(model, analysis, keep, cuts, found)
-            _compare(model, analysis, small)
-    except GraphPruneError as error:
-        lines = [f"it holds the number {line}" for line in found.constants[:3]]
-        return "; ".join([error.what, *lines])
-    return ""
+class _Before:
+    """The state of a module before it is cut."""
 
+    def __init__(self, model: nn.Module, found: Fit):
+        tensors = {id(place.tensor): place.tensor for place in places(model).values()}
+        self.tensors = [(tensor, tensor.data, tensor.grad) for tensor in tensors.values()]
+        self.settings = [(holder, name, getattr(holder, name)) for holder, name, _ in checked_edits(model, found.edits)]
 
-@contextmanager
-def _undone_on_failure(model: nn.Module, cuts: Cuts, found: Fit) -> Iterator[None]:
-    tensors = {id(place.tensor): place.tensor for place in places(model).values()}
-    before = [(tensor, tensor.data, tensor.grad) for tensor in tensors.values()]
-    settings = [(holder, name, getattr(holder, name)) for holder, name, _ in checked_edits(model, found.edits)]
-    try:
-        yield
-    except BaseException:
+    def restore(self) -> None:
+        """Put everything back, into the same objects."""
         with plain_mode():
-            for tensor, data, gradient in before:
-                if tensor.data_ptr() != data.data_ptr() or tensor.shape != data.shape:
+            for tensor, data, gradient in self.tensors:
+                if tensor.shape != data.shape or tensor.data_ptr() != data.data_ptr():
                     tensor.grad = None
                     replace_data(tensor, data)
                     tensor.grad = gradient
-        for holder, name, value in settings:
+        for holder, name, value in self.settings:
             setattr(holder, name, value)
-        raise
-
-
-def _cut(model: nn.Module, analysis: Analysis, keep: Keep, cuts: Cuts, found: Fit) -> None:
-    from graphprune.dims import is_cut
-
-    known = places(model)
-    missing = [name for name in cuts if name not in known]
-    if missing:
-        what = f"the code makes the constant {missing[0]} itself, at its old size"
-        raise GraphPruneError("GP507", what, type(model).__name__)
-    cut_in_place(model, cuts)
-    for use, (source, picked) in analysis.trace.positions.items():
-        if is_cut(source, keep) or is_cut(picked, keep):
-            value = use.node.inputs[use.index]
-            if value is None or value.name not in known:
-                raise GraphPruneError("GP507", "positions that its code holds would have to change", str(use.node))
-            with plain_mode():
-                replace_data(known[value.name].tensor, new_positions(analysis, keep, use, source, picked))
-    apply_edits(model, found.edits)
-
-
-def _compare(model: nn.Module, analysis: Analysis, small: Captured) -> None:
-    """Run a cut module on the example inputs and hold it against the pruned graph."""
-    from graphprune.verify import difference, tolerance
-
-    if any(parameter.is_meta for parameter in model.parameters()):
-        return  # nothing to run; shapes were planned
-    case = (small.args, small.kwargs)
-    expected = ATEN.runner(small)(case)
-    copied = pytree.tree_map(lambda each: each.clone() if isinstance(each, torch.Tensor) else each, case)
-    try:
-        with evaluating(model), torch.no_grad():
-            outputs = model(*copied[0], **copied[1])
-    except CAPTURE_FAILS as error:
-        first = str(error).strip().splitlines()
-        what = f"its code fails with {type(error).__name__}: {first[0][:160] if first else ''}"
-        raise GraphPruneError("GP507", what, type(model).__name__) from error
-    from graphprune.dialects.aten.reader import numbers
-
-    found = [numbers(each) for each in pytree.tree_leaves(outputs) if isinstance(each, torch.Tensor)]
-    if len(found) != len(expected):
-        raise GraphPruneError("GP507", f"it returns {len(found)} tensors, not {len(expected)}", type(model).__name__)
-    for a, b in zip(expected, found, strict=True):
-        if difference(a, b) > max(tolerance(analysis, a.dtype), 1e-5):
-            what = f"its code computes something else at the new sizes (by {difference(a, b):.1e})"
-            raise GraphPruneError("GP507", what, type(model).__name__)
