@@ -5,6 +5,7 @@ from __future__ import annotations
 from graphprune.dialects.aten.call import Call
 from graphprune.dims import Axis, Prod, find
 from graphprune.program import Contraction, Node
+from graphprune.rules import pointwise
 from graphprune.rules.attention import Side, attend
 from graphprune.rules.operator import Operator
 from graphprune.rules.trace import Operand, Trace, Typed
@@ -16,6 +17,8 @@ def _attention(trace: Trace, node: Node) -> list[Typed]:
     """``... h q d, ... k t d, ... k t e -> ... h q e``: one head for each key head, or (grouped) several."""
     call = Call(trace, node)
     query, key, value = (call.tensor(name) for name in ("query", "key", "value"))
+    for x in (query, key, value) if call.given.get("dropout_p") else ():
+        pointwise.per_element_random(trace, x)  # it is not told whether it is trained
     if query.rank != 4 or key.rank != 4 or value.rank != 4:
         return [_batched(trace, call, [query, key, value])]
     sides = [_side(x) for x in (query, key, value)]

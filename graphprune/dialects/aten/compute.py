@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from graphprune.dialects.aten.call import Call, same
 from graphprune.dialects.aten.structure import made, with_axes
-from graphprune.dims import UNIT, Axis
+from graphprune.dims import UNIT, Axis, Prod, find
 from graphprune.program import Node
 from graphprune.rules import linear, norms, pointwise, reduce
 from graphprune.rules.numbers import Number
@@ -96,18 +96,15 @@ def _group_norm(trace: Trace, node: Node) -> list[Typed]:
     groups = call.entry("num_groups" if "num_groups" in call.given else "group")
     if not isinstance(groups, Number):
         raise ValueError("its groups are computed at run time")
-    operands = [call.tensor("input"), call.optional("weight"), call.optional("bias")]
-    x = operands[0]
-    if node.op.startswith("aten.native") and x is not None:
-        trace.whole(x.axes[1], "its width is an argument of a lowered operator")
-    found = norms.group_norm(trace, operands, groups, False)
-    rest = [made_output(call, k) for k in range(1, len(node.outputs))]
-    return [found, *rest]
-
-
-def made_output(call: Call, output: int) -> Typed:
-    """New axes that stay, of the sizes that were traced, for one output."""
-    return Typed([call.trace.fixed(size) for size in call.shape(output)])
+    x = call.tensor("input")
+    found = norms.group_norm(trace, [x, call.optional("weight"), call.optional("bias")], groups, False)
+    sizes = (x.axes[0], x.axes[1], find(Prod(x.axes[2:])))
+    for name, axis in zip(("N", "C", "HxW"), sizes, strict=True):  # the lowered form is told the sizes
+        entry = call.entry(name)
+        if entry is not None:
+            trace.require(entry, axis)
+    outer, _ = trace.factor(x.axes[1], groups.value)
+    return [found, *(Typed([x.axes[0], outer]) for _ in node.outputs[1:])]
 
 
 def _weight_norm(trace: Trace, node: Node) -> list[Typed]:
@@ -206,6 +203,25 @@ def _over_space(trace: Trace, node: Node) -> list[Typed]:
     return [Typed(list(made(call, known, "the positions of a window").axes or [])) for _ in node.outputs]
 
 
+def _unpool(trace: Trace, node: Node) -> list[Typed]:
+    """The converse of pooling: entries are put where, within their channel, their positions say."""
+    x, positions = trace.need(0), trace.need(1)
+    for a, b in zip(x.axes, positions.axes, strict=True):
+        trace.tie(a, b)
+    return _over_space(trace, node)
+
+
+def _fractional_pool(trace: Trace, node: Node) -> list[Typed]:
+    """Pooling with windows drawn for each sample and channel: ``n c d`` numbers between 0 and 1."""
+    call = Call(trace, node)
+    x, drawn = call.tensor("self"), call.tensor("random_samples")
+    lead = [UNIT, UNIT, *x.axes[: x.rank - _spatial(node)]][-2:]
+    for a, b in zip(lead, drawn.axes, strict=False):
+        trace.tie(a, b)
+    trace.whole(drawn.axes[-1], "a number for each axis of space")
+    return _over_space(trace, node)
+
+
 def _grid_sample(trace: Trace, node: Node) -> list[Typed]:
     x, grid = trace.need(0), trace.need(1)
     for axis in (*x.axes[2:], *grid.axes[1:]):
@@ -264,8 +280,7 @@ avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptiv
 _adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d upsample_nearest1d upsample_nearest2d
 upsample_nearest3d _upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d upsample_linear1d
 upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa
-reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d
-max_unpool2d max_unpool3d fractional_max_pool2d fractional_max_pool3d"""
+reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d"""
 _CONVS = """conv1d conv2d conv3d convolution _convolution conv_transpose1d conv_transpose2d conv_transpose3d
 mkldnn_convolution"""
 
@@ -286,7 +301,8 @@ COMPUTE: dict[str, Operator] = {
         f"aten.{name}": Operator(_layer_norm)
         for name in ("layer_norm", "native_layer_norm", "rms_norm", "_fused_rms_norm")
     },
-    **{f"aten.{name}": Operator(_group_norm) for name in ("group_norm", "native_group_norm")},
+    "aten.group_norm": Operator(_group_norm),
+    "aten.native_group_norm": Operator(_group_norm, sizes=True),
     **{f"aten.{name}": Operator(_weight_norm) for name in ("_weight_norm", "_weight_norm_interface")},
     **{
         f"aten.{name}": Operator(_softmax)
@@ -299,6 +315,11 @@ COMPUTE: dict[str, Operator] = {
     "aten.topk": Operator(_top_k, sizes=True),
     **{f"aten.{name}": Operator(_over_space, sizes=True) for name in _POOLS.split()},
     **{f"aten.{name}": Operator(_grid_sample) for name in ("grid_sampler", "grid_sampler_2d", "grid_sampler_3d")},
+    **{f"aten.{name}": Operator(_unpool, sizes=True) for name in ("max_unpool2d", "max_unpool3d")},
+    **{
+        f"aten.{name}": Operator(_fractional_pool, sizes=True)
+        for name in ("fractional_max_pool2d", "fractional_max_pool3d")
+    },
     "aten.affine_grid_generator": Operator(_affine_grid, sizes=True),
     **{f"aten.{name}": Operator(_distances) for name in ("cdist", "_cdist_forward")},
     **{f"torchvision::{name}": Operator(_regions) for name in ("roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool")},

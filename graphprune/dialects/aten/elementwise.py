@@ -17,7 +17,7 @@ digamma elu empty_like erf erfc erfinv exp exp2 expm1 fake_quantize_per_tensor_a
 full_like gelu hardshrink hardsigmoid hardswish hardtanh i0 imag isfinite isinf isnan isneginf isposinf
 leaky_relu lgamma lift lift_fresh lift_fresh_copy log log10 log1p log2 log_sigmoid logical_not logit mish
 nan_to_num neg negative ones_like pin_memory polygamma positive quantize_per_tensor rad2deg real reciprocal relu
-relu6 resolve_conj resolve_neg round rrelu rsqrt selu sgn sigmoid sign signbit silu sin sinc sinh softplus
+relu6 resolve_conj resolve_neg round rsqrt selu sgn sigmoid sign signbit silu sin sinc sinh softplus
 softshrink special_erf special_expit special_i0 special_log_ndtr special_ndtr sqrt square tan tanh tanhshrink
 threshold to trunc type_as zero zeros_like"""
 BROADCAST = """__and__ __lshift__ __or__ __rshift__ __xor__ add addcdiv addcmul arctan2 atan2 bitwise_and
@@ -28,7 +28,7 @@ logaddexp2 logical_and logical_or logical_xor lt masked_fill maximum minimum mul
 nextafter not_equal polar pow remainder rsub special_xlogy sub subtract true_divide where xlogy"""
 RANDOM = """bernoulli exponential normal poisson rand_like randint_like randn_like uniform"""
 # Random only in training, and graphs are captured in evaluation mode.
-DROPOUT = "dropout feature_dropout alpha_dropout feature_alpha_dropout native_dropout"
+DROPOUT = "dropout feature_dropout alpha_dropout feature_alpha_dropout native_dropout rrelu"
 ARITHMETIC = {"add": "+", "sub": "-", "mul": "*", "floordiv": "/"}
 
 

@@ -171,6 +171,8 @@ def _meshgrid(trace: Trace, node: Node) -> list[Typed]:
 def _one_hot(trace: Trace, node: Node) -> list[Typed]:
     call = Call(trace, node)
     x = call.tensor("self")
+    for axis in x.axes if call.given.get("num_classes", -1) == -1 else []:
+        trace.whole(axis, "the largest of its entries says how many classes there are")
     return [made(call, dict(enumerate(x.axes)), "one-hot positions")]
 
 
@@ -217,10 +219,9 @@ POSITIONS: dict[str, Operator] = {
     **{f"aten.{name}": _along("its entries are put in order", "dim") for name in ("sort", "argsort", "msort")},
     **{f"aten.{name}": Operator(_triangle, sizes=True) for name in ("tril", "triu")},
     **{f"aten.{name}": Operator(_diagonal) for name in ("diagonal", "linalg_diagonal", "diag")},
-    "aten.index_select": Operator(_index_select),
+    "aten.index_select": Operator(_index_select, sizes=True),
     "aten.embedding": Operator(_embedding),
-    "aten.index": Operator(_index),
-    "aten._unsafe_index": Operator(_index),
+    **{f"aten.{name}": Operator(_index, sizes=True) for name in ("index", "_unsafe_index")},
     **{f"aten.{name}": Operator(_index_put) for name in ("index_put", "_unsafe_index_put")},
     **{
         f"aten.{name}": Operator(_elements)

@@ -283,10 +283,9 @@ def _col2im(trace: Trace, node: Node) -> list[Typed]:
 
 
 _VIEWS = "view reshape _unsafe_view view_copy"
-_CREATED = "zeros ones full empty new_zeros new_ones new_full new_empty rand randn empty_strided new_empty_strided"
-_POSITIONS = (
-    "arange linspace logspace eye scalar_tensor randint randperm tril_indices triu_indices hann_window hamming_window"
-)
+_CREATED = "zeros ones full empty new_zeros new_ones new_full new_empty empty_strided new_empty_strided"
+_POSITIONS = """arange linspace logspace eye scalar_tensor rand randn randint randperm tril_indices triu_indices hann_window
+hamming_window"""
 
 STRUCTURE: dict[str, Operator] = {
     **{f"aten.{name}": Operator(_view, sizes=True) for name in _VIEWS.split()},
