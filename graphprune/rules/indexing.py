@@ -179,13 +179,15 @@ def gather(trace: Trace, x: Operand, positions: Operand, axis: int) -> Typed:
 def _picked(trace: Trace, axis: Axis, numbers: list[int]) -> Axis | None:
     """The axis that constant positions make of an axis, ``None`` where they follow no pattern.
 
-    Patterns: a range; every n-th entry; and a transposition, ``outer * inner -> inner * outer``, which is what a
+    Patterns: a range, one entry; every n-th entry; and a transposition, ``outer * inner -> inner * outer``, which is what a
     channel shuffle does.
     """
     size = axis.size
-    if not isinstance(size, int) or len(numbers) < 2 or not all(-size <= k < size for k in numbers):
+    if not isinstance(size, int) or not numbers or not all(-size <= k < size for k in numbers):
         return None
     places = [k % size for k in numbers]
+    if len(places) == 1:
+        return cut(trace, axis, places[0], 1)[1]
     step = places[1] - places[0]
     if step == 1 and places == list(range(places[0], places[0] + len(places))):
         return cut(trace, axis, places[0], len(places))[1]

@@ -120,6 +120,33 @@ def matmul(
     return Typed([letters[letter] for letter in result])
 
 
+def grouped(trace: Trace, x: Operand, weight: Operand, ends: Operand, bias: Operand | None = None) -> Typed:
+    """``t i, e i o, e, o? -> t o``: a matrix for each group of consecutive rows; ``ends`` says where the groups end."""
+    rows, inputs = x.axes
+    groups, reduced, out = weight.axes
+    trace.tie(inputs, reduced)
+    trace.pin(groups, "GP207", "rows are assigned to it by position")
+    trace.tie(groups, ends.axes[0])
+    trace.whole(rows, "it is cut into runs by position")
+    if bias is not None:
+        trace.tie(out, bias.axes[-1])
+    trace.contract(
+        Contraction(
+            trace.node,
+            weight.use,
+            tuple(weight.axes),
+            out=(out,),
+            reduced=(reduced,),
+            stationary=(groups,),
+            macs=(rows, reduced, out),
+            masks=((weight.use, 1, reduced),),
+            activation=x.use,
+            bias=None if bias is None else bias.use,
+        )
+    )
+    return Typed([rows, out])
+
+
 def _letters(trace: Trace, terms: list[list[str]], operands: Sequence[Operand]) -> dict[str, Axis]:
     letters: dict[str, Axis] = {}
     for term, operand in zip(terms, operands, strict=True):

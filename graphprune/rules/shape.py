@@ -52,9 +52,32 @@ def regroup(trace: Trace, axes: Sequence[Axis], sizes: Sequence[Extent]) -> list
     at, done = 0, 0
     while done < len(sizes):
         stop, reach = _segment(ends, [1, *_prefixes(sizes)], at, done, len(sizes))
-        out.extend(_segment_axes(trace, list(axes[at:reach]), list(sizes[done:stop])))
+        out.extend(_segment_from_the_end(trace, list(axes[at:reach]), list(sizes[done:stop])))
         at, done = reach, stop
     return out
+
+
+def _segment_from_the_end(trace: Trace, axes: list[Axis], sizes: list[Extent]) -> list[Axis]:
+    """The axes of a segment in which products met only at its end: where a run-time size hides the others (a sequence
+    padded to full chunks), runs of axes and sizes that meet when counted from the end are taken off first."""
+    tail: list[Axis] = []
+    while len(axes) > 1 and len(sizes) > 1:
+        backward = _prefixes([axis.size for axis in axes[:0:-1]])
+        found = next(
+            (
+                (i, j)
+                for j, size in enumerate(_prefixes(sizes[:0:-1]), 1)
+                for i, end in enumerate(backward, 1)
+                if end == size
+            ),
+            None,
+        )
+        if found is None:
+            break
+        i, j = found
+        tail = [*_segment_axes(trace, axes[-i:], sizes[-j:]), *tail]
+        axes, sizes = axes[:-i], sizes[:-j]
+    return [*_segment_axes(trace, axes, sizes), *tail]
 
 
 def _prefixes(sizes: Sequence[Extent]) -> list[Extent]:

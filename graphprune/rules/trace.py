@@ -9,9 +9,25 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from graphprune.dims import Axis, Dim, Misfit, Pin, Sum, factor, find, fresh, is_free, leaves, pin, reason, unify, walk
+from graphprune.dims import (
+    Axis,
+    Dim,
+    Misfit,
+    Pin,
+    Prod,
+    Sum,
+    factor,
+    find,
+    fresh,
+    is_free,
+    leaves,
+    pin,
+    reason,
+    unify,
+    walk,
+)
 from graphprune.program import Block, Contraction, Node, Slot, Stored, Use, Value
-from graphprune.rules.numbers import Entry, Number, Requirement, SizeOf, axes_in, now, slots_in
+from graphprune.rules.numbers import Arith, Entry, Number, Requirement, SizeOf, axes_in, now, slots_in
 from graphprune.sizes import Extent, symbol
 
 # Stored integer tensors up to this many entries are looked into for sizes and positions.
@@ -238,10 +254,13 @@ class Trace:
             self.require(number, fresh(number.value, self.node.place, Pin("GP206", str(self.node), reason)))
 
     def axis_of(self, entry: Entry) -> Axis:
-        """An axis whose size is given by an entry: the very axis it was read from, else a free one bound to it."""
+        """An axis whose size is given by an entry: the very axis it was read from, a product of such (the batch times
+        the heads), else a free one bound to it."""
         if isinstance(entry, SizeOf):
             return entry.axis
         size = now(entry)
+        if isinstance(entry, Arith) and entry.op == "*" and not isinstance(size, int):
+            return find(Prod([self.axis_of(entry.left), self.axis_of(entry.right)]))
         axis = self.free(size) if isinstance(size, int) and size >= 0 else self.fixed(self.unknown(), code="GP208")
         self.require(entry, axis)
         return axis

@@ -295,7 +295,7 @@ def test_gather_by_a_pattern(data: Any) -> None:
         ([0, 3, 1, 4, 2, 5], True),
         ([5, 4, 3], False),
         ([0, 0], False),
-        ([2], False),
+        ([2], True),
         ([0, 1, 3], False),
         ([1, 3], False),
         ([0, 7], False),

@@ -18,7 +18,7 @@ from torch.export import Dim, ExportedProgram, ShapesCollection, export
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
-from graphprune.dialects.aten.inline import inline_wrappers, separate_sizes
+from graphprune.dialects.aten.inline import allow_other_strides, inline_wrappers, separate_sizes
 from graphprune.errors import GraphPruneError
 
 
@@ -182,6 +182,7 @@ def _captured(
     module: Callable[..., Any] = program.module
     graph = module(check_guards=False)
     inline_wrappers(graph)
+    allow_other_strides(graph)
     separate_sizes(graph)
     return Captured(graph, args, kwargs, sizes_of(graph, (args, kwargs)), source, notes)
 

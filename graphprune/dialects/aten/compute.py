@@ -36,6 +36,17 @@ def _einsum(trace: Trace, node: Node) -> list[Typed]:
     return [linear.einsum(trace, str(call.given["equation"]), operands)]
 
 
+def _grouped(trace: Trace, node: Node) -> list[Typed]:
+    """``t i, e i o -> t o``: rows in order of their group, each run of rows times the matrix of its group (the experts
+    of a mixture). Where the runs end is data, so the groups stay."""
+    call = Call(trace, node)
+    x, weight = trace.need(0), trace.need(1)
+    ends, bias = call.optional("offs"), call.optional("bias")
+    if x.rank != 2 or weight.rank != 3 or ends is None:
+        raise ValueError("groups of equal length are not followed")
+    return [linear.grouped(trace, x, weight, ends, bias)]
+
+
 def _outer(trace: Trace, node: Node) -> list[Typed]:
     return [linear.einsum(trace, "i,j->ij", [trace.need(0), trace.need(1)])]
 
@@ -274,7 +285,8 @@ def _deformable(trace: Trace, node: Node) -> list[Typed]:
 
 
 _REDUCTIONS = """mean sum amax amin prod var std var_mean std_mean norm linalg_vector_norm linalg_norm logsumexp any all
-nansum nanmean count_nonzero frobenius_norm linalg_matrix_norm aminmax nuclear_norm special_logsumexp"""
+nansum nanmean count_nonzero frobenius_norm linalg_matrix_norm aminmax nuclear_norm special_logsumexp _is_all_true
+_is_any_true"""
 _POOLS = """max_pool1d max_pool2d max_pool3d max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices
 avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d _adaptive_avg_pool2d
 _adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d upsample_nearest1d upsample_nearest2d
@@ -288,6 +300,7 @@ COMPUTE: dict[str, Operator] = {
     "aten.linear": Operator(_linear),
     **{f"aten.{name}": Operator(_matmul) for name in ("matmul", "mm", "bmm", "mv", "dot", "linalg_matmul")},
     **{f"aten.{name}": Operator(_addmm) for name in ("addmm", "baddbmm", "addmv")},
+    **{name: Operator(_grouped) for name in ("aten._grouped_mm", "transformers::grouped_mm_fallback")},
     "aten.einsum": Operator(_einsum),
     **{f"aten.{name}": Operator(_outer) for name in ("outer", "ger")},
     "aten.bilinear": Operator(_bilinear),

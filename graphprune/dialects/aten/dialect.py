@@ -13,12 +13,13 @@ from graphprune.dialects.aten.compute import COMPUTE
 from graphprune.dialects.aten.elementwise import ELEMENTWISE
 from graphprune.dialects.aten.positions import POSITIONS
 from graphprune.dialects.aten.structure import STRUCTURE
-from graphprune.dims import Misfit, find
+from graphprune.dims import Axis, Dim, Misfit, find, fresh
 from graphprune.errors import GraphPruneError
 from graphprune.program import Array, Contraction, Node, Value
 from graphprune.rules.notation import Row
 from graphprune.rules.operator import Operator
 from graphprune.rules.trace import Trace, Typed
+from graphprune.sizes import Extent
 
 TABLE: dict[str, Operator] = {**ELEMENTWISE, **STRUCTURE, **POSITIONS, **COMPUTE, **CELLS}
 
@@ -103,9 +104,18 @@ def _checked(rule: Callable[[Trace, Node], list[Typed]]) -> Callable[[Trace, Nod
             )
             if len(sizes) != len(value.shape) or wrong:
                 raise Misfit(f"the rule of {node.op} makes {sizes} of what is {list(value.shape)}")
+            typed.axes = [_as_traced(axis, size) for axis, size in zip(typed.axes, value.native[2], strict=True)]
         return found
 
     return checked
+
+
+def _as_traced(axis: Axis, size: Extent) -> Axis:
+    """An axis of a run-time size under the name that size has in the whole graph, so that all who read it agree."""
+    plain = find(axis)
+    if isinstance(plain, Dim) and plain.pin is not None and not isinstance(plain.size, int) and plain.size != size:
+        return fresh(size, plain.origin, plain.pin)
+    return axis
 
 
 def _row_rule(name: str, text: str) -> Callable[[Trace, Node], list[Typed]]:

@@ -40,6 +40,12 @@ def _broadcast(trace: Trace, node: Node) -> list[Typed]:
     return [pointwise.broadcast(trace, trace.operands())]
 
 
+def _broadcast_each(trace: Trace, node: Node) -> list[Typed]:
+    """Every operand broadcast against all others, one output for each."""
+    found = pointwise.broadcast(trace, trace.operands()).axes or []
+    return [Typed(list(found)) for _ in node.outputs]
+
+
 def _random(trace: Trace, node: Node) -> list[Typed]:
     return [pointwise.per_element_random(trace, trace.need(0))]
 
@@ -125,6 +131,7 @@ _SYMBOLIC = "sym_max sym_min sym_ite sym_not sym_float sym_int sym_sqrt sym_sum 
 ELEMENTWISE: dict[str, Operator] = {
     **{f"aten.{name}": Operator(_unary) for name in UNARY.split()},
     **{f"aten.{name}": Operator(_broadcast) for name in BROADCAST.split()},
+    "aten.broadcast_tensors": Operator(_broadcast_each),
     **{f"aten.{name}": Operator(_random) for name in RANDOM.split()},
     **{f"aten.{name}": Operator(_dropout) for name in DROPOUT.split()},
     "aten.prelu": Operator(_prelu),

@@ -50,6 +50,17 @@ def separate_sizes(module: GraphModule) -> None:
     module.recompile()
 
 
+def allow_other_strides(module: GraphModule) -> None:
+    """Make contiguous, in place, what is read as complex numbers: a slice of an axis may be cut to odd widths, and its
+    pairs would then no longer lie at even places."""
+    for node in module.graph.find_nodes(op="call_function", target=torch.ops.aten.view_as_complex.default):
+        with module.graph.inserting_before(node):
+            packed = module.graph.call_function(torch.ops.aten.contiguous.default, (node.args[0],))
+        packed.meta = dict(node.args[0].meta)
+        node.replace_input_with(node.args[0], packed)
+    module.recompile()
+
+
 def _body(module: GraphModule, node: Node) -> tuple[GraphModule, tuple[Any, ...]] | None:
     """The body of a wrapper and the arguments it is called with, `None` for any other node."""
     name = str(getattr(node.target, "__name__", "")) if node.op == "call_function" else ""

@@ -159,6 +159,18 @@ def _slice_scatter(trace: Trace, node: Node) -> list[Typed]:
     return [same(x)]
 
 
+def _difference(trace: Trace, node: Node) -> list[Typed]:
+    """Differences of neighbours along one axis, with entries put before and after it first."""
+    call = Call(trace, node)
+    x = call.tensor("self")
+    at = call.number("dim", -1) % x.rank
+    parts = [each for each in (x, call.optional("prepend"), call.optional("append")) if each is not None]
+    for each in parts:
+        trace.whole(each.axes[at], "differences of its neighbours are taken")
+    rest = trace.broadcast([[UNIT if k == at else axis for k, axis in enumerate(each.axes)] for each in parts])
+    return [made(call, {k: axis for k, axis in enumerate(rest) if k != at}, "differences of neighbours")]
+
+
 def _meshgrid(trace: Trace, node: Node) -> list[Typed]:
     call = Call(trace, node)
     operands = [x for x in call.tensors("tensors") if x is not None]
@@ -229,6 +241,7 @@ POSITIONS: dict[str, Operator] = {
     },
     **{f"aten.{name}": Operator(_index_copy) for name in ("index_copy", "index_add", "index_fill", "index_reduce")},
     **{f"aten.{name}": Operator(_slice_scatter, sizes=True) for name in ("slice_scatter", "select_scatter")},
+    "aten.diff": Operator(_difference),
     "aten.meshgrid": Operator(_meshgrid),
     "aten.one_hot": Operator(_one_hot),
     **{f"aten.{name}": _everything(reason) for reason, names in _WHOLE.items() for name in names.split()},

@@ -31,6 +31,9 @@ _TYPES = {
 _CHECKS = ("_assert", "sym_constrain_range", "_check")
 
 
+# What torch.export wraps around the constants of a model (`torch.tensor([0, 2, 1])`).
+_HANDED_ON = ("aten.lift_fresh.default", "aten.lift_fresh_copy.default", "aten.detach_.default")
+
 # Tensors of which only the data type is read.
 _TYPE_ONLY = {"type_as": "other", **{f"new_{name}": "self" for name in ("zeros", "ones", "full", "empty")}}
 
@@ -124,6 +127,10 @@ class _Reader:
             return
         name = operator_name(node.target)
         if any(mark in name for mark in _CHECKS):
+            return
+        source = node.args[0] if name in _HANDED_ON else None
+        if isinstance(source, FxNode) and self.values.get(source) in self.constants:
+            self.values[node] = self.values[source]
             return
         found = Node(node.name, name, [], [], native=node)
         skipped = _TYPE_ONLY.get(name.split(".")[1] if name.startswith("aten.") else "", "")

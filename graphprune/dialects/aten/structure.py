@@ -44,7 +44,20 @@ def _view(trace: Trace, node: Node) -> list[Typed]:
 def _view_as(trace: Trace, node: Node) -> list[Typed]:
     call = Call(trace, node)
     x, other = call.tensor("self"), call.tensor("other")
-    return [shape.reshape(trace, x, [SizeOf(axis) for axis in other.axes], zero_copies=False)]
+    axes = shape.regroup(trace, x.axes, [axis.size for axis in other.axes])
+    return [Typed([trace.tie(axis, size) for axis, size in zip(axes, other.axes, strict=True)])]
+
+
+def _as_complex(trace: Trace, node: Node) -> list[Typed]:
+    """``... 2 -> ...``: real and imaginary part next to each other become one number."""
+    x = trace.need(0)
+    trace.structural(x.axes[-1], "real and imaginary part")
+    return [Typed(x.axes[:-1])]
+
+
+def _as_real(trace: Trace, node: Node) -> list[Typed]:
+    x = trace.need(0)
+    return [Typed([*x.axes, trace.fixed(2, "real and imaginary part", "GP214")])]
 
 
 def _flatten(trace: Trace, node: Node) -> list[Typed]:
@@ -140,7 +153,10 @@ def _interleave(trace: Trace, node: Node) -> list[Typed]:
     if "dim" not in call.given or count is None or not isinstance(now(count), int):
         raise ValueError("its repeats are computed at run time")
     at = call.number("dim") % x.rank
-    return [replaced(x, at, [find(Prod([x.axes[at], trace.axis_of(count)]))])]
+    repeated, total = find(Prod([x.axes[at], trace.axis_of(count)])), call.entry("output_size")
+    if total is not None:
+        trace.require(total, repeated)
+    return [replaced(x, at, [repeated])]
 
 
 def _filled(trace: Trace, node: Node) -> list[Typed]:
@@ -210,7 +226,7 @@ def _unbind(trace: Trace, node: Node) -> list[Typed]:
     call = Call(trace, node)
     x = call.tensor("self")
     at = call.number("dim", 0) % x.rank
-    trace.whole(x.axes[at], "its entries are taken one by one")
+    trace.structural(x.axes[at], "its entries are taken one by one")
     return [replaced(x, at, []) for _ in node.outputs]
 
 
@@ -290,6 +306,8 @@ hamming_window"""
 STRUCTURE: dict[str, Operator] = {
     **{f"aten.{name}": Operator(_view, sizes=True) for name in _VIEWS.split()},
     **{f"aten.{name}": Operator(_view_as) for name in ("view_as", "reshape_as")},
+    "aten.view_as_complex": Operator(_as_complex),
+    "aten.view_as_real": Operator(_as_real),
     "aten.flatten": Operator(_flatten),
     "aten.ravel": Operator(_flatten),
     "aten.unflatten": Operator(_unflatten, sizes=True),
