@@ -3,6 +3,7 @@
     >>> import graphprune as gp                                     # doctest: +SKIP
     >>> result = gp.prune(gp.load("dense.onnx"), macs=0.6)          # doctest: +SKIP
     >>> gp.save(result.model, "small.onnx")                         # doctest: +SKIP
+    >>> small = gp.prune(module, example_inputs, macs=0.5).model    # doctest: +SKIP
 
 Importing this package loads none of its parts and no other package: every public name is fetched on first use. Nothing
 may be imported here at run time but the standard library; tests/test_layout.py measures it.
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 __all__ = [
-    "load", "save", "analyze", "plan", "apply", "prune", "clean", "verify",
+    "load", "save", "analyze", "plan", "apply", "prune", "prune_", "mask", "shrink", "clean", "verify",
     "Analysis", "Group", "Plan", "Result", "Verification", "GraphPruneError",
 ]  # fmt: skip
 
@@ -27,6 +28,9 @@ _HOME = {
     "plan": "graphprune.api",
     "apply": "graphprune.api",
     "prune": "graphprune.api",
+    "prune_": "graphprune.api",
+    "mask": "graphprune.api",
+    "shrink": "graphprune.api",
     "clean": "graphprune.api",
     "verify": "graphprune.api",
     "Result": "graphprune.api",
@@ -55,7 +59,7 @@ sys.modules[__name__].__class__ = _Package
 
 if TYPE_CHECKING:
     from graphprune.analysis import Analysis, Group
-    from graphprune.api import Result, analyze, apply, clean, load, plan, prune, save, verify
+    from graphprune.api import Result, analyze, apply, clean, load, mask, plan, prune, prune_, save, shrink, verify
     from graphprune.errors import GraphPruneError
     from graphprune.plan import Plan
     from graphprune.verify import Verification

@@ -7,14 +7,19 @@
     >>> assert gp.verify(dense, small, plan).ok                          # doctest: +SKIP
     >>> gp.save(small, "small.onnx")                                     # doctest: +SKIP
 
-A model is what its dialect works on: an `onnx_ir.Model` for ONNX. No function changes the model that it is given.
+A model is an `onnx_ir.Model`, or one of PyTorch: an `nn.Module`, a `torch.fx.GraphModule` or an `ExportedProgram`. A
+module is captured by running it, so functions that look at one take example inputs: a tensor, a tuple of arguments, or
+a dict of keyword arguments. No function changes the model that it is given, but `prune_`, `mask` and `shrink`.
+
+    >>> small = gp.prune(module, images, macs=0.5).model                  # doctest: +SKIP
+
 Every failure that a user can act on is a GraphPruneError with a code of `graphprune.codes`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -32,6 +37,8 @@ if TYPE_CHECKING:
 
 Model = Any
 """A model of some dialect; `onnx_ir.Model` for ONNX."""
+
+_OF_TORCH = frozenset({"Module", "ExportedProgram"})
 
 _ONNX_SUFFIXES = frozenset({".onnx", ".pb"})
 _PICKLES = frozenset({".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin"})
@@ -60,17 +67,31 @@ class Result:
     verification: Verification | None = None
 
 
-def load(path: str | os.PathLike[str]) -> Model:
+def load(
+    source: str | os.PathLike[str] | Callable[[], Model],
+    folder: str | os.PathLike[str] | None = None,
+    example_inputs: Any = None,
+) -> Model:
     """Read a model; the dialect follows from the suffix (`.onnx`, `.pb`). External data is mapped, not loaded.
 
+    A pruned module is loaded from the folder that :func:`save` wrote, with what makes the dense one (a class, or a
+    function without arguments) as `source`; see `graphprune.torch.load`.
     Nothing in the file is executed: files that need unpickling are refused. Raises GraphPruneError: GP101 where a file
     is missing or unreadable, GP102 where it is not a valid model, GP103 where it is of a kind that cannot be read,
     GP109 where it is hostile or beyond the limits.
     """
-    _check_kind(os.fspath(path))
+    if callable(source):
+        if folder is None:
+            raise GraphPruneError(
+                "GP107", "there is no folder to load the weights from", "gp.load(constructor, folder)"
+            )
+        from graphprune.torch import load as load_module
+
+        return load_module(source, folder, example_inputs)
+    _check_kind(os.fspath(source))
     from graphprune.dialects.onnx import files
 
-    return files.load(path)
+    return files.load(source)
 
 
 def _check_kind(path: str) -> None:
@@ -107,9 +128,14 @@ def save(model: Model, path: str | os.PathLike[str], *, overwrite: bool = False)
     """Write a model, whole or not at all; the files written.
 
     Weights that were external stay external, in `path` with `.data` added. An older file at `path` is replaced.
-    Raises GraphPruneError: GP103 where it is not an ONNX model; GP104 where this would overwrite a file of the model
+    A pruned module becomes a folder: safetensors, its plan, and what the dense class needs to become it; no pickle.
+    Raises GraphPruneError: GP103 where it is of another kind; GP104 where this would overwrite a file of the model
     that the weights come from, unless `overwrite`; GP105 where it cannot be written.
     """
+    if is_of_torch(model):
+        from graphprune.torch import save as save_module
+
+        return save_module(model, path)
     from graphprune.dialects.onnx import files, tools
 
     if tools_of(model) is not tools.ONNX:
@@ -117,19 +143,36 @@ def save(model: Model, path: str | os.PathLike[str], *, overwrite: bool = False)
     return files.save(model, path, overwrite=overwrite)
 
 
-def analyze(model: Model, *, rules: Mapping[str, Any] | None = None) -> Analysis:
+def is_of_torch(model: object) -> bool:
+    """Whether a model is one of PyTorch; told by the names of its classes, so that torch is not imported."""
+    return any(
+        each.__name__ in _OF_TORCH and each.__module__.partition(".")[0] == "torch" for each in type(model).__mro__
+    )
+
+
+def analyze(
+    model: Model, example_inputs: Any = None, *, rules: Mapping[str, Any] | None = None, dynamic: bool = True
+) -> Analysis:
     """Find the dimensions of a model: what is coupled, what can be pruned (`.groups`), what not and why (`.refusals`).
 
+    example_inputs: what a module is captured with; not for ONNX
+    dynamic: leave batch and sequence axes of a module open
     rules: rows in axis notation for operators that have none, by name (`domain:Name` outside the standard domain)
-    Raises GraphPruneError: GP102 where the graph is not one, GP109 where it is nested too deep.
+    Raises GraphPruneError: GP102 where the graph is not one, GP109 where it is nested too deep; GP107 where example
+    inputs are missing, GP112 where a module cannot be captured.
     """
     from graphprune.analysis import analyze_program
 
+    if is_of_torch(model):
+        from graphprune.torch import pruning
+
+        return pruning.analyze(model, example_inputs, dynamic=dynamic, rules=rules)
     return analyze_program(tools_of(model).read(model, rules))
 
 
 def plan(
     model: Model | Analysis,
+    example_inputs: Any = None,
     *,
     macs: float | None = None,
     params: float | None = None,
@@ -150,6 +193,7 @@ def plan(
 ) -> Plan:
     """Decide what to keep of every group; no weight is changed. The same arguments give the same plan.
 
+    example_inputs: what a module is captured with; not for ONNX
     macs, params, bytes: the share of multiply-accumulates, parameters or bytes of weights that may remain, in (0, 1];
                 several are all met
     ratio:      the share of all channels to remove, in [0, 1); of every group alike with ranking="uniform"
@@ -167,7 +211,7 @@ def plan(
     from graphprune.plan import make_plan
 
     return make_plan(
-        _analysis(model),
+        _analysis(model, example_inputs),
         macs=macs,
         params=params,
         bytes=bytes,
@@ -187,24 +231,31 @@ def plan(
     )
 
 
-def apply(model: Model | Analysis, plan: Plan) -> Model:
-    """A new model without what the plan does not keep; same interface, same names.
+def apply(model: Model | Analysis, plan: Plan, example_inputs: Any = None) -> Model:
+    """A new model without what the plan does not keep; same interface, same names. A module as :func:`prune` makes it.
 
     Raises GraphPruneError GP501 where the plan was made for another architecture.
     """
     from graphprune.apply import apply_keep
 
+    if is_of_torch(model):
+        return prune(model, example_inputs, plan=plan, verify=False).model
     analysis = _analysis(model)
     return apply_keep(analysis, plan.keep(analysis))
 
 
-def prune(model: Model, *, verify: bool = True, **options: Any) -> Result:
-    """Plan, apply and verify; options as for :func:`plan`.
+def prune(model: Model, example_inputs: Any = None, *, verify: bool = True, **options: Any) -> Result:
+    """Plan, apply and verify; options as for :func:`plan`. `.model` is of the kind that went in.
 
+    For PyTorch also `plan=`, `as_graph=` and `dynamic=`: see :func:`graphprune.torch.pruning.prune`.
     Raises GraphPruneError as `plan` does, GP401 where the pruned model is wrong (nothing is returned then) and GP402
     where it could not be compared; pass verify=False to do without.
     """
-    analysis = _analysis(model)
+    if is_of_torch(model):
+        from graphprune.torch import pruning
+
+        return pruning.prune(model, example_inputs, verify=verify, **options)
+    analysis = _analysis(model, example_inputs)
     made = plan(analysis, **options)
     seed, sizes = options.get("seed", 0), options.get("sizes")
     result = result_of(analysis, made, sizes=sizes)
@@ -212,6 +263,36 @@ def prune(model: Model, *, verify: bool = True, **options: Any) -> Result:
         return result
     verification = _verified(analysis, result.model, made, seed, sizes)
     return Result(result.model, made, result.report.with_(verification=verification), verification)
+
+
+def prune_(model: Model, example_inputs: Any = None, **options: Any) -> Result:
+    """Prune an nn.Module in place, parameters staying the same objects; see :func:`graphprune.torch.pruning.prune_`."""
+    from graphprune.torch import pruning
+
+    return pruning.prune_(_module(model), example_inputs, **options)
+
+
+def mask(model: Model, plan: Plan, example_inputs: Any) -> None:
+    """Show an nn.Module with zeros where a plan removes entries, to look before the cut; `shrink` makes it real.
+
+    Parameters stay the same objects; `graphprune.torch.unmask` takes the masks off again.
+    """
+    from graphprune.torch import pruning
+
+    pruning.mask(_module(model), plan, example_inputs)
+
+
+def shrink(model: Model, example_inputs: Any) -> Result:
+    """Remove what the masks of :func:`mask` hide, in place. Raises GraphPruneError GP107 where there are none."""
+    from graphprune.torch import pruning
+
+    return pruning.shrink(_module(model), example_inputs)
+
+
+def _module(model: Model) -> Model:
+    if is_of_torch(model):
+        return model
+    raise GraphPruneError("GP103", f"a {type(model).__name__} is not an nn.Module", remedy="gp.prune makes a new model")
 
 
 def _verified(
@@ -284,6 +365,7 @@ def verify(
     pruned: Model,
     plan: Plan | None = None,
     *,
+    example_inputs: Any = None,
     seed: int = 0,
     sizes: Mapping[str, int] | None = None,
 ) -> Verification:
@@ -295,10 +377,14 @@ def verify(
     """
     from graphprune.verify import verify_models
 
+    if is_of_torch(dense) and is_of_torch(pruned):
+        from graphprune.torch import pruning
+
+        dense, pruned = (pruning.captured(each, example_inputs) for each in (dense, pruned))
     return verify_models(dense, pruned, plan, seed=seed, sizes=sizes)
 
 
-def _analysis(model: Model | Analysis) -> Analysis:
+def _analysis(model: Model | Analysis, example_inputs: Any = None) -> Analysis:
     from graphprune.analysis import Analysis
 
-    return model if isinstance(model, Analysis) else analyze(model)
+    return model if isinstance(model, Analysis) else analyze(model, example_inputs)

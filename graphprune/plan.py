@@ -90,6 +90,16 @@ class Plan:
                 found[group.dim] = np.asarray(cut.keep, np.int64)
         return found
 
+    def transplant(self, optimizer: Any, model: Any, *, source: Any = None) -> None:
+        """Let an optimizer of PyTorch go on with a model that this plan pruned: its state loses what parameters lost.
+
+        model:  the pruned module; source: the dense one, where the optimizer holds the parameters of that
+        Raises GraphPruneError GP504 where state does not fit; nothing is changed then.
+        """
+        from graphprune.torch.transplant import plan_transplant
+
+        plan_transplant(self, model, optimizer, source=source)
+
     def to_json(self) -> str:
         """The plan as text, a line for each group, the same for the same plan."""
         from graphprune.plan_text import write

@@ -8,6 +8,7 @@ computes something else, the graph is the result. Imports torch.
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +18,13 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from graphprune.cuts import cuts_of
-from graphprune.dialects.aten.capture import CAPTURE_FAILS, Captured, capture, evaluating, exported
+from graphprune.dialects.aten.capture import CAPTURE_FAILS, Captured, capture, evaluating, exported, own_tensors
 from graphprune.dialects.aten.reader import numbers
 from graphprune.dialects.aten.tools import ATEN
 from graphprune.dialects.aten.writer import new_positions
 from graphprune.dims import is_cut
-from graphprune.errors import GraphPruneError
-from graphprune.plan import named
+from graphprune.errors import GraphPruneError, did_you_mean
+from graphprune.plan import make_plan, named
 from graphprune.torch.fit import Fit, fit
 from graphprune.torch.pruned import Pruned, apply_edits, attach, checked_edits, forget
 from graphprune.torch.tensors import cut_in_place, places, plain_mode, replace_data
@@ -131,6 +132,7 @@ def prune(
             return cut.result(copied, verify)
         cut.notes = (f"the result is a GraphModule with the same parameter names: {reason}",)
     graph = cut.small.graph
+    own_tensors(graph)
     graph.train(model.training)
     attach(graph, Pruned(cut.plan, cut.cuts, {}, "graph", reason, cut.shapes))
     return cut.result(graph, verify)
@@ -163,6 +165,37 @@ def prune_(
         raise
 
 
+_MASKED = "_graphprune_masked"
+"""The attribute of a masked module that holds the plan of its masks."""
+
+
+def mask(model: nn.Module, plan: Plan, example_inputs: Any) -> None:
+    """See :func:`graphprune.api.mask`. Raises GraphPruneError GP501 where the plan does not fit."""
+    from graphprune.torch.masks import mask as put_masks
+
+    analysis = analyze(model, example_inputs)
+    put_masks(model, cuts_of(analysis, plan.keep(analysis)))
+    vars(model)[_MASKED] = plan
+
+
+def shrink(model: nn.Module, example_inputs: Any) -> Result:
+    """See :func:`graphprune.api.shrink`. The masks are taken off, and put on again where the module cannot be cut."""
+    from graphprune.torch.masks import mask as put_masks
+    from graphprune.torch.masks import masked_cuts, unmask
+
+    cuts, plan = masked_cuts(model), vars(model).get(_MASKED)
+    if not cuts or plan is None:
+        raise GraphPruneError("GP107", "it has no masks", type(model).__name__, "gp.mask(model, plan, example_inputs)")
+    unmask(model)
+    try:
+        result = prune_(model, example_inputs, plan=plan)
+    except BaseException:
+        put_masks(model, cuts)
+        raise
+    del vars(model)[_MASKED]
+    return result
+
+
 def rebuild_graph(module: nn.Module, plan: Plan, example_inputs: Any) -> nn.Module:
     """The pruned graph of a dense module, by a plan that was made for it: how a saved graph is loaded again."""
     rebuilt: nn.Module = prune(module, example_inputs, plan=plan, as_graph=True, verify=False).model
@@ -170,15 +203,19 @@ def rebuild_graph(module: nn.Module, plan: Plan, example_inputs: Any) -> nn.Modu
 
 
 # ---------------------------------------------------------------- the graph
+_OPTIONS = tuple(inspect.signature(make_plan).parameters)[1:]
+
+
 class _Cut:
     """One plan for one analysed model: the pruned graph, and what a module needs to be the same."""
 
     def __init__(self, analysis: Analysis, plan: Plan | None, options: Mapping[str, Any]):
-        from graphprune.plan import make_plan
-
         if plan is not None and options:
             what = f"a plan is given, so nothing is left to decide by {', '.join(sorted(options))}"
             raise GraphPruneError("GP107", what, "gp.prune", "leave out the plan or the options")
+        for name in options:
+            if name not in _OPTIONS:
+                raise GraphPruneError("GP106", f"there is no option {name!r}", "gp.prune", did_you_mean(name, _OPTIONS))
         self.analysis = analysis
         self.options = options
         self.plan = make_plan(analysis, **options) if plan is None else plan
@@ -191,7 +228,7 @@ class _Cut:
         self.undone: _Before | None = None
 
     def into(self, model: nn.Module) -> str:
-        """Cut a module and run it; on any disagreement with the pruned graph it is put back, and the reason returned."""
+        """Cut a module and run it; where it disagrees with the pruned graph it is put back, and the reason returned."""
         self.fit = fit(model, self.analysis, self.keep, self.cuts)
         before = _Before(model, self.fit)
         try:

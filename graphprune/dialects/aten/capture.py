@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import nn
 from torch.export import Dim, ExportedProgram, ShapesCollection, export
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
@@ -49,7 +50,9 @@ class Captured:
     def twin(self) -> tuple[GraphModule, dict[torch.fx.Node, torch.fx.Node]]:
         """A copy of the graph whose parameters are those of the original, and its nodes by those of the original."""
         memo: dict[int, Any] = {id(tensor): tensor for tensor in _tensors_of(self.graph)}
-        other = copy.deepcopy(self.graph, memo)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # copying a graph uses what PyTorch itself calls deprecated
+            other = copy.deepcopy(self.graph, memo)
         return other, dict(zip(self.graph.graph.nodes, other.graph.nodes, strict=True))
 
 
@@ -184,7 +187,27 @@ def _captured(
     inline_wrappers(graph)
     allow_other_strides(graph)
     separate_sizes(graph)
+    _replace_tensors(graph, lambda tensor: tensor.detach())
     return Captured(graph, args, kwargs, sizes_of(graph, (args, kwargs)), source, notes)
+
+
+def own_tensors(graph: GraphModule) -> None:
+    """Let a graph hold its tensors alone, so that training it does not train the model that it was captured from."""
+    _replace_tensors(graph, lambda tensor: tensor.detach().clone())
+
+
+def _replace_tensors(graph: GraphModule, made: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Replace every tensor of a graph by what is made of it; tied ones stay tied, parameters stay parameters."""
+    known: dict[int, torch.Tensor] = {}
+    for module in graph.modules():
+        for held in (module._parameters, module._buffers, vars(module)):
+            for name, old in held.items():
+                if not isinstance(old, torch.Tensor):
+                    continue
+                if id(old) not in known:
+                    new = made(old)
+                    known[id(old)] = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
+                held[name] = known[id(old)]  # type: ignore[assignment]  # of the kind that was there
 
 
 def sizes_of(graph: GraphModule, inputs: tuple[tuple[Any, ...], dict[str, Any]]) -> dict[str, int]:
