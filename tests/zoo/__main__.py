@@ -18,6 +18,8 @@ from .workers import Limits, run
 from .zoo import LIBRARIES, Model, Record, examine, missing, models_of, sampled
 
 MOST_JOBS = 2
+_MOST_TEXT = 80
+"""Characters of a cause in the table; the JSON has all of it."""
 
 
 def main() -> int:
@@ -77,7 +79,7 @@ def _table(records: Sequence[Record]) -> Table:
             f"{record.export_seconds:.1f}",
             f"{record.analysis_seconds * 1000:.0f}",
             " ".join(f"{code[2:]}:{count}" for code, count in record.refusals.items()),
-            record.cause.replace("[", r"\["),
+            record.cause[:_MOST_TEXT].replace("[", r"\["),
         )
     return table
 

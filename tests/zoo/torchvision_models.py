@@ -1,5 +1,9 @@
 """Every model of torchvision: classification, quantizable (their float versions), segmentation, detection, video,
-optical flow."""
+optical flow.
+
+Detectors in two stages count the regions that the first one finds (`len(rois)`), which torch.export cannot follow: they
+are captured as :class:`Regions`, everything that has weights, with regions that are given.
+"""
 
 from __future__ import annotations
 
@@ -56,8 +60,37 @@ def _build(name: str) -> torch.nn.Module:
         given["image_size"] = _vit_side(plain)
     if name.startswith("quantized_"):
         given["quantize"] = False
+    if "rcnn" in name:
+        given.update(min_size=_SIDE, max_size=_SIDE)
+    elif "detection" in vision.get_model_builder(name).__module__:
+        given.update(score_thresh=0.0, topk_candidates=20)
+        if not name.startswith("ssd"):
+            given.update(min_size=_SIDE, max_size=_SIDE)
     module: torch.nn.Module = vision.get_model(name, **given)
-    return module
+    return Regions(module) if "rcnn" in name else module
+
+
+class Regions(torch.nn.Module):
+    """A detector in two stages without the selection of regions and detections: predictions at every anchor, and for
+    given regions."""
+
+    def __init__(self, model: Any):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: list[torch.Tensor], regions: list[torch.Tensor]) -> list[Any]:
+        """What all heads make of images (``[3, h, w]`` each) and regions (``[n, 4]`` for each image)."""
+        batch, _ = self.model.transform(images)
+        features = self.model.backbone(batch.tensors)
+        heads, sizes = self.model.roi_heads, batch.image_sizes
+        found = [self.model.rpn.head(list(features.values()))]
+        found.append(heads.box_predictor(heads.box_head(heads.box_roi_pool(features, regions, sizes))))
+        if heads.has_mask():
+            found.append(heads.mask_predictor(heads.mask_head(heads.mask_roi_pool(features, regions, sizes))))
+        if heads.has_keypoint():
+            pooled = heads.keypoint_roi_pool(features, regions, sizes)
+            found.append(heads.keypoint_predictor(heads.keypoint_head(pooled)))
+        return found
 
 
 def _vit_side(name: str) -> int:
@@ -73,6 +106,9 @@ def _inputs(name: str) -> Inputs:
         return (torch.randn(1, 3, 16, side, side),), {}
     if "optical_flow" in module:
         return (image, torch.randn(1, 3, side, side)), {}
+    if "rcnn" in name:
+        corners = torch.rand(10, 2) * side / 2
+        return ([torch.rand(3, side, side)], [torch.cat([corners, corners + side / 2 * torch.rand(10, 2)], 1)]), {}
     if "detection" in module:
         return ([torch.rand(3, side, side)],), {}
     return (image,), {}

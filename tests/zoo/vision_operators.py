@@ -1,7 +1,8 @@
 """torchvision's compiled operators written in PyTorch, for builds in which they do not load.
 
 Only what its models call: `nms` and `roi_align`, under their own names and schemas, so that a captured graph is the one
-that a compiled build gives. Does nothing where the compiled operators are there.
+that a compiled build gives. Nothing is replaced where the compiled operators are there, except `batched_nms`: it
+chooses between two ways to the same result by the number of boxes, which torch.export cannot follow.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ def load() -> None:
         for name, schema in _SCHEMAS.items():
             library.define(name + schema)
         _fill_in(library)
+    importlib.import_module("torchvision.ops.boxes").batched_nms = _batched_nms
 
 
 def _fill_in(library: torch.library.Library) -> None:
@@ -42,6 +44,13 @@ def _fill_in(library: torch.library.Library) -> None:
     for module in (extension, boxes, roi_align):
         module._assert_has_ops = lambda: None
         module._has_ops = lambda: True
+
+
+def _batched_nms(boxes: torch.Tensor, scores: torch.Tensor, idxs: torch.Tensor, iou_threshold: float) -> torch.Tensor:
+    """`nms` within each class: boxes of different classes are moved apart."""
+    apart = idxs.to(boxes) * (boxes.max() + 1)
+    found: torch.Tensor = torch.ops.torchvision.nms(boxes + apart[:, None], scores, iou_threshold)
+    return found
 
 
 def _nms(dets: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torch.Tensor:

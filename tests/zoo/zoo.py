@@ -64,6 +64,7 @@ class Model:
 class Record:
     """What became of one model. ``stage`` is the last that began; ``macs`` and ``parameters`` are before and after.
 
+    analysis_seconds: of processor time, of the first analysis in a new process
     errors:   the worst of each oracle, relative to the largest magnitude of the output
     refusals: how many axes of weights stay, by code
     unknown:  operators without a rule
@@ -146,10 +147,10 @@ def _stages(model: Model, record: Record) -> Iterator[str]:
     captured = capture(module, args, kwargs)
     record.export_seconds, record.notes = time.perf_counter() - start, list(captured.notes)
     yield "analysis"
-    tools, start = tools_of(captured), time.perf_counter()
+    tools, start = tools_of(captured), time.thread_time()
     analysis = analyze_program(tools.read(captured))
     record.groups = len(analysis.groups)
-    record.analysis_seconds = time.perf_counter() - start
+    record.analysis_seconds = time.thread_time() - start
     _describe(analysis, record)
     yield "plan"
     plan = _planned(analysis, model.macs, record)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphprune.dialects.aten.call import Call, same
+from graphprune.dialects.aten.call import At, Call, same
 from graphprune.program import Node
 from graphprune.rules import computed, pointwise
 from graphprune.rules.numbers import Arith, Number, Opaque, SizeOf, now
@@ -90,8 +90,10 @@ def _arithmetic(trace: Trace, node: Node) -> list[Typed]:
     """Python's operators on sizes; what is not followed is a number of its own, and its operands must not move."""
     name = node.op.rpartition(".")[2]
     call = Call(trace, node)
+    if name not in ARITHMETIC or any(not isinstance(each, int | At) for each in call.given.values()):
+        return _opaque(trace, node)
     left, right = call.entry("0"), call.entry("1")
-    if left is None or right is None or name not in ARITHMETIC:
+    if left is None or right is None:
         return _opaque(trace, node)
     entry = Arith(ARITHMETIC[name], left, right)
     traced = _traced(node)
