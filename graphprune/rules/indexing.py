@@ -179,8 +179,8 @@ def gather(trace: Trace, x: Operand, positions: Operand, axis: int) -> Typed:
 def _picked(trace: Trace, axis: Axis, numbers: list[int]) -> Axis | None:
     """The axis that constant positions make of an axis, ``None`` where they follow no pattern.
 
-    Patterns: a range, one entry; every n-th entry; and a transposition, ``outer * inner -> inner * outer``, which is what a
-    channel shuffle does.
+    Patterns: a range, one entry; every n-th entry; and a transposition, ``outer * inner -> inner * outer``, which is
+    what a channel shuffle does.
     """
     size = axis.size
     if not isinstance(size, int) or not numbers or not all(-size <= k < size for k in numbers):

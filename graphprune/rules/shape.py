@@ -19,9 +19,16 @@ def transpose(trace: Trace, x: Operand, order: Sequence[int]) -> Typed:
 
 
 def reshape(
-    trace: Trace, x: Operand, target: Sequence[Entry] | None, *, zero_copies: bool = True, rank: int | None = None
+    trace: Trace,
+    x: Operand,
+    target: Sequence[Entry] | None,
+    *,
+    zero_copies: bool = True,
+    rank: int | None = None,
+    known: Sequence[Extent] | None = None,
 ) -> Typed:
-    """Row-major reshape to a target of entries: -1 is what is left, 0 copies the axis of the same place.
+    """Row-major reshape to a target of entries: -1 is what is left, 0 copies the axis of the same place. ``known`` are
+    the sizes of the result, where the dialect has them.
 
     Law: where a run of axes and a run of target sizes have the same product, the run is one Prod, taken apart again by
     the target sizes; the numbers of the target are bound to the axes they made.
@@ -35,7 +42,9 @@ def reshape(
     inferred = [k for k, size in enumerate(sizes) if size == -1]
     if inferred:
         rest = divide(product(a.size for a in x.axes), product(s for k, s in enumerate(sizes) if k != inferred[0]))
-        sizes[inferred[0]] = trace.unknown() if rest is None else rest
+        if rest is None:
+            rest = trace.unknown() if known is None else known[inferred[0]]
+        sizes[inferred[0]] = rest
     axes = regroup(trace, x.axes, sizes)
     for k, entry in enumerate(target):
         if k in copies:

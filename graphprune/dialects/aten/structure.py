@@ -38,7 +38,7 @@ def _view(trace: Trace, node: Node) -> list[Typed]:
     call = Call(trace, node)
     x = call.tensor("self")
     entries = call.entries("shape" if "shape" in call.given else "size")
-    return [shape.reshape(trace, x, entries, zero_copies=False)]
+    return [shape.reshape(trace, x, entries, zero_copies=False, known=call.shape())]
 
 
 def _view_as(trace: Trace, node: Node) -> list[Typed]:
