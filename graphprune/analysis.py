@@ -220,6 +220,7 @@ class Analysis:
                     yield Refusal(leaf.pin.code, value.name, place, leaf.size, leaf.pin.where, leaf.pin.reason)
 
 
+@no_collection()
 def analyze_program(program: Program, *, pin_interface: bool = True) -> Analysis:
     """Run every rule once over the program, settle the numbers, and return what was found. Time is near-linear in the
     number of nodes and does not depend on widths.

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import is_
 from typing import Union
 
 import numpy as np
@@ -107,12 +108,12 @@ def find(axis: Axis) -> Axis:
     (d[2] * d[3] * d[4])
     """
     if isinstance(axis, Dim):
-        return _representative(axis)
-    if isinstance(axis, Sum):
-        parts = _flat(axis.parts, Sum, 0)
-        return NOTHING if not parts else parts[0] if len(parts) == 1 else Sum(parts)
-    parts = _flat(axis.parts, Prod, 1)
-    return UNIT if not parts else parts[0] if len(parts) == 1 else Prod(parts)
+        return axis if axis.refined is None else _representative(axis)
+    kind, neutral = (Sum, 0) if isinstance(axis, Sum) else (Prod, 1)
+    parts = _flat(axis.parts, kind, neutral)
+    if len(parts) > 1:  # the axis itself where it is in normal form already: most are
+        return axis if len(parts) == len(axis.parts) and all(map(is_, parts, axis.parts)) else kind(parts)
+    return parts[0] if parts else NOTHING if kind is Sum else UNIT
 
 
 def _representative(dim: Dim) -> Axis:
@@ -139,14 +140,15 @@ def _flat(parts: Sequence[Axis], kind: type, neutral: int) -> list[Axis]:
     return flat
 
 
-def leaves(axis: Axis) -> Iterator[Dim]:
+def leaves(axis: Axis) -> list[Dim]:
     """The primitive dimensions of an axis, in order, repeated where they repeat."""
     axis = find(axis)
     if isinstance(axis, Dim):
-        yield axis
-    else:
-        for part in axis.parts:
-            yield from leaves(part)
+        return [axis]
+    found: list[Dim] = []
+    for part in axis.parts:
+        found += (part,) if isinstance(part, Dim) and part.refined is None else leaves(part)
+    return found
 
 
 def walk(axis: Axis, path: tuple[int, ...] = ()) -> Iterator[tuple[tuple[int, ...], Dim]]:
@@ -161,6 +163,8 @@ def walk(axis: Axis, path: tuple[int, ...] = ()) -> Iterator[tuple[tuple[int, ..
 
 def is_free(axis: Axis) -> bool:
     """Whether some dimension of the axis may still be pruned."""
+    if isinstance(axis, Dim) and axis.refined is None:
+        return axis.pin is None
     return any(leaf.pin is None for leaf in leaves(axis))
 
 

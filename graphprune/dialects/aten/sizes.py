@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import sympy
@@ -19,6 +20,12 @@ def size_of(size: Any, fixed: Mapping[str, int] | None = None) -> Extent:
     if fixed:
         known = {each: fixed[str(each)] for each in expression.free_symbols if str(each) in fixed}
         expression = expression.subs(known)
+    return _expanded(expression)
+
+
+@lru_cache(maxsize=4096)
+def _expanded(expression: Any) -> Extent:
+    """The same few sizes stand at thousands of axes, and sympy takes its time for each."""
     return _polynomial(sympy.expand(expression))
 
 
