@@ -296,7 +296,8 @@ _ROWS = (
         "training state does not fit the cut",
         "After a model was pruned, an optimizer, an average of weights, a state dict or masks have to lose the same "
         "entries. Here a tensor among them has a shape, or keeps its numbers in a way, that does not tell which of "
-        "them belong to what was removed. Nothing was changed, because training on with wrong momenta would go unnoticed.",
+        "them belong to what was removed. Nothing was changed, because training on with wrong momenta would go "
+        "unnoticed.",
         "do this right after pruning, with the optimizer or copy that belongs to this model, or make a new one",
     ),
     Code(
@@ -320,6 +321,13 @@ _ROWS = (
         "something else: it holds a size as a constant, or derives one from another, such as a number of heads. A "
         "pruned graph with the same parameter names is possible; pruning in place is not.",
         "use gp.prune, which returns a GraphModule then; or leave the groups alone with ignore=[...]",
+    ),
+    Code(
+        "GP508",
+        "the ranks do not agree",
+        "In a distributed run every process prunes its own copy of the model, and all copies must lose the same "
+        "channels. Equal weights give equal plans; these differ, so the copies were not equal.",
+        "broadcast the parameters first, or make the plan on one rank and give it to the others",
     ),
     Code(
         "GP901",

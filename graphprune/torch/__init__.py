@@ -19,6 +19,11 @@ _HOME = {
     "cut_state_dict": "graphprune.torch.transplant",
     "save": "graphprune.torch.checkpoint",
     "load": "graphprune.torch.checkpoint",
+    "Gradual": "graphprune.torch.gradual",
+    "agree": "graphprune.torch.gradual",
+    "lightning_callback": "graphprune.torch.gradual",
+    "transformers_callback": "graphprune.torch.gradual",
+    "PrunePass": "graphprune.torch.fx_pass",
     "mask": "graphprune.torch.masks",
     "unmask": "graphprune.torch.masks",
     "masked_cuts": "graphprune.torch.masks",
@@ -26,7 +31,7 @@ _HOME = {
 
 __all__ = [
     "Pruned", "pruned_of", "transplant", "transplant_average", "cut_state_dict", "save", "load",
-    "mask", "unmask", "masked_cuts",
+    "mask", "unmask", "masked_cuts", "Gradual", "agree", "lightning_callback", "transformers_callback", "PrunePass",
 ]  # fmt: skip
 
 
@@ -42,6 +47,8 @@ sys.modules[__name__].__class__ = _Package
 
 if TYPE_CHECKING:
     from graphprune.torch.checkpoint import load, save
+    from graphprune.torch.fx_pass import PrunePass
+    from graphprune.torch.gradual import Gradual, agree, lightning_callback, transformers_callback
     from graphprune.torch.masks import mask, masked_cuts, unmask
     from graphprune.torch.pruned import Pruned, pruned_of
     from graphprune.torch.transplant import cut_state_dict, transplant, transplant_average
