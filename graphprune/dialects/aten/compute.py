@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from graphprune.dialects.aten.call import Call, same
 from graphprune.dialects.aten.structure import made, with_axes
-from graphprune.dims import UNIT, Axis, Prod, find
+from graphprune.dims import NOTHING, UNIT, Axis, Prod, find
 from graphprune.program import Node
 from graphprune.rules import linear, norms, pointwise, reduce
 from graphprune.rules.numbers import Number
@@ -62,7 +62,7 @@ def _bilinear(trace: Trace, node: Node) -> list[Typed]:
 def _conv(trace: Trace, node: Node) -> list[Typed]:
     """Convolutions of any rank, with or without a batch axis; spatial sizes are those that were traced."""
     call = Call(trace, node)
-    x, weight, bias = call.tensor("input"), call.tensor("weight"), call.optional("bias")
+    x, weight, bias = trace.need(0), call.tensor("weight"), call.optional("bias")
     groups = call.entry("groups", 1)
     if not isinstance(groups, Number):
         raise ValueError("its groups are computed at run time")
@@ -80,7 +80,11 @@ def _batch_norm(trace: Trace, node: Node) -> list[Typed]:
     names = ("weight", "bias", "running_mean", "running_var")
     operands = [call.tensor("input"), *(call.optional(name) for name in names)]
     training = call.flag("training") or operands[3] is None
-    return norms.batch_norm(trace, operands, len(node.outputs), training)
+    out, *statistics = norms.batch_norm(trace, operands, len(node.outputs), training)
+    for place, typed in enumerate(statistics, 1):
+        if call.shape(place) == [0]:  # there are none where none were computed
+            typed.axes = [NOTHING]
+    return [out, *statistics]
 
 
 def _instance_norm(trace: Trace, node: Node) -> list[Typed]:
@@ -242,10 +246,14 @@ def _grid_sample(trace: Trace, node: Node) -> list[Typed]:
 
 
 def _affine_grid(trace: Trace, node: Node) -> list[Typed]:
-    theta = trace.need(0)
+    call = Call(trace, node)
+    theta, sizes = call.tensor("theta"), call.entries("size")
     for axis in theta.axes[1:]:
         trace.whole(axis, "a matrix of an affine map")
-    return [made(Call(trace, node), {0: theta.axes[0]}, "the positions of a grid")]
+    for entry in sizes[1:]:
+        trace.hold(entry, "the positions of a grid are computed from it")
+    trace.require(sizes[0], theta.axes[0])
+    return [made(call, {0: theta.axes[0]}, "the positions of a grid")]
 
 
 def _regions(trace: Trace, node: Node) -> list[Typed]:

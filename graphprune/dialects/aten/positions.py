@@ -11,14 +11,15 @@ from graphprune.rules.operator import Operator
 from graphprune.rules.trace import Operand, Trace, Typed
 
 
-def _along(reason: str, *names: str) -> Operator:
-    """An operator that needs the axes named by an argument whole, and returns the same axes."""
+def _along(reason: str, name: str, default: list[int] | None = None) -> Operator:
+    """An operator that needs the axes named by an argument whole (all, where there is no default), and returns the same
+    axes."""
 
     def rule(trace: Trace, node: Node) -> list[Typed]:
         call = Call(trace, node)
         x = trace.need(0)
-        axes = next((call.numbers(name) for name in names if name in call.given), None)
-        for k in axes or range(x.rank):
+        axes = call.numbers(name) or default or range(x.rank)
+        for k in axes if x.rank else ():
             trace.whole(x.axes[k], reason)
         return [same(x) for _ in node.outputs]
 
@@ -34,12 +35,24 @@ def _triangle(trace: Trace, node: Node) -> list[Typed]:
 
 def _diagonal(trace: Trace, node: Node) -> list[Typed]:
     call = Call(trace, node)
-    x = call.tensor("self")
-    gone = {call.number("dim1", 0) % x.rank, call.number("dim2", 1) % x.rank}
+    x = trace.need(0)
+    first, second = (-2, -1) if "linalg" in node.op else (0, 1)
+    gone = {call.number("dim1", first) % x.rank, call.number("dim2", second) % x.rank}
     for k in gone:
         trace.whole(x.axes[k], "a diagonal is taken")
     rest = [axis for k, axis in enumerate(x.axes) if k not in gone]
     return [made(call, dict(enumerate(rest)), "a diagonal")]
+
+
+def _frequencies(trace: Trace, node: Node) -> list[Typed]:
+    """Fourier transforms along some axes: each frequency is made of all positions."""
+    call = Call(trace, node)
+    x, sizes = trace.need(0), call.numbers("s")
+    last = -len(sizes) if sizes else -2 if "fft2" in node.op else -x.rank if "fftn" in node.op else -1
+    along = {k % x.rank for k in call.numbers("dim") or range(last, 0)}
+    for k in along:
+        trace.whole(x.axes[k], "frequencies mix all positions")
+    return [made(call, {k: axis for k, axis in enumerate(x.axes) if k not in along}, "frequencies")]
 
 
 def _index_select(trace: Trace, node: Node) -> list[Typed]:
@@ -207,12 +220,11 @@ def _everything(reason: str) -> Operator:
 
 
 _CUMULATIVE = "cumsum cumprod cummax cummin logcumsumexp"
+_TRANSFORMS = "fft ifft rfft irfft fft2 ifft2 rfft2 irfft2 fftn ifftn rfftn irfftn hfft ihfft"
 _WHOLE = {
     "it works with positions in the whole tensor": """nonzero nonzero_static masked_select take put bincount histc
         searchsorted bucketize unique_consecutive _unique2 unique_dim as_strided multinomial masked_scatter""",
-    "frequencies mix all positions": """fft_fft fft_ifft fft_rfft fft_irfft fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2
-        fft_fftn fft_ifftn fft_rfftn fft_irfftn fft_hfft fft_fftshift fft_ifftshift stft istft fft_fftfreq
-        fft_rfftfreq""",
+    "frequencies mix all positions": "stft istft fft_fftfreq fft_rfftfreq",
     "it is a factorisation of the whole matrix": """linalg_inv linalg_inv_ex linalg_det linalg_svd linalg_qr
         linalg_eigh linalg_cholesky linalg_cholesky_ex linalg_solve linalg_solve_triangular linalg_matrix_exp
         linalg_pinv linalg_lstsq linalg_slogdet cholesky inverse logdet det linalg_matrix_power linalg_lu_factor
@@ -228,7 +240,8 @@ POSITIONS: dict[str, Operator] = {
     "aten.flip": _along("its entries are reversed", "dims"),
     "aten.rot90": _along("it is turned", "dims"),
     **{f"aten.{name}": _along("each entry depends on those before it", "dim") for name in _CUMULATIVE.split()},
-    **{f"aten.{name}": _along("its entries are put in order", "dim") for name in ("sort", "argsort", "msort")},
+    **{f"aten.{name}": _along("its entries are put in order", "dim", [-1]) for name in ("sort", "argsort")},
+    "aten.msort": _along("its entries are put in order", "dim", [0]),
     **{f"aten.{name}": Operator(_triangle, sizes=True) for name in ("tril", "triu")},
     **{f"aten.{name}": Operator(_diagonal) for name in ("diagonal", "linalg_diagonal", "diag")},
     "aten.index_select": Operator(_index_select, sizes=True),
@@ -241,6 +254,8 @@ POSITIONS: dict[str, Operator] = {
     },
     **{f"aten.{name}": Operator(_index_copy) for name in ("index_copy", "index_add", "index_fill", "index_reduce")},
     **{f"aten.{name}": Operator(_slice_scatter, sizes=True) for name in ("slice_scatter", "select_scatter")},
+    **{f"aten.fft_{name}": Operator(_frequencies) for name in _TRANSFORMS.split()},
+    **{f"aten.{name}": _along("its entries are rotated", "dim") for name in ("fft_fftshift", "fft_ifftshift")},
     "aten.diff": Operator(_difference),
     "aten.meshgrid": Operator(_meshgrid),
     "aten.one_hot": Operator(_one_hot),

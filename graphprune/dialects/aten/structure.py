@@ -198,8 +198,21 @@ def _cat(trace: Trace, node: Node) -> list[Typed]:
     filled = [x for x in operands if x.rank != 1 or x.axes[0].size != 0] or operands  # empty vectors fit anywhere
     if len(filled) == 1:
         return [same(filled[0])]
-    axis = {"vstack": 0, "hstack": 1, "dstack": 2}.get(node.op.split(".")[1], call.numbers("dim", [0])[0])  # type: ignore[index]
-    return [indexing.concat(trace, filled, axis)]
+    return [indexing.concat(trace, filled, call.number("dim", 0))]
+
+
+def _pile(trace: Trace, node: Node) -> list[Typed]:
+    """`hstack`, `vstack` and `dstack`: laid end to end along the second, first and third axis, once there is one."""
+    name = node.op.split(".")[1]
+    operands = [x for x in Call(trace, node).tensors("tensors") if x is not None]
+    flat = name == "hstack" and max(x.rank for x in operands) < 2
+    at, rank = (0, 1) if flat else {"hstack": (1, 2), "vstack": (0, 2), "dstack": (2, 3)}[name]
+    wide = []
+    for x in operands:
+        before = rank > 1 and x.rank < 2
+        axes = [*([UNIT] if before else []), *(x.axes or [UNIT])]
+        wide.append(with_axes(x, [*axes, *[UNIT] * (rank - len(axes))]))
+    return [indexing.concat(trace, wide, at)]
 
 
 def _stack(trace: Trace, node: Node) -> list[Typed]:
@@ -300,8 +313,8 @@ def _col2im(trace: Trace, node: Node) -> list[Typed]:
 
 _VIEWS = "view reshape _unsafe_view view_copy"
 _CREATED = "zeros ones full empty new_zeros new_ones new_full new_empty empty_strided new_empty_strided"
-_POSITIONS = """arange linspace logspace eye scalar_tensor rand randn randint randperm tril_indices triu_indices hann_window
-hamming_window"""
+_POSITIONS = """arange linspace logspace eye scalar_tensor rand randn randint randperm tril_indices triu_indices
+hann_window hamming_window"""
 
 STRUCTURE: dict[str, Operator] = {
     **{f"aten.{name}": Operator(_view, sizes=True) for name in _VIEWS.split()},
@@ -324,7 +337,8 @@ STRUCTURE: dict[str, Operator] = {
     **{f"aten.{name}": Operator(_range, sizes=True) for name in _POSITIONS.split()},
     **{f"aten.{name}": Operator(_pixel_shuffle) for name in ("pixel_shuffle", "pixel_unshuffle")},
     **{f"aten.{name}": Operator(_channel_shuffle) for name in ("channel_shuffle", "native_channel_shuffle")},
-    **{f"aten.{name}": Operator(_cat) for name in ("cat", "concat", "concatenate", "vstack", "hstack", "dstack")},
+    **{f"aten.{name}": Operator(_cat) for name in ("cat", "concat", "concatenate")},
+    **{f"aten.{name}": Operator(_pile) for name in ("hstack", "vstack", "dstack")},
     "aten.stack": Operator(_stack),
     **{
         f"aten.{name}": Operator(_split, sizes=True)
