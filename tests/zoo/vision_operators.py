@@ -64,5 +64,5 @@ def _nms(dets: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torc
         low = torch.maximum(dets[best, :2], dets[left, :2])
         high = torch.minimum(dets[best, 2:], dets[left, 2:])
         common = (high - low).clamp(min=0).prod(1)
-        left = left[common / (area[best] + area[left] - common) <= iou_threshold]
+        left = left[~(common / (area[best] + area[left] - common) > iou_threshold)]  # empty boxes (0 / 0) stay
     return torch.stack(kept) if kept else torch.empty(0, dtype=torch.int64)
