@@ -261,7 +261,10 @@ class Trace:
         size = now(entry)
         if isinstance(entry, Arith) and entry.op == "*" and not isinstance(size, int):
             return find(Prod([self.axis_of(entry.left), self.axis_of(entry.right)]))
-        axis = self.free(size) if isinstance(size, int) and size >= 0 else self.fixed(self.unknown(), code="GP208")
+        if isinstance(size, int):
+            axis = self.free(size) if size >= 0 else self.fixed(self.unknown(), code="GP208")
+        else:
+            axis = self.fixed(size, code="GP208")
         self.require(entry, axis)
         return axis
 

@@ -79,6 +79,19 @@ def _recurrent(trace: Trace, node: Node) -> list[Typed]:
     return [Typed([*steps, reads]), *(Typed(list(final.axes or [])) for _ in node.outputs[1:])]
 
 
+def _step(trace: Trace, node: Node) -> list[Typed]:
+    """One step of a cell: ``... i, ... h -> ... h`` (an LSTM has two states)."""
+    call = Call(trace, node)
+    x = call.tensor("input")
+    params = [p for p in (call.optional(name) for name in ("w_ih", "w_hh", "b_ih", "b_hh")) if p is not None]
+    state = [*x.axes[:-1], params[1].axes[1]]
+    _cell(trace, params, _GATES[node.op.split(".")[1].removesuffix("_cell")], state[-1], x.axes[-1], x.axes[:-1], x)
+    for before in call.tensors("hx") if isinstance(call.given["hx"], list) else [call.tensor("hx")]:
+        if before is not None:
+            state = trace.broadcast([state, before.axes])
+    return [Typed(list(state)) for _ in node.outputs]
+
+
 def _cell(
     trace: Trace, params: list[Operand], gates: int, hidden: Axis, reads: Axis, steps: list[Axis], x: Operand | None
 ) -> None:
@@ -107,4 +120,5 @@ def _cell(
 CELLS: dict[str, Operator] = {
     "aten.scaled_dot_product_attention": Operator(_attention),
     **{f"aten.{name}": Operator(_recurrent) for name in _GATES},
+    **{f"aten.{name}_cell": Operator(_step) for name in _GATES},
 }

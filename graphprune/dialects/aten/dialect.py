@@ -113,7 +113,7 @@ def _checked(rule: Callable[[Trace, Node], list[Typed]]) -> Callable[[Trace, Nod
 def _as_traced(axis: Axis, size: Extent) -> Axis:
     """An axis of a run-time size under the name that size has in the whole graph, so that all who read it agree."""
     plain = find(axis)
-    if isinstance(plain, Dim) and plain.pin is not None and not isinstance(plain.size, int) and plain.size != size:
+    if isinstance(plain, Dim) and plain.pin is not None and plain.size != size:
         return fresh(size, plain.origin, plain.pin)
     return axis
 
