@@ -2,25 +2,28 @@
 
 Sizes that follow from the shape of a parameter are rows of a table. For all others the captured graph tells: a number
 that a cut changes stands in a call, the call in a module, and an attribute of that module (or of one around it) holds
-the number. Whether the code then runs as the pruned graph does is tried, not assumed. Imports torch.
+the number. Whether the code then runs as the pruned graph does is tried, not assumed: where a module has a number
+twice, as an attribute and in its configuration, both ways are tried. Imports torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from graphprune.dims import Dim, evaluated
+from graphprune.dims import Dim, evaluated, is_cut, leaves
 from graphprune.sizes import Size, symbols
+from graphprune.torch.tensors import cuts_by_tensor, places
 
 if TYPE_CHECKING:
     from graphprune.analysis import Analysis
     from graphprune.cuts import Cuts
     from graphprune.dims import Keep
-    from graphprune.program import Node
+    from graphprune.program import Node, Slot
     from graphprune.sizes import Extent
 
 Edits = dict[str, dict[str, Any]]
@@ -48,20 +51,34 @@ _RIGID = frozenset({"MultiheadAttention"})
 
 @dataclass(frozen=True)
 class Constant:
-    """A number that a cut changes and no attribute holds: a line about it, and the dimensions that it counts."""
+    """A number that a cut changes: a line about it, where it is in the code, and the dimensions that it counts."""
 
     line: str
+    place: str
     dims: frozenset[Dim]
+
+    def __str__(self) -> str:
+        return f"{self.line} ({self.place})"
 
 
 @dataclass
 class Fit:
-    """What was found: the ``edits``, the numbers that no attribute holds (code may still work them out), and the
-    dimensions that belong to classes which cannot be edited (``rigid``)."""
+    """What was found.
+
+    edits:     what attributes become
+    constants: the numbers that no attribute holds; code may still work them out
+    followed:  the numbers that an attribute holds; code may still not read it
+    rigid:     the dimensions of classes that cannot be edited
+    """
 
     edits: Edits = field(default_factory=dict)
     constants: list[Constant] = field(default_factory=list)
+    followed: list[Constant] = field(default_factory=list)
     rigid: set[Dim] = field(default_factory=set)
+
+    def suspects(self, places: Sequence[str]) -> list[Constant]:
+        """The numbers to tell the user when the code fails: those that nothing holds, else those on its lines."""
+        return self.constants or list(dict.fromkeys(each for each in self.followed if each.place in places))
 
     def set(self, path: str, attribute: str, value: Any) -> bool:
         """Note an edit; `False` where another number is wanted there."""
@@ -69,19 +86,27 @@ class Fit:
         return bool(known.setdefault(attribute, value) == value)
 
 
-def fit(model: nn.Module, analysis: Analysis, keep: Keep, cuts: Cuts) -> Fit:
-    """The edits that a model needs beside smaller tensors. Changes nothing."""
+def fit(model: nn.Module, analysis: Analysis, keep: Keep, cuts: Cuts, *, settings: bool = False) -> Fit:
+    """The edits that a model needs beside smaller tensors. Changes nothing.
+
+    settings: edit the configuration of a module also where the module itself has the number
+    """
     found = Fit()
     modules = dict(model.named_modules())
-    for node, name, old, new, size in _numbers(analysis, keep):
-        if not _from_number(found, modules, node, name, (old, new), _kind(analysis, size)):
-            line = f"{old} in {name!r} of {node.op} ({_line(node)})"
-            dims = frozenset(
-                item for item in (symbols(size) if isinstance(size, Size) else ()) if isinstance(item, Dim)
-            )
-            found.constants.append(Constant(line, dims))
+    for slot, old, new, size in _numbers(analysis, keep):
+        node, name = slot.node, str(slot.key)
+        dims = frozenset(item for item in (symbols(size) if isinstance(size, Size) else ()) if isinstance(item, Dim))
+        constant = Constant(f"it holds the number {old} in {name!r} of {node.op}", _line(node), dims)
+        known = _from_sequence(found, modules, slot, old, new)
+        known = known or _from_number(found, modules, node, name, (old, new), _kind(analysis, size), settings)
+        (found.followed if known else found.constants).append(constant)
+    for default in analysis.trace.defaults:
+        if is_cut(default.axis, keep):
+            line = f"{default.node.op} works out its {default.name!r} from a size"
+            found.constants.append(Constant(line, _line(default.node), frozenset(leaves(default.axis))))
+    sizes = _new_sizes(model, cuts)
     for path, module in modules.items():
-        _from_shapes(found, path, module, cuts)
+        _from_shapes(found, path, module, sizes)
     paths = [f"{path}." for path, module in modules.items() if {c.__name__ for c in type(module).__mro__} & _RIGID]
     for group in analysis.groups:
         if any(member.tensor.startswith(path) for member in group.members for path in paths):
@@ -90,53 +115,67 @@ def fit(model: nn.Module, analysis: Analysis, keep: Keep, cuts: Cuts) -> Fit:
 
 
 # ---------------------------------------------------------------- sizes of tensors
-def _from_shapes(found: Fit, path: str, module: nn.Module, cuts: Cuts) -> None:
+def _new_sizes(model: nn.Module, cuts: Cuts) -> dict[str, dict[int, int]]:
+    """What each axis of a tensor becomes, under every name that the tensor has."""
+    tensors = {name: place.tensor for name, place in places(model).items()}
+    by_tensor = cuts_by_tensor(cuts, tensors)
+    return {
+        name: {axis: len(kept) for axis, kept in by_tensor[id(tensor)][1].items()}
+        for name, tensor in tensors.items()
+        if id(tensor) in by_tensor
+    }
+
+
+_Sizes = Mapping[str, Mapping[int, int]]
+
+
+def _from_shapes(found: Fit, path: str, module: nn.Module, sizes: _Sizes) -> None:
     kinds = {each.__name__ for each in type(module).__mro__}
     for kind in kinds & _SHAPES.keys():
         for attribute, tensor, axis in _SHAPES[kind]:
-            size = _new_size(path, tensor, axis, cuts)
+            size = _new_size(path, tensor, axis, sizes)
             if size is not None and hasattr(module, attribute):
                 found.set(path, attribute, size)
     if kinds & {"LayerNorm", "RMSNorm"} and hasattr(module, "normalized_shape"):
-        sizes = list(module.normalized_shape) if isinstance(module.normalized_shape, tuple | list) else []
-        new = [_new_size(path, "weight", axis, cuts) or size for axis, size in enumerate(sizes)]
-        if new != sizes:
+        shape = list(module.normalized_shape) if isinstance(module.normalized_shape, tuple | list) else []
+        new = [_new_size(path, "weight", axis, sizes) or size for axis, size in enumerate(shape)]
+        if new != shape:
             found.set(path, "normalized_shape", new)
     if "_ConvNd" in kinds:
-        _conv(found, path, module, cuts)
+        _conv(found, path, module, sizes)
 
 
-def _conv(found: Fit, path: str, module: Any, cuts: Cuts) -> None:
+def _conv(found: Fit, path: str, module: Any, sizes: _Sizes) -> None:
     """Channels of a convolution are per group in its kernel; the number of groups is an argument of the call."""
-    sizes = [_new_size(path, "weight", axis, cuts) for axis in (0, 1)]
-    if sizes == [None, None]:
+    new = [_new_size(path, "weight", axis, sizes) for axis in (0, 1)]
+    if new == [None, None]:
         return
     dense = [module.in_channels, module.out_channels // module.groups]
     if not module.transposed:
         dense = [module.out_channels, module.in_channels // module.groups]
-    direct, each = (dense[k] if size is None else size for k, size in enumerate(sizes))
+    direct, each = (dense[k] if size is None else size for k, size in enumerate(new))
     groups = found.edits.get(path, {}).get("groups", module.groups)
     found.set(path, "in_channels" if module.transposed else "out_channels", direct)
     found.set(path, "out_channels" if module.transposed else "in_channels", each * groups)
 
 
-def _new_size(path: str, tensor: str, axis: int, cuts: Cuts) -> int | None:
+def _new_size(path: str, tensor: str, axis: int, sizes: _Sizes) -> int | None:
     prefix = f"{path}." if path else ""
     hidden = f"parametrizations.{tensor}."
     for name in (tensor, f"{hidden}original", f"{hidden}original1", f"{tensor}_v", f"{tensor}_orig"):
-        kept = cuts.get(prefix + name, {}).get(axis)
-        if kept is not None:
-            return len(kept)
+        size = sizes.get(prefix + name, {}).get(axis)
+        if size is not None:
+            return size
     return None
 
 
 # ---------------------------------------------------------------- numbers in calls
-def _numbers(analysis: Analysis, keep: Keep) -> Iterator[tuple[Node, str, int, int, Extent]]:
-    """Every number in a call that the cut changes: its node, argument, old and new value, and its size."""
+def _numbers(analysis: Analysis, keep: Keep) -> Iterator[tuple[Slot, int, int, Extent]]:
+    """Every number in a call that the cut changes: where it is, its old and new value, and its size."""
     for slot, size in analysis.bindings.items():
         old, new = evaluated(size, {}), evaluated(size, keep)
         if old != new and isinstance(slot.key, str):
-            yield slot.node, slot.key, old, new, size
+            yield slot, old, new, size
 
 
 def _kind(analysis: Analysis, size: Extent) -> str:
@@ -146,8 +185,33 @@ def _kind(analysis: Analysis, size: Extent) -> str:
     return "head" if "head" in roles else "width" if "width" in roles else ""
 
 
+def _from_sequence(found: Fit, modules: Mapping[str, nn.Module], slot: Slot, old: int, new: int) -> bool:
+    """Edit one entry of an attribute that the call takes whole, such as the amounts of a padding; `False` where there
+    is none, or another number is wanted there."""
+    given = slot.node.attributes.get(str(slot.key))
+    if slot.index is None or not isinstance(given, tuple | list) or len(given) < 2:
+        return False
+    for path in _owners(slot.node):
+        for name, value in vars(modules[path]).items() if path in modules else ():
+            if name.startswith("_") or not isinstance(value, tuple | list) or list(value) != list(given):
+                continue
+            entries = list(found.edits.get(path, {}).get(name, value))
+            if entries[slot.index] not in (old, new):
+                return False
+            entries[slot.index] = new
+            found.edits.setdefault(path, {})[name] = entries
+            return True
+    return False
+
+
 def _from_number(
-    found: Fit, modules: Mapping[str, nn.Module], node: Node, argument: str, values: tuple[int, int], kind: str
+    found: Fit,
+    modules: Mapping[str, nn.Module],
+    node: Node,
+    argument: str,
+    values: tuple[int, int],
+    kind: str,
+    settings: bool,
 ) -> bool:
     """Edit the attribute that a number comes from; `False` where none is found, as for the pieces of an even split."""
     old, new = values
@@ -155,7 +219,7 @@ def _from_number(
         return False
     for path in _owners(node):
         owner = modules.get(path)
-        named = [] if owner is None else _preferred(list(_holding(owner, old)), argument, kind)
+        named = [] if owner is None else _preferred(list(_holding(owner, old)), argument, kind, settings)
         known = found.edits.get(path, {})
         if any(name in known and _holds(known[name], new) for name, _ in named):
             return True
@@ -188,13 +252,13 @@ def _holds(value: Any, number: int) -> bool:
     return type(value) is int and value == number
 
 
-def _preferred(named: list[tuple[str, Any]], argument: str, kind: str) -> list[tuple[str, Any]]:
+def _preferred(named: list[tuple[str, Any]], argument: str, kind: str, settings: bool) -> list[tuple[str, Any]]:
     """Of several attributes with one number, the one that is called like the argument, or those whose name says what
     is counted."""
     called = [each for each in named if each[0] == argument]
     if called:
         return called
-    own = [each for each in named if not each[0].startswith(_SETTINGS_OBJECT)] or named
+    own = [each for each in named if settings or not each[0].startswith(_SETTINGS_OBJECT)] or named
     if len(own) < 2 or not kind:
         return own
     widths = [each for each in own if any(word in each[0] for word in ("dim", "size", "width", "d_", "channels"))]
@@ -209,7 +273,7 @@ def _with(value: Any, old: int, new: int) -> Any:
 
 
 def _line(node: Node) -> str:
-    """The line of the model's code that a call comes from."""
+    """The line of the model's code that a call comes from: `file.py:12`."""
     trace = str(node.native.meta.get("stack_trace") or "").strip().splitlines()
-    places = [line.strip() for line in trace if line.strip().startswith("File ")]
-    return places[-1] if places else str(node.place)
+    files = [match for line in trace if (match := re.match(r'\s*File "(.*)", line (\d+)', line))]
+    return f"{files[-1][1]}:{files[-1][2]}" if files else str(node.place)

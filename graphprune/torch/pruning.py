@@ -18,7 +18,15 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from graphprune.cuts import cuts_of
-from graphprune.dialects.aten.capture import CAPTURE_FAILS, Captured, capture, evaluating, exported, own_tensors
+from graphprune.dialects.aten.capture import (
+    CAPTURE_FAILS,
+    Captured,
+    capture,
+    evaluating,
+    exported,
+    lines_of,
+    own_tensors,
+)
 from graphprune.dialects.aten.reader import numbers
 from graphprune.dialects.aten.tools import ATEN
 from graphprune.dialects.aten.writer import new_positions
@@ -230,19 +238,30 @@ class _Cut:
     def into(self, model: nn.Module) -> str:
         """Cut a module and run it; where it disagrees with the pruned graph it is put back, and the reason returned."""
         self.fit = fit(model, self.analysis, self.keep, self.cuts)
+        reason = self._tried(model)
+        if reason:
+            other = fit(model, self.analysis, self.keep, self.cuts, settings=True)
+            first, self.fit = self.fit, other
+            if other.edits == first.edits or self._tried(model):
+                self.fit = first
+                return reason
+        attach(model, Pruned(self.plan, self.cuts, self.fit.edits, "module", "", self.shapes))
+        return ""
+
+    def _tried(self, model: nn.Module) -> str:
         before = _Before(model, self.fit)
         try:
             self._cut(model)
             self._compare(model)
         except GraphPruneError as error:
             before.restore()
-            lines = [f"it holds the number {constant.line}" for constant in self.fit.constants[:3]]
-            return "; ".join([error.what, *lines])
+            lines = [] if error.__cause__ is None else lines_of(error.__cause__)
+            at = f" ({lines[-1]})" if lines else ""
+            return "; ".join([error.what + at, *map(str, self.fit.suspects(lines)[:3])])
         except BaseException:
             before.restore()
             raise
         self.undone = before
-        attach(model, Pruned(self.plan, self.cuts, self.fit.edits, "module", "", self.shapes))
         return ""
 
     def undo(self, model: nn.Module) -> None:
@@ -348,8 +367,17 @@ def _not_followed(cut: _Cut, left: Mapping[str, None]) -> list[str]:
 
 
 def _copied(model: nn.Module) -> nn.Module:
+    # The first form of weight_norm and spectral_norm keeps a computed weight as an attribute, which cannot be copied
+    # with its history; it is computed anew before every call.
+    computed = [
+        value
+        for module in model.modules()
+        for value in vars(module).values()
+        if isinstance(value, torch.Tensor) and not value.is_leaf
+    ]
+    memo: dict[int, Any] = {id(value): value.detach().clone() for value in computed}
     try:
-        return copy.deepcopy(model)
+        return copy.deepcopy(model, memo)
     except (RuntimeError, TypeError, NotImplementedError, AttributeError) as error:
         what = f"it cannot be copied: {str(error).strip().splitlines()[0] if str(error).strip() else type(error)}"
         raise GraphPruneError("GP103", what, type(model).__name__, "gp.prune_ prunes it in place") from error

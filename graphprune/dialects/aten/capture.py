@@ -7,10 +7,12 @@ sequence axes stay symbolic where the model allows it, so that a result runs at 
 from __future__ import annotations
 
 import copy
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -130,7 +132,7 @@ def _export(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
             return export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
     except (*CAPTURE_FAILS, TorchDynamoException, UnsupportedFakeTensorException) as error:
         what = f"torch.export cannot capture it: {type(error).__name__}: {_first_line(error)}"
-        where = _line_of(error) or type(model).__name__
+        where = (lines_of(error) or [type(model).__name__])[-1]
         remedy = "example inputs must be what forward takes; control flow on data needs torch.cond, or prune its parts"
         raise GraphPruneError("GP112", what, where, remedy) from error
 
@@ -140,15 +142,19 @@ def _first_line(error: BaseException) -> str:
     return (lines[0] if lines else "")[:300]
 
 
-def _line_of(error: BaseException) -> str:
-    """The innermost line of the traceback that is not PyTorch's own."""
-    place, step = "", error.__traceback__
+_NOT_THE_MODEL = (os.path.dirname(torch.__file__) + os.sep, str(Path(__file__).parents[2]) + os.sep, "<")
+"""Where files of code lie that is not the model's; names in angle brackets are of code that was made on the way."""
+
+
+def lines_of(error: BaseException) -> list[str]:
+    """The lines of the traceback (`file.py:12`), the innermost last, that are neither PyTorch's nor this package's."""
+    places, step = [], error.__traceback__
     while step is not None:
         name = step.tb_frame.f_code.co_filename
-        if "/torch/" not in name.replace("\\", "/") and "graphprune" not in name.replace("\\", "/").split("/")[-4:]:
-            place = f"{name}:{step.tb_lineno}"
+        if not name.startswith(_NOT_THE_MODEL):
+            places.append(f"{name}:{step.tb_lineno}")
         step = step.tb_next
-    return place
+    return places
 
 
 def _tensors(tree: Any) -> list[torch.Tensor]:
