@@ -142,6 +142,7 @@ def _stages(model: Model, record: Record) -> Iterator[str]:
     module = model.build().eval()
     liven(module)
     args, kwargs = model.inputs()
+    calibrate(module, args, kwargs)
     yield "export"
     start = time.perf_counter()
     captured = capture(module, args, kwargs)
@@ -173,6 +174,26 @@ def liven(module: torch.nn.Module) -> None:
                 buffer.copy_(torch.randn_like(buffer) * 0.1)
             elif name.endswith("running_var"):
                 buffer.copy_(torch.rand_like(buffer) + 0.5)
+
+
+def calibrate(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Give batch norms statistics of the size of what reaches them, as training does: with others, what flows through a
+    deep network grows or dies, and scores come out as equal ones and zeros."""
+
+    def measure(norm: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
+        x, mean, variance = inputs[0], norm.running_mean, norm.running_var
+        if isinstance(mean, torch.Tensor) and isinstance(variance, torch.Tensor) and x.numel() > 1:
+            scale = x.std()  # of the layer: that of a channel, from a few pixels, may be next to nothing
+            mean.copy_(x.mean() + 0.1 * scale * torch.randn_like(mean))
+            variance.copy_(scale**2 * (0.5 + torch.rand_like(variance)) + 1e-6)
+
+    norms = [each for each in module.modules() if getattr(each, "running_var", None) is not None]
+    hooks = [each.register_forward_pre_hook(measure) for each in norms]
+    if hooks:
+        with torch.no_grad():
+            module(*args, **kwargs)
+    for hook in hooks:
+        hook.remove()
 
 
 def _is_constant(parameter: torch.Tensor) -> bool:
