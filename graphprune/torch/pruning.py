@@ -353,9 +353,11 @@ def _as_class(model: nn.Module, analysis: Analysis, plan: Plan | None, options: 
 
 
 def _not_followed(cut: _Cut, left: Mapping[str, None]) -> list[str]:
-    """The groups to leave alone next: of rigid classes; then those counted by constants; then heads."""
+    """The groups to leave alone next: of rigid classes; widths of heads, since most code has one number for those of
+    queries, keys and values; then those counted by constants; then heads."""
     steps = (
         lambda group: group.dim in cut.fit.rigid,
+        lambda group: group.kind == "head width",
         lambda group: any(group.dim in constant.dims for constant in cut.fit.constants),
         lambda group: group.kind != "channel",
     )
