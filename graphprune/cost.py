@@ -244,6 +244,12 @@ def _nonzeros(costing: Costing, keep: Keep) -> int:
 
 
 def _count(stored: Stored, axes: list[Axis], keep: Keep) -> int:
+    if stored.empty:
+        widths = [
+            len(indices(axis, keep)) if is_cut(axis, keep) else size
+            for axis, size in zip(axes, stored.shape, strict=True)
+        ]
+        return math.prod(widths)
     array: Array = stored.read()
     if any(is_cut(axis, keep) for axis in axes):
         for place, axis in enumerate(axes):

@@ -21,7 +21,10 @@ Array = NDArray[Any]
 
 @dataclass(eq=False)
 class Stored:
-    """A tensor that the file carries (initializer, parameter, buffer, constant); read only when its numbers matter."""
+    """A tensor that the file carries (initializer, parameter, buffer, constant); read only when its numbers matter.
+
+    ``empty`` where there are none to read: a model may be planned before it has weights.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -29,6 +32,7 @@ class Stored:
     nbytes: int
     read: Callable[[], Array] = field(repr=False)
     native: Any = field(default=None, repr=False)
+    empty: bool = False
 
     @property
     def elements(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -379,7 +380,9 @@ def _copied(model: nn.Module) -> nn.Module:
     ]
     memo: dict[int, Any] = {id(value): value.detach().clone() for value in computed}
     try:
-        return copy.deepcopy(model, memo)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # copying a graph uses what PyTorch itself calls deprecated
+            return copy.deepcopy(model, memo)
     except (RuntimeError, TypeError, NotImplementedError, AttributeError) as error:
         what = f"it cannot be copied: {str(error).strip().splitlines()[0] if str(error).strip() else type(error)}"
         raise GraphPruneError("GP103", what, type(model).__name__, "gp.prune_ prunes it in place") from error

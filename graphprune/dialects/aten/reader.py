@@ -18,6 +18,7 @@ from graphprune.dialects.aten.call import At
 from graphprune.dialects.aten.capture import Captured
 from graphprune.dialects.aten.dialect import AtenDialect
 from graphprune.dialects.aten.sizes import size_of
+from graphprune.errors import GraphPruneError
 from graphprune.garbage import no_collection
 from graphprune.program import Array, Block, Node, Program, Stored, Value
 
@@ -113,7 +114,9 @@ class _Reader:
     def keep(self, name: str, tensor: torch.Tensor, node: FxNode) -> Value:
         shape = tuple(tensor.shape)
         dtype = type_name(tensor.dtype)
-        stored = Stored(name, shape, dtype, tensor.numel() * tensor.element_size(), lambda: numbers(tensor), [name])
+        stored = Stored(
+            name, shape, dtype, tensor.numel() * tensor.element_size(), lambda: numbers(tensor), [name], tensor.is_meta
+        )
         self.stored[id(tensor)] = stored
         value = Value(name, shape, dtype, stored, native=(node, tensor, list(shape)))
         self.constants.add(value)
@@ -197,11 +200,17 @@ def arguments(node: FxNode) -> dict[str, Any]:
     return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
 
 
+class NoNumbersError(GraphPruneError, ValueError):
+    """A tensor has a shape and no numbers; a rule that cannot do without pins what it reads (as for any ValueError)."""
+
+
 def numbers(tensor: torch.Tensor) -> Array:
-    """The entries of a tensor; types that NumPy does not have as float32."""
+    """The entries of a tensor; types that NumPy does not have as float32. Raises NoNumbersError, GP103."""
     plain = tensor.detach()
     if plain.is_meta:
-        raise ValueError("it has no numbers: it is on the meta device")
+        what = "a tensor on the meta device has no numbers, and they are needed here"
+        remedy = "criterion='random' with verify=False does without; or give the model its weights first"
+        raise NoNumbersError("GP103", what, "", remedy)
     plain = plain.cpu()
     if plain.dtype in {torch.bfloat16} or plain.dtype not in _TYPES:
         plain = plain.float()
