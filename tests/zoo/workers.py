@@ -28,7 +28,9 @@ class Limits:
 def run(models: Sequence[Model], limits: Limits, jobs: int) -> Iterator[Record]:
     """The records of models, in the order given, ``jobs`` at a time."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "graphprune.verify", *{LIBRARIES[each.library] for each in models}])
+    context.set_forkserver_preload(
+        ["torch", "graphprune.verify", "graphprune.dialects.aten.tools", *{LIBRARIES[each.library] for each in models}]
+    )
     with ThreadPoolExecutor(jobs) as pool:
         yield from pool.map(lambda model: _one(model, limits), models)
 
