@@ -12,6 +12,7 @@ FAMILIES = {
     "GP3": "budgets and results",
     "GP4": "verification",
     "GP5": "plans",
+    "GP6": "torch.compile",
     "GP9": "internal",
 }
 """What the codes that begin so are about."""
@@ -328,6 +329,28 @@ _ROWS = (
         "In a distributed run every process prunes its own copy of the model, and all copies must lose the same "
         "channels. Equal weights give equal plans; these differ, so the copies were not equal.",
         "broadcast the parameters first, or make the plan on one rank and give it to the others",
+    ),
+    Code(
+        "GP601",
+        "compiled while gradients are recorded",
+        "The backend cuts copies of the parameters, so that gradients would never reach the parameters. It "
+        "compiles graphs for inference only, and refuses where an output of the graph could be asked for a gradient.",
+        "run it under torch.no_grad() or torch.inference_mode(), or call model.requires_grad_(False); to train a "
+        "pruned model, prune it with gp.prune_ first",
+    ),
+    Code(
+        "GP602",
+        "compiled in training mode",
+        "The graph drops entries at random, or normalises by the statistics of the batch, because the module is in "
+        "training mode. That is hardly ever meant where no gradients are recorded, and a plan is for inference.",
+        "call model.eval() before the first run",
+    ),
+    Code(
+        "GP603",
+        "nothing was compiled yet",
+        "A report tells what became of the graphs of a compiled module. A module is compiled when it first "
+        "runs; before, and for modules that another backend compiled, there is nothing to tell.",
+        "run the compiled module once, and give report() what torch.compile returned",
     ),
     Code(
         "GP901",

@@ -27,11 +27,14 @@ _HOME = {
     "mask": "graphprune.torch.masks",
     "unmask": "graphprune.torch.masks",
     "masked_cuts": "graphprune.torch.masks",
+    "graphprune_backend": "graphprune.torch.compile",
+    "report": "graphprune.torch.compile",
 }
 
 __all__ = [
     "Pruned", "pruned_of", "transplant", "transplant_average", "cut_state_dict", "save", "load",
     "mask", "unmask", "masked_cuts", "Gradual", "agree", "lightning_callback", "transformers_callback", "PrunePass",
+    "graphprune_backend", "report",
 ]  # fmt: skip
 
 
@@ -47,6 +50,7 @@ sys.modules[__name__].__class__ = _Package
 
 if TYPE_CHECKING:
     from graphprune.torch.checkpoint import load, save
+    from graphprune.torch.compile import graphprune_backend, report
     from graphprune.torch.fx_pass import PrunePass
     from graphprune.torch.gradual import Gradual, agree, lightning_callback, transformers_callback
     from graphprune.torch.masks import mask, masked_cuts, unmask

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from graphprune.dialects.aten import channels
 from graphprune.dialects.aten.call import Call
 from graphprune.dialects.aten.cells import CELLS
 from graphprune.dialects.aten.compute import COMPUTE
@@ -50,15 +51,15 @@ class AtenDialect:
 
     def is_affine(self, node: Node) -> bool:
         """Whether an output entry whose weights are all zero is the bias as it is stored."""
-        return False
+        return channels.is_affine(node)
 
     def can_fold(self, contraction: Contraction) -> bool:
         """Constant channels are not moved into biases here (see :mod:`graphprune.dead`)."""
         return False
 
     def on_channels(self, node: Node, vectors: list[Array | None]) -> Array | None:
-        """What a node makes of operands known channel by channel; not followed here."""
-        return None
+        """What a node makes of operands known channel by channel (see :mod:`graphprune.dead`)."""
+        return channels.on_channels(node, vectors)
 
     def is_constant(self, value: Value) -> bool:
         """Whether a value is computed from stored tensors alone."""
