@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from graphprune.dims import UNIT, Axis, Prod, find
+from graphprune.errors import GraphPruneError
 from graphprune.program import Contraction, Use
 from graphprune.rules.numbers import Entry, now
 from graphprune.rules.trace import Operand, Trace, Typed
@@ -113,6 +114,23 @@ class Row:
                 window=len(kernel),
             )
         )
+
+
+def checked_row(name: str, text: str) -> Row:
+    """A row that a user wrote for the operator of this name. Raises GraphPruneError GP107 where it cannot be one.
+
+    >>> checked_row("my.domain:Scale", "n c ..., c -> n c ...").output
+    ['n', 'c', '...']
+    """
+    if text.count("->") != 1:
+        raise GraphPruneError(
+            "GP107", f"the rule {text!r} has no single arrow", name, "write it like 'n c ..., c -> n c ...'"
+        )
+    row = Row(text)
+    known = {letter for token in (t for part in row.inputs for t in part) for letter in token}
+    if missing := {letter for token in row.output for letter in token} - known:
+        raise GraphPruneError("GP107", f"the rule {text!r} makes {', '.join(sorted(missing))} out of nothing", name)
+    return row
 
 
 def _use(operands: Sequence[Operand | None], index: int | None) -> Use | None:

@@ -15,9 +15,8 @@ from graphprune.dialects.aten.elementwise import ELEMENTWISE
 from graphprune.dialects.aten.positions import POSITIONS
 from graphprune.dialects.aten.structure import STRUCTURE
 from graphprune.dims import Axis, Dim, Misfit, find, fresh
-from graphprune.errors import GraphPruneError
 from graphprune.program import Array, Contraction, Node, Value
-from graphprune.rules.notation import Row
+from graphprune.rules.notation import checked_row
 from graphprune.rules.operator import Operator
 from graphprune.rules.trace import Trace, Typed
 from graphprune.sizes import Extent
@@ -120,12 +119,5 @@ def _as_traced(axis: Axis, size: Extent) -> Axis:
 
 
 def _row_rule(name: str, text: str) -> Callable[[Trace, Node], list[Typed]]:
-    if text.count("->") != 1:
-        raise GraphPruneError(
-            "GP107", f"the rule {text!r} has no single arrow", name, "write it like 'n c ..., c -> n c ...'"
-        )
-    row = Row(text)
-    known = {letter for token in (t for part in row.inputs for t in part) for letter in token}
-    if missing := {letter for token in row.output for letter in token} - known:
-        raise GraphPruneError("GP107", f"the rule {text!r} makes {', '.join(sorted(missing))} out of nothing", name)
+    row = checked_row(name, text)
     return lambda trace, node: [row(trace, Call(trace, node).data())]

@@ -17,9 +17,8 @@ from graphprune.dialects.onnx.fold import can_fold
 from graphprune.dialects.onnx.pinned import PINNED
 from graphprune.dialects.onnx.special import SPECIAL
 from graphprune.dialects.onnx.structure import STRUCTURE
-from graphprune.errors import GraphPruneError
 from graphprune.program import Array, Contraction, Node, Value
-from graphprune.rules.notation import Row
+from graphprune.rules.notation import checked_row
 from graphprune.rules.operator import Operator
 from graphprune.rules.trace import Trace, Typed
 
@@ -52,14 +51,7 @@ def rows(rules: Mapping[str, str]) -> dict[str, Operator]:
 
 
 def _row_rule(name: str, text: str) -> Callable[[Trace, Node], list[Typed]]:
-    if text.count("->") != 1:
-        raise GraphPruneError(
-            "GP107", f"the rule {text!r} has no single arrow", name, "write it like 'n c ..., c -> n c ...'"
-        )
-    row = Row(text)
-    known = {letter for token in (t for part in row.inputs for t in part) for letter in token}
-    if missing := {letter for token in row.output for letter in token} - known:
-        raise GraphPruneError("GP107", f"the rule {text!r} makes {', '.join(sorted(missing))} out of nothing", name)
+    row = checked_row(name, text)
     return lambda trace, node: [row(trace, trace.operands())]
 
 
