@@ -246,6 +246,7 @@ def analyze_program(program: Program, *, pin_interface: bool = True) -> Analysis
                 trace.pin(axis, "GP202", f"an axis of the graph output {output.name!r}")
             for entry in typed.entries or []:
                 trace.hold(entry, f"its size is a number in the graph output {output.name!r}")
+    trace.close()
     return Analysis(program, trace, settle(trace.requirements))
 
 

@@ -14,7 +14,6 @@ from graphprune.dims import (
     Dim,
     Misfit,
     Pin,
-    Prod,
     Sum,
     factor,
     find,
@@ -84,7 +83,8 @@ class Trace:
     """The state of one analysis: types by value, and everything the rules declared so far.
 
     ``skipped`` are nodes that no rule could be applied to; ``positions`` are stored vectors whose entries are positions
-    along a first axis, one for each entry of a second.
+    along a first axis, one for each entry of a second; ``open`` are axes of run-time sizes that may still become those
+    they are tied to.
     """
 
     is_constant: Callable[[Value], bool]
@@ -96,6 +96,7 @@ class Trace:
     skipped: list[Node] = field(default_factory=list)
     defaults: list[Default] = field(default_factory=list)
     inexact_uses: list[tuple[Node, Axis]] = field(default_factory=list)
+    open: list[Axis] = field(default_factory=list)
     symbol_count: int = 0
     node: Node = field(default_factory=lambda: Node("", "", [], []))
     walk: Callable[[Block], None] = lambda block: None
@@ -254,15 +255,17 @@ class Trace:
             self.require(number, fresh(number.value, self.node.place, Pin("GP206", str(self.node), reason)))
 
     def axis_of(self, entry: Entry) -> Axis:
-        """An axis whose size is given by an entry: the very axis it was read from, a product of such (the batch times
-        the heads), else a free one bound to it."""
+        """An axis whose size is given by an entry: the very axis it was read from, else a free one bound to it. A size
+        that is computed at run time (the batch times the heads) may turn out to be that of a product of axes, so its
+        axis is :attr:`open`."""
         if isinstance(entry, SizeOf):
             return entry.axis
         size = now(entry)
-        if isinstance(entry, Arith) and entry.op == "*" and not isinstance(size, int):
-            return find(Prod([self.axis_of(entry.left), self.axis_of(entry.right)]))
         if isinstance(size, int):
             axis = self.free(size) if size >= 0 else self.fixed(self.unknown(), code="GP208")
+        elif isinstance(entry, Arith) and (any(map(is_free, axes_in(entry))) or any(True for _ in slots_in(entry))):
+            axis = Dim(size, self.node.place)
+            self.open.append(axis)
         else:
             axis = self.fixed(size, code="GP208")
         self.require(entry, axis)
@@ -279,6 +282,13 @@ class Trace:
         """The entries of a list attribute of the current node, with their slots."""
         values = self.node.attributes.get(name, [])
         return [Number(int(v), None if self.node.frozen else Slot(self.node, name, i)) for i, v in enumerate(values)]
+
+    def close(self) -> None:
+        """What is left of open axes is tied to nothing that says how it is made up: it stays."""
+        for axis in self.open:
+            for leaf in leaves(axis):
+                if not isinstance(leaf.size, int):
+                    pin(leaf, Pin("GP208", leaf.origin, f"its size {leaf.size} is only known at run time"))
 
     # ---------------------------------------------------------------- contractions
     def contract(self, contraction: Contraction) -> None:

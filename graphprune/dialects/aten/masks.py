@@ -81,8 +81,9 @@ class _Masker:
                 self._spread(result, self.analysis.trace.types[value])
 
     def _spread(self, result: FxNode, typed: Typed) -> None:
-        """Put the survivors back at their positions, with zeros in between: a slice of zeros is added at the end, and
-        every removed position reads it."""
+        """Put the survivors back at their positions, with ones in between: a slice of ones is added at the end, and
+        every removed position reads it. Nothing depends on them, but what is divided by a norm of zero is not a number,
+        and stays none when it is multiplied by a masked weight."""
         readers = list(result.users)
         current = result
         for place, axis in enumerate(typed.axes or []):
@@ -94,9 +95,9 @@ class _Masker:
             with self.graph.graph.inserting_after(current):
                 first = self._call(_ATEN.slice.Tensor, current, place, 0, 1)
             with self.graph.graph.inserting_after(first):
-                zeros = self._call(_ATEN.zeros_like.default, first)
-            with self.graph.graph.inserting_after(zeros):
-                longer = self._call(_ATEN.cat.default, [current, zeros], place)
+                ones = self._call(_ATEN.ones_like.default, first)
+            with self.graph.graph.inserting_after(ones):
+                longer = self._call(_ATEN.cat.default, [current, ones], place)
             with self.graph.graph.inserting_after(longer):
                 chosen = self._constant(where)
             with self.graph.graph.inserting_after(chosen):
