@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 from torch.export import ExportedProgram
+from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 from graphprune.cuts import cuts_of
@@ -36,6 +37,7 @@ from graphprune.errors import GraphPruneError, did_you_mean
 from graphprune.plan import make_plan, named
 from graphprune.torch.fit import Fit, fit
 from graphprune.torch.pruned import Pruned, apply_edits, attach, checked_edits, forget
+from graphprune.torch.refused import refuse
 from graphprune.torch.tensors import cut_in_place, places, plain_mode, replace_data
 from graphprune.verify import difference, tolerance
 
@@ -62,7 +64,7 @@ def captured(model: Model, example_inputs: Any, *, dynamic: bool = True) -> Capt
     Raises GraphPruneError: GP107 where there are no inputs, GP103 for wrappers, GP112 where it cannot be captured.
     """
     if isinstance(model, nn.Module):
-        _refuse_wrappers(model)
+        refuse(model, example_inputs)
         if example_inputs is None:
             remedy = "gp.prune(model, example_inputs, ...): a tensor, a tuple of arguments, or a dict of keywords"
             raise GraphPruneError("GP107", "a module is captured by running it, but there are no inputs", "", remedy)
@@ -79,28 +81,6 @@ def arguments(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if isinstance(example_inputs, tuple | list):
         return tuple(example_inputs), {}
     return (example_inputs,), {}
-
-
-_WRAPPERS = {
-    "DataParallel": "prune the module inside: model.module",
-    "DistributedDataParallel": "prune the module inside (model.module) on every rank, and wrap it anew",
-    "FullyShardedDataParallel": "prune before wrapping: FSDP holds slices of flattened parameters",
-    "OptimizedModule": "prune before torch.compile, or use torch.compile(model, backend='graphprune')",
-    "ScriptModule": "prune the module that was scripted, and script it again",
-}
-
-
-def _refuse_wrappers(model: nn.Module) -> None:
-    for each in type(model).__mro__:
-        if each.__name__ in _WRAPPERS:
-            what = f"a {each.__name__} is a wrapper around a model, and cannot be pruned itself"
-            raise GraphPruneError("GP103", what, type(model).__name__, _WRAPPERS[each.__name__])
-    if any(type(each).__name__ == "FSDPModule" or "FSDP" in type(each).__name__ for each in model.modules()):
-        what = "parts of it are sharded with FSDP"
-        raise GraphPruneError("GP103", what, type(model).__name__, _WRAPPERS["FullyShardedDataParallel"])
-    lazy = next((name for name, each in model.named_parameters() if torch.nn.parameter.is_lazy(each)), None)
-    if lazy is not None:
-        raise GraphPruneError("GP103", "its shape is not known yet (a lazy module)", lazy, "run the model once")
 
 
 def prune(
@@ -126,7 +106,14 @@ def prune(
     options:    those of :func:`graphprune.plan`
     Raises GraphPruneError: as `graphprune.plan` and `graphprune.verify` do; GP103, GP107, GP112 for the model.
     """
-    analysis = analyze(model, example_inputs, dynamic=dynamic, rules=rules)
+    with torch.inference_mode(False):  # what is made here may be trained later
+        analysis = analyze(model, example_inputs, dynamic=dynamic, rules=rules)
+        return _pruned(model, analysis, plan, as_graph, verify, options)
+
+
+def _pruned(
+    model: Model, analysis: Analysis, plan: Plan | None, as_graph: bool | None, verify: bool, options: dict[str, Any]
+) -> Result:
     if isinstance(model, ExportedProgram):
         cut = _Cut(analysis, plan, options)
         return cut.result(exported(cut.small), verify)
@@ -139,9 +126,11 @@ def prune(
         reason = cut.into(copied)
         if not reason:
             return cut.result(copied, verify)
-        cut.notes = (f"the result is a GraphModule with the same parameter names: {reason}",)
+        written = "the graph was written anew" if isinstance(model, GraphModule) else "the result is a GraphModule"
+        cut.notes = (f"{written} with the same parameter names: {reason}",)
     graph = cut.small.graph
     own_tensors(graph)
+    graph.__dict__.pop("_tracer_cls", None)  # that of torch.export cannot be pickled; any will do
     graph.train(model.training)
     attach(graph, Pruned(cut.plan, cut.cuts, {}, "graph", reason, cut.shapes))
     return cut.result(graph, verify)
@@ -165,13 +154,14 @@ def prune_(
     """
     if not isinstance(model, nn.Module):
         raise GraphPruneError("GP103", f"a {type(model).__name__} cannot be pruned in place", "", "use gp.prune")
-    analysis = analyze(model, example_inputs, dynamic=dynamic, rules=rules)
-    cut = _as_class(model, analysis, plan, options)
-    try:
-        return cut.result(model, verify)
-    except BaseException:
-        cut.undo(model)
-        raise
+    with torch.inference_mode(False):
+        analysis = analyze(model, example_inputs, dynamic=dynamic, rules=rules)
+        cut = _as_class(model, analysis, plan, options)
+        try:
+            return cut.result(model, verify)
+        except BaseException:
+            cut.undo(model)
+            raise
 
 
 _MASKED = "_graphprune_masked"
@@ -312,12 +302,12 @@ class _Cut:
         args, kwargs = pytree.tree_map(lambda each: each.clone() if isinstance(each, torch.Tensor) else each, case)
         try:
             with evaluating(model), torch.no_grad():
-                outputs = model(*args, **kwargs)
+                leaves = pytree.tree_leaves(model(*args, **kwargs))
+                found = [numbers(each).copy() for each in leaves if isinstance(each, torch.Tensor)]
         except CAPTURE_FAILS as error:
             first = str(error).strip().splitlines()
             what = f"its code fails with {type(error).__name__}: {first[0][:160] if first else ''}"
             raise GraphPruneError("GP507", what, type(model).__name__) from error
-        found = [numbers(each) for each in pytree.tree_leaves(outputs) if isinstance(each, torch.Tensor)]
         if len(found) != len(expected):
             what = f"it returns {len(found)} tensors, not {len(expected)}"
             raise GraphPruneError("GP507", what, type(model).__name__)

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 State = dict[str, Any]
 
@@ -27,10 +28,11 @@ def state_of(model: nn.Module) -> State:
 
 
 def _tensor(tensor: Tensor) -> tuple[Any, ...]:
-    numbers = None if tensor.is_meta or torch.nn.parameter.is_lazy(tensor) else tensor.detach().clone()
+    empty = tensor.is_meta or torch.nn.parameter.is_lazy(tensor) or isinstance(tensor, FakeTensor)
+    numbers = None if empty else tensor.detach().clone()
     if numbers is not None and numbers.is_quantized:
         numbers = numbers.int_repr()
-    gradient = None if tensor.grad is None else (id(tensor.grad), tensor.grad.clone())
+    gradient = None if not tensor.is_leaf or tensor.grad is None else (id(tensor.grad), tensor.grad.clone())
     return (id(tensor), type(tensor), tensor.dtype, tensor.device, tensor.requires_grad, numbers, gradient)
 
 

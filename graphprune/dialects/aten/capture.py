@@ -7,10 +7,13 @@ sequence axes stay symbolic where the model allows it, so that a result runs at 
 from __future__ import annotations
 
 import copy
+import io
+import logging
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,7 @@ from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 from graphprune.dialects.aten.inline import allow_other_strides, inline_wrappers, separate_sizes
+from graphprune.dialects.aten.untouched import untouched
 from graphprune.errors import GraphPruneError
 
 
@@ -97,15 +101,11 @@ def capture(
 
 @contextmanager
 def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Every submodule in evaluation mode; each back in its own mode afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        for module, _ in modes:
-            module.training = False
+    """Every submodule in evaluation mode; each back in its own mode, and with what it had, afterwards."""
+    with untouched(model):
+        for module in model.modules():
+            vars(module)["training"] = False  # a class may allow no attribute to be set
         yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 # What torch.export raises: its own errors derive from these, and what the model's code raises while it is traced.
@@ -116,25 +116,46 @@ CAPTURE_FAILS = (
 
 
 def _export(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, dynamic: bool) -> ExportedProgram:
-    shapes = None
-    if dynamic:
-        collection = ShapesCollection()  # type: ignore[no-untyped-call]
-        for tensor in _tensors((args, kwargs)):
-            if open_axes := _open_axes(tensor):
-                collection[tensor] = dict.fromkeys(open_axes, Dim.AUTO)
-        shapes = collection.dynamic_shapes(model, args, kwargs)  # type: ignore[no-untyped-call]
     from torch._dynamo.exc import TorchDynamoException
     from torch._subclasses.fake_tensor import UnsupportedFakeTensorException
+    from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
     try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
+        with _quiet(), torch.no_grad():
+            shapes = _dynamic_shapes(model, args, kwargs) if dynamic else None
             return export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
     except (*CAPTURE_FAILS, TorchDynamoException, UnsupportedFakeTensorException) as error:
-        what = f"torch.export cannot capture it: {type(error).__name__}: {_first_line(error)}"
         where = (lines_of(error) or [type(model).__name__])[-1]
-        remedy = "example inputs must be what forward takes; control flow on data needs torch.cond, or prune its parts"
+        what = f"torch.export cannot capture it: {type(error).__name__}: {_first_line(error)}"
+        remedy = "example inputs must be what forward takes: a tensor, a tuple of arguments or a dict of keywords"
+        if isinstance(error, GuardOnDataDependentSymNode):
+            what = (
+                f"its code branches on the numbers in a tensor, which torch.export cannot capture: {_first_line(error)}"
+            )
+            remedy = "write it with torch.where or torch.cond, or prune the parts around it one by one"
         raise GraphPruneError("GP112", what, where, remedy) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what PyTorch warns about, logs and prints on the way to an error from the user, who is told the error."""
+    said, disabled = io.StringIO(), logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stderr(said):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+    sys.stderr.write(said.getvalue())  # not reached after an error: what the model itself prints is passed on
+
+
+def _dynamic_shapes(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    collection = ShapesCollection()  # type: ignore[no-untyped-call]
+    for tensor in _tensors((args, kwargs)):
+        if open_axes := _open_axes(tensor):
+            collection[tensor] = dict.fromkeys(open_axes, Dim.AUTO)
+    return collection.dynamic_shapes(model, args, kwargs)  # type: ignore[no-untyped-call]
 
 
 def _first_line(error: BaseException) -> str:
@@ -142,8 +163,17 @@ def _first_line(error: BaseException) -> str:
     return (lines[0] if lines else "")[:300]
 
 
-_NOT_THE_MODEL = (os.path.dirname(torch.__file__) + os.sep, str(Path(__file__).parents[2]) + os.sep, "<")
-"""Where files of code lie that is not the model's; names in angle brackets are of code that was made on the way."""
+_NOT_THE_MODEL = tuple(
+    folder + os.sep
+    for folder in (os.path.dirname(torch.__file__), str(Path(__file__).parents[2]), os.path.dirname(os.__file__))
+)
+"""Where files of code lie that is not the model's: PyTorch, this package, and Python itself."""
+
+
+def _is_of_the_model(path: str) -> bool:
+    if path.startswith("<"):
+        return False  # code that was made on the way
+    return not path.startswith(_NOT_THE_MODEL) or ("site-packages" in path and not path.startswith(_NOT_THE_MODEL[:2]))
 
 
 def lines_of(error: BaseException) -> list[str]:
@@ -151,7 +181,7 @@ def lines_of(error: BaseException) -> list[str]:
     places, step = [], error.__traceback__
     while step is not None:
         name = step.tb_frame.f_code.co_filename
-        if not name.startswith(_NOT_THE_MODEL):
+        if _is_of_the_model(name):
             places.append(f"{name}:{step.tb_lineno}")
         step = step.tb_next
     return places

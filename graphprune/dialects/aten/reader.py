@@ -211,7 +211,7 @@ def numbers(tensor: torch.Tensor) -> Array:
         what = "a tensor on the meta device has no numbers, and they are needed here"
         remedy = "criterion='random' with verify=False does without; or give the model its weights first"
         raise NoNumbersError("GP103", what, "", remedy)
-    plain = plain.cpu()
+    plain = plain.cpu().resolve_conj().resolve_neg()
     if plain.dtype in {torch.bfloat16} or plain.dtype not in _TYPES:
         plain = plain.float()
     array: Array = plain.contiguous().numpy()

@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 from graphprune.analysis import Analysis
 from graphprune.dialects.aten import masks, reader, writer
 from graphprune.dialects.aten.capture import CAPTURE_FAILS, Captured
+from graphprune.dialects.aten.untouched import untouched
 from graphprune.dialects.tools import Tools
 from graphprune.dims import Keep
 from graphprune.errors import GraphPruneError
@@ -30,12 +31,13 @@ class _Runner:
     def __call__(self, case: Case) -> list[Array]:
         args, kwargs = _copied(case)
         try:
-            with torch.no_grad():
+            with untouched(self.graph), torch.no_grad():
                 found = self.graph(*args, **kwargs)
+                # copies: a buffer that is returned is about to be put back
+                return [_array(each).copy() for each in pytree.tree_leaves(found) if isinstance(each, torch.Tensor)]
         except CAPTURE_FAILS as error:
             what = f"PyTorch cannot run it: {type(error).__name__}: {str(error).strip().splitlines()[:1]}"
             raise GraphPruneError("GP402", what, type(self.graph).__name__) from error
-        return [_array(each) for each in pytree.tree_leaves(found) if isinstance(each, torch.Tensor)]
 
 
 def _array(tensor: torch.Tensor) -> Array:
