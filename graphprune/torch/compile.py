@@ -13,41 +13,33 @@ other sizes) share their decisions. Imports torch, and Dynamo.
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
-import os
-import warnings
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, cast
+from fnmatch import fnmatchcase
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch._dynamo.backends.registry import list_backends, lookup_backend
+from torch import nn
 from torch._dynamo.exc import ShortenTraceback
+from torch._dynamo.source import LocalSource
 from torch.fx import GraphModule
 
 from graphprune.analysis import Analysis, analyze_program
 from graphprune.api import report_of, require
 from graphprune.cuts import Cuts, cuts_of
-from graphprune.dialects.aten.tools import ATEN
-from graphprune.errors import BudgetNotMet, GraphPruneError, did_you_mean
+from graphprune.dialects.aten.tools import ATEN, output_names
+from graphprune.errors import BudgetNotMet, GraphPruneError
 from graphprune.plan import Plan, fingerprint, make_plan
 from graphprune.torch import dynamo
+from graphprune.torch.compile_options import Settings
 from graphprune.torch.compile_report import CompileReport, Part
+from graphprune.torch.compile_run import Follower, runner
 from graphprune.torch.decisions import Decisions
 from graphprune.torch.exploit import dead
-from graphprune.torch.tensors import plain_mode, taken
-from graphprune.verify import verify_models
-
-_PLANNING = frozenset(inspect.signature(make_plan).parameters) - {"analysis"}
-_OWN = {"mode", "plan", "then", "then_options", "verify", "rules"}
-MODES = ("prune", "exploit")
-
-Backend = Callable[[GraphModule, list[Any]], Callable[..., Any]]
+from graphprune.verify import Check, Verification, difference, tolerance, verify_models
 
 
 class _Passed(ShortenTraceback):
@@ -80,13 +72,15 @@ def graphprune_backend(
     plan:    a Plan, or the path of one: apply it instead of making one
     then:    the backend that compiles the pruned graph: "inductor" (default), "eager", any other name, or a function
     then_options: the options for that backend
-    verify:  hold every pruned graph against the masked dense one, on the example inputs (default)
+    verify:  hold every pruned graph against the masked dense one, on the example inputs (default); "full" for all
+             checks that gp.prune makes, which run the graphs more than ten times; False for none
     rules:   rows in axis notation for operators that have none, as for :func:`graphprune.analyze`
     Raises GraphPruneError: GP106 and GP107 for options; GP601 where gradients of the parameters could be asked, GP602
     for modules in training mode; as `graphprune.plan` and `graphprune.verify` do.
     """
     try:
-        return _compile(graph, example_inputs, Settings.of(options, mode))
+        with torch.inference_mode(False):  # what is made here outlives the call that it is compiled for
+            return _compile(graph, example_inputs, Settings.of(options, mode))
     except BudgetNotMet as error:
         raise _Missed(error.code, error.what, error.where, error.remedy) from error
     except GraphPruneError as error:
@@ -98,85 +92,12 @@ def report(compiled: Any) -> CompileReport:
 
     Raises GraphPruneError GP603 where nothing of it was compiled yet.
     """
-    owner = dynamo.compiled_owner(compiled)
-    sessions = _SESSIONS.get(owner, {}) if _can_be_known(owner) else {}
-    parts = [part for session in sessions.values() for part in session.parts.values()]
-    if not parts:
+    session = _session_of(compiled)
+    if session is None or not session.parts:
+        owner = dynamo.compiled_owner(compiled)
         name = type(owner).__name__ if isinstance(owner, nn.Module) else getattr(owner, "__qualname__", str(owner))
         raise GraphPruneError("GP603", "no graph of it was compiled by this backend", name)
-    return CompileReport(tuple(parts))
-
-
-# ---------------------------------------------------------------- options
-@dataclass(frozen=True)
-class Settings:
-    """The options of one call of `torch.compile`, checked."""
-
-    planning: Mapping[str, Any]
-    exploit: bool = False
-    plan: Plan | None = None
-    then: Backend | None = None
-    then_name: str = "inductor"
-    verify: bool = True
-    rules: Mapping[str, str] = field(default_factory=dict)
-    key: str = ""
-
-    @classmethod
-    def of(cls, options: Mapping[str, Any] | None, mode: str | None) -> Settings:
-        """Check all options. Raises GraphPruneError GP106 and GP107."""
-        given = dict(options or {})
-        where = "torch.compile(options=...)"
-        if mode is not None:
-            remedy = "leave out mode=...; for inductor write options={..., 'then_options': {'max_autotune': True}}"
-            raise GraphPruneError("GP107", f"mode={mode!r} is for inductor", "torch.compile(mode=...)", remedy)
-        for name in given:
-            if name not in _PLANNING | _OWN:
-                raise GraphPruneError("GP106", f"unknown option {name!r}", where, did_you_mean(name, _PLANNING | _OWN))
-        chosen = given.get("mode", "prune")
-        if chosen not in MODES:
-            raise GraphPruneError("GP107", f"unknown mode {chosen!r}", where, did_you_mean(str(chosen), MODES))
-        planning = {name: value for name, value in given.items() if name in _PLANNING}
-        plan = _plan(given.get("plan"))
-        if plan is not None and (planning or chosen == "exploit"):
-            what = f"a plan is given, so nothing is left to decide by {', '.join(sorted(planning) or ['exploit'])}"
-            raise GraphPruneError("GP107", what, where, "leave out the plan or the options")
-        if chosen == "exploit" and planning:
-            what = f"exploit removes what is dead and nothing else: no use for {', '.join(sorted(planning))}"
-            raise GraphPruneError("GP107", what, where, "leave them out")
-        if chosen == "prune" and plan is None and not {"macs", "params", "bytes", "ratio"} & set(planning):
-            remedy = "options={'macs': 0.6} keeps 60 % of the multiplications; or params, bytes, ratio, plan, mode"
-            raise GraphPruneError("GP107", "it was not said how far to prune", where, remedy)
-        name, then = _next(given.get("then", "inductor"), given.get("then_options"))
-        key = json.dumps([planning, chosen, plan and plan.to_json(), name], sort_keys=True, default=repr)
-        verify, rules = bool(given.get("verify", True)), dict(given.get("rules") or {})
-        return cls(planning, chosen == "exploit", plan, then, name, verify, rules, key)
-
-
-def _plan(given: object) -> Plan | None:
-    if given is None or isinstance(given, Plan):
-        return given
-    if isinstance(given, str | os.PathLike):
-        return Plan.load(given)
-    raise GraphPruneError("GP107", f"{given!r} is not a plan", "option plan", "give a Plan or the path of a plan file")
-
-
-def _next(then: Any, options: Mapping[str, Any] | None) -> tuple[str, Backend]:
-    """The backend that compiles what is left. Raises GraphPruneError GP107."""
-    more: dict[str, Any] = dict(options or {})
-    if then == "inductor":
-        from torch._inductor.compile_fx import compile_fx
-
-        return "inductor", cast(Backend, partial(compile_fx, config_patches=more or None))
-    if isinstance(then, str):
-        known = set(list_backends(exclude_tags=())) - {"graphprune"}
-        if then not in known:
-            raise GraphPruneError("GP107", f"unknown backend {then!r}", "option then", did_you_mean(then, known))
-        name, then = then, lookup_backend(then)
-    else:
-        name = getattr(then, "__name__", type(then).__name__)
-    if not callable(then):
-        raise GraphPruneError("GP107", f"{then!r} is not a backend", "option then", "give a name or a function")
-    return name, partial(then, options=more) if more else then
+    return CompileReport(tuple(session.parts.values()))
 
 
 # ---------------------------------------------------------------- sessions
@@ -188,10 +109,15 @@ class _Session:
     parts: dict[Any, Part] = field(default_factory=dict)
 
 
+# The last session of an owner that compiled something is the last of its dictionary.
 _SESSIONS: weakref.WeakKeyDictionary[Any, dict[str, _Session]] = weakref.WeakKeyDictionary()
 _PLANS: dict[str, Plan] = {}
 _MOST_PLANS = 256
 """Plans that are remembered in this process, by a digest of the graph, the weights and the options."""
+
+
+# torch._dynamo.reset() drops all compiled code, and calls this: what is compiled then may be decided anew
+graphprune_backend.reset = _SESSIONS.clear  # type: ignore[attr-defined]
 
 
 def _can_be_known(owner: Any) -> bool:
@@ -206,7 +132,19 @@ def _can_be_known(owner: Any) -> bool:
 def _session(owner: Any, settings: Settings) -> _Session:
     if not _can_be_known(owner):
         return _Session()
-    return _SESSIONS.setdefault(owner, {}).setdefault(settings.key, _Session())
+    known = _SESSIONS.setdefault(owner, {})
+    known[settings.key] = found = known.pop(settings.key, None) or _Session()
+    return found
+
+
+def _session_of(compiled: Any) -> _Session | None:
+    """The session of what `torch.compile` returned: the one with its options, else the last of the same module."""
+    owner = dynamo.compiled_owner(compiled)
+    known = _SESSIONS.get(owner, {}) if _can_be_known(owner) else {}
+    options = dynamo.compiled_options(compiled)
+    if options is not None:
+        return known.get(Settings.of(options, None).key)
+    return next(reversed(known.values()), None)
 
 
 # ---------------------------------------------------------------- one graph
@@ -239,7 +177,10 @@ def _key(weights: Sequence[dynamo.Weight]) -> Any:
 
 
 def _is_partial(owner: Any, weights: Sequence[dynamo.Weight]) -> bool:
-    """Whether the compiled module has parameters that are not in this graph."""
+    """Whether the graph is one of several of the compiled module: it has parameters that are not in this one, or Dynamo
+    had to begin or end it within the code."""
+    if dynamo.break_of_graph() or dynamo.is_continued():
+        return True
     known = {id(weight.tensor) for weight in weights}
     return not isinstance(owner, nn.Module) or any(id(each) not in known for each in owner.parameters())
 
@@ -269,28 +210,47 @@ class _Work:
         self.settings = settings
         self.traced = dynamo.trace(graph, inputs, weights, owner)
         _refuse_training_mode(self.traced, owner)
-        self.analysis = analyze_program(ATEN.read(self.traced.captured, settings.rules or None))
+        self.analysis = analyze_program(ATEN.read(self.traced.captured, settings.rules))
         notes: tuple[str, ...] = ()
         if settings.exploit:
             self.plan = Plan.of(self.analysis, dead(self.analysis), {"pass": "clean"})
         elif settings.plan is not None:
             self.plan, notes = decisions.given(self.analysis, settings.plan, partial)
         else:
-            self.plan, notes = decisions.made(self.analysis, self._planned, settings.planning)
+            options = _of_part(self.analysis, settings.planning) if partial else settings.planning
+            self.plan, notes = decisions.made(self.analysis, self._planned, options)
         keep = self.plan.keep(self.analysis)
         self.cuts: Cuts = cuts_of(self.analysis, keep)
         self.small = ATEN.write(self.analysis, keep)
         sizes = settings.planning.get("sizes")
         outcome = report_of(self.analysis, keep, sizes=sizes).with_(notes=notes)
         if settings.verify:
-            seed = settings.planning.get("seed", 0)
-            verification = verify_models(self.traced.captured, self.small, self.plan, seed=seed, sizes=sizes)
-            require(verification)
-            outcome = outcome.with_(verification=verification)
+            outcome = outcome.with_(verification=self._verified())
         if not settings.exploit:
             decisions.remember(self.analysis, keep)
         where = dynamo.frame_of_compilation().co_qualname
         self.part = Part(where, outcome, self.plan, dynamo.break_of_graph(), settings.then_name)
+
+    def _verified(self) -> Verification:
+        """One comparison; all oracles where it fails, since they know how far outputs may move. Raises as gp.prune."""
+        captured, plan, planning = self.traced.captured, self.plan, self.settings.planning
+        if self.settings.verify != "full":
+            case = (captured.args, captured.kwargs)
+            analysis = analyze_program(ATEN.read(ATEN.at_sizes(captured, case), self.settings.rules))
+            oracle, reference = "same", captured
+            if not self.settings.exploit:
+                oracle, reference = "mask", ATEN.masked(analysis, plan.keep(analysis))
+            expected, found = ATEN.runner(reference)(case), ATEN.runner(self.small)(case)
+            checks = []
+            for name, a, b in zip(output_names(captured), expected, found, strict=True):
+                error, allowed = difference(a, b), tolerance(self.analysis, a.dtype)
+                checks.append(Check(oracle, name, error, allowed, error <= allowed))
+            if all(check.ok for check in checks):
+                return Verification(tuple(checks))
+        seed, sizes = planning.get("seed", 0), planning.get("sizes")
+        verification = verify_models(captured, self.small, plan, seed=seed, sizes=sizes)
+        require(verification)
+        return verification
 
     def _planned(self, **options: Any) -> Plan:
         """A plan for the graph, from memory where one was made for the same graph, weights and options."""
@@ -309,7 +269,7 @@ class _Work:
         sources = {}
         for name, tensor in [*graph.named_parameters(remove_duplicate=False), *graph.named_buffers()]:
             dynamo.replace(graph, name, tensor.detach())
-            sources[name] = torch._dynamo.source.LocalSource(f"graphprune {name}")
+            sources[name] = LocalSource(f"graphprune {name}")
         for node in graph.graph.nodes:
             for stale in ("val", "tensor_meta", "example_value", "unbacked_bindings"):
                 node.meta.pop(stale, None)
@@ -323,22 +283,18 @@ class _Work:
         return graph, [self.inputs[place] for place in self.traced.given]
 
     def run(self, compiled: Callable[..., Any]) -> Callable[..., Any]:
-        """What Dynamo calls: takes all inputs of the dense graph, returns all its outputs."""
-        weights = _Weights(self)
-        given, fixed, total = self.traced.given, self.traced.fixed, self.traced.outputs
+        """What Dynamo calls in place of the dense graph. After this, the work holds no weights of the module."""
+        traced, rules, plan = self.traced, self.settings.rules, self.plan
+        self.inputs = ()
+        del self.analysis
 
-        def run(*inputs: Any) -> Any:
-            if not weights.current(inputs):
-                weights.follow(inputs)
-            if not weights.usable:
-                return weights.dense(*inputs)
-            found = compiled(*[inputs[place] for place in given])
-            if not fixed:
-                return found
-            others = iter(found if isinstance(found, tuple | list) else (found,))
-            return tuple(weights.constants[place] if place in fixed else next(others) for place in range(total))
+        def still_dead() -> bool:
+            analysis = analyze_program(ATEN.read(traced.captured, rules))
+            kept = {cut.group: set(cut.keep) for cut in plan.groups}
+            return all(set(cut.keep) <= kept[cut.group] for cut in Plan.of(analysis, dead(analysis)).groups)
 
-        return run
+        holds = still_dead if self.settings.exploit else None
+        return runner(compiled, self.dense, Follower(traced, self.small.graph, self.cuts, holds), traced)
 
 
 def _refuse_training_mode(traced: dynamo.Traced, owner: Any) -> None:
@@ -357,6 +313,25 @@ def _refuse_training_mode(traced: dynamo.Traced, owner: Any) -> None:
             raise GraphPruneError("GP602", what, " ".join(map(str.strip, line)))
 
 
+def _of_part(analysis: Analysis, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options for one of several graphs: patterns that are about other graphs left out.
+
+    Raises GraphPruneError GP302 where nothing of what alone is to be pruned is in this one.
+    """
+    found = dict(options)
+    for option in ("ignore", "only"):
+        given = found.get(option, ())
+        found[option] = [each for each in ([given] if isinstance(given, str) else given) if _is_known(analysis, each)]
+        if option == "only" and given and not found[option]:
+            raise GraphPruneError("GP302", "nothing of what alone is to be pruned is in this graph")
+    return found
+
+
+def _is_known(analysis: Analysis, pattern: str) -> bool:
+    names = {name for group in analysis.groups for name in (group.name, *(m.tensor for m in group.members))}
+    return any(fnmatchcase(name, pattern) for name in names)
+
+
 def _digest(analysis: Analysis, options: Mapping[str, Any]) -> str:
     """Of a graph, the numbers in its weights, and options."""
     found = hashlib.blake2b(digest_size=16)
@@ -366,65 +341,3 @@ def _digest(analysis: Analysis, options: Mapping[str, Any]) -> str:
     for stored in analysis.program.stored:
         found.update(np.ascontiguousarray(stored.read()).tobytes())
     return found.hexdigest()
-
-
-class _Weights:
-    """The dense weights that a pruned graph was made of, watched for changes."""
-
-    def __init__(self, work: _Work):
-        self.work = work
-        self.usable = True
-        self.warned = False
-        self.seen: list[tuple[int, Tensor, int]] = []
-        self.constants: dict[int, Tensor] = {}
-        self._see([weight.tensor for weight in work.traced.weights])
-
-    def _see(self, tensors: Sequence[Tensor]) -> None:
-        self.seen = [
-            (weight.place, tensor, _version(tensor))
-            for weight, tensor in zip(self.work.traced.weights, tensors, strict=True)
-        ]
-        self.constants = self.work.traced.constants(tensors)
-
-    def current(self, inputs: Sequence[Any]) -> bool:
-        """Whether the weights are what they were."""
-        for place, tensor, version in self.seen:
-            now = inputs[place]
-            if now is not tensor or (version >= 0 and now._version != version):
-                return False
-        return True
-
-    def follow(self, inputs: Sequence[Any]) -> None:
-        """Take over new weights, cut as the old ones were; `usable` tells whether they may be cut so."""
-        work = self.work
-        tensors = [inputs[weight.place] for weight in work.traced.weights]
-        with plain_mode():
-            for weight, tensor in zip(work.traced.weights, tensors, strict=True):
-                dynamo.replace(work.traced.captured.graph, weight.name, tensor)
-            self.usable = not work.settings.exploit or self._still_dead()
-            for weight, tensor in zip(work.traced.weights, tensors, strict=True):
-                held = work.small.graph.get_buffer(weight.name)
-                if weight.name in work.cuts:
-                    held.copy_(taken(tensor.detach(), work.cuts[weight.name]))
-                else:
-                    held.data = tensor.detach()
-        self._see(tensors)
-
-    def _still_dead(self) -> bool:
-        analysis = analyze_program(ATEN.read(self.work.traced.captured, self.work.settings.rules or None))
-        now = Plan.of(analysis, dead(analysis))
-        kept = {cut.group: set(cut.keep) for cut in self.work.plan.groups}
-        return all(set(cut.keep) <= kept[cut.group] for cut in now.groups)
-
-    def dense(self, *inputs: Any) -> Any:
-        """The graph as it came, for weights that no longer allow the cut."""
-        if not self.warned:
-            self.warned = True
-            what = "entries that were dead when the module was compiled are no longer, so the dense graph is run"
-            warnings.warn(f"graphprune: {what}; call torch._dynamo.reset() to compile anew", stacklevel=2)
-        return self.work.dense(*inputs)
-
-
-def _version(tensor: Tensor) -> int:
-    """Counts changes in place; inference tensors do not count theirs."""
-    return -1 if tensor.is_inference() else tensor._version

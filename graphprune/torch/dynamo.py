@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo.eval_frame import innermost_backend
 from torch._dynamo.guards import GuardBuilder, install_guard
 from torch._dynamo.source import NNModuleSource
 from torch._dynamo.symbolic_convert import InstructionTranslator
@@ -23,7 +24,8 @@ from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from graphprune.dialects.aten.capture import CAPTURE_FAILS, Captured, sizes_of
-from graphprune.dialects.aten.inline import allow_other_strides, inline_wrappers, separate_sizes
+from graphprune.dialects.aten.inline import inline_wrappers, separate_sizes
+from graphprune.dialects.aten.normal import allow_other_strides, sizes_from_inputs
 from graphprune.errors import GraphPruneError
 from graphprune.torch.tensors import places
 
@@ -50,22 +52,28 @@ class Traced:
     captured: ATen operators over the weights; takes the other inputs, returns the other outputs
     weights:  the inputs that are weights
     given:    places of the inputs that the captured graph takes
-    fixed:    outputs that are made of weights alone, by place; the captured graph does not return them
+    fixed:    outputs that are made of weights alone, by place, as nodes of a graph of their own; the captured graph
+              does not return them
     outputs:  how many outputs there are
     """
 
     captured: Captured
     weights: list[Weight]
     given: list[int]
-    fixed: dict[int, Node | Weight]
+    fixed: dict[int, Node]
     outputs: int
 
-    def constants(self, weights: Sequence[Tensor]) -> dict[int, Tensor]:
-        """The outputs that are made of weights alone, for weights that may have changed since."""
-        if not self.fixed:
-            return {}
-        known = dict(zip((weight.name for weight in self.weights), weights, strict=True))
-        return {place: _evaluated(node, known, {}) for place, node in self.fixed.items()}
+    def constants(self, weights: dict[str, Tensor]) -> dict[int, Tensor]:
+        """The outputs that are made of weights alone, for weights (by name) that may have changed since."""
+        known: dict[Node, Any] = {}
+        return {place: _evaluated(end, self.captured.graph, weights, known) for place, end in self.fixed.items()}
+
+    def forget_weights(self) -> None:
+        """Let go of all tensors of the module, so that they live no longer than it does."""
+        for weight in self.weights:
+            replace(self.captured.graph, weight.name, torch.empty(0, device="meta"))
+        self.weights = [Weight(weight.place, weight.name, torch.empty(0)) for weight in self.weights]
+        self.captured.args, self.captured.source = (), None
 
 
 # ---------------------------------------------------------------- who is compiled
@@ -89,10 +97,22 @@ def compiled_owner(compiled: Any) -> Any:
     return bound if isinstance(bound, nn.Module) else inner
 
 
+def compiled_options(compiled: Any) -> dict[str, Any] | None:
+    """The options that a module was compiled with, `None` where `torch.compile` does not keep them at hand."""
+    backend = getattr(getattr(compiled, "dynamo_ctx", None), "callback", None)
+    found = getattr(innermost_backend(backend), "kwargs", None) if callable(backend) else None
+    return found.get("options") if isinstance(found, dict) else None
+
+
 def frame_of_compilation() -> types.CodeType:
     """The code that is compiled: a function, or what is left of it after a graph break."""
     code: types.CodeType = InstructionTranslator.current_tx().output.root_tx.f_code
     return code
+
+
+def is_continued() -> bool:
+    """Whether the code that is compiled is what is left of a function after a graph break."""
+    return frame_of_compilation().co_name.startswith("torch_dynamo_resume_in")
 
 
 def break_of_graph() -> str:
@@ -203,21 +223,21 @@ def trace(graph: GraphModule, inputs: Sequence[Any], weights: list[Weight], owne
     written = _written(made)
     weights = [weight for weight in weights if formal[weight.place] not in written]
     inference = not any(requires_gradient(graph))
-    attributes = _hold(made, formal, weights)
+    _hold(made, formal, weights)
     if inference:
         for node in made.graph.find_nodes(op="call_function", target=_GRADIENTS):
             made.graph.erase_node(node)
     output = made.graph.output_node()
     ends = list(output.args[0]) if isinstance(output.args[0], tuple | list) else [output.args[0]]
     constant = _constant(made)
-    fixed: dict[int, Node | Weight] = {
-        place: attributes.get(end, end) for place, end in enumerate(ends) if isinstance(end, Node) and end in constant
-    }
+    fixed = {place: end for place, end in enumerate(ends) if isinstance(end, Node) and end in constant}
+    copies: dict[Node, Any] = {}
+    torch.fx.Graph().graph_copy(made.graph, copies)
     if fixed:
         output.args = (tuple(end for place, end in enumerate(ends) if place not in fixed),)
     given = [place for place, node in enumerate(formal) if node.op == "placeholder" and not node._erased]
     captured = _captured(made, [inputs[place] for place in given], owner)
-    return Traced(captured, weights, given, fixed, len(ends))
+    return Traced(captured, weights, given, {place: copies[end] for place, end in fixed.items()}, len(ends))
 
 
 def requires_gradient(graph: GraphModule) -> Iterator[bool]:
@@ -283,20 +303,17 @@ def _base(value: Any) -> Any:
     return value
 
 
-def _hold(graph: GraphModule, formal: Sequence[Node], weights: Sequence[Weight]) -> dict[Node, Weight]:
-    """Weights become attributes of the graph, in their order; the nodes that read them."""
+def _hold(graph: GraphModule, formal: Sequence[Node], weights: Sequence[Weight]) -> None:
+    """Weights become attributes of the graph, in their order."""
     first = next(iter(graph.graph.nodes))
-    found = {}
     for weight in weights:
         hold(graph, weight.name, weight.tensor)
         with graph.graph.inserting_before(first):
             node = graph.graph.get_attr(weight.name)
         node.meta = dict(formal[weight.place].meta)
         formal[weight.place].replace_all_uses_with(node)
-        found[node] = weight
     for weight in weights:
         graph.graph.erase_node(formal[weight.place])
-    return found
 
 
 def hold(graph: nn.Module, name: str, tensor: Tensor) -> None:
@@ -335,28 +352,29 @@ def _constant(graph: GraphModule) -> set[Node]:
     return found
 
 
-def _evaluated(node: Node | Weight, tensors: dict[str, Tensor], known: dict[Node, Any]) -> Any:
-    if isinstance(node, Weight):
-        return tensors[node.name]
+def _evaluated(node: Node, holder: GraphModule, tensors: dict[str, Tensor], known: dict[Node, Any]) -> Any:
+    """What a node is that is computed from weights, and other tensors of the graph, alone."""
     if node not in known:
-        if node.op == "get_attr":
-            held: Any = node.graph.owning_module
-            name = str(node.target)
-            if name not in tensors:
-                for part in name.split("."):
-                    held = getattr(held, part)
-            known[node] = tensors.get(name, held)
+        if node.op == "get_attr" and str(node.target) in tensors:
+            known[node] = tensors[str(node.target)]
+        elif node.op == "get_attr":
+            held: Any = holder
+            for part in str(node.target).split("."):
+                held = getattr(held, part)
+            known[node] = held
         else:
             target: Any = node.target
-            args, kwargs = torch.fx.map_arg((node.args, node.kwargs), lambda each: _evaluated(each, tensors, known))
-            with torch.no_grad():
-                known[node] = target(*args, **kwargs)
+            args, kwargs = torch.fx.map_arg(
+                (node.args, node.kwargs), lambda each: _evaluated(each, holder, tensors, known)
+            )
+            known[node] = target(*args, **kwargs)
     return known[node]
 
 
 def _captured(graph: GraphModule, inputs: Sequence[Any], owner: Any) -> Captured:
     inline_wrappers(graph)
     allow_other_strides(graph)
+    sizes_from_inputs(graph)
     separate_sizes(graph)
     graph.graph.lint()
     graph.recompile()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 
 import graphprune as gp
 import graphprune.torch as door
+from graphprune.dialects.aten import writer
 from graphprune.dialects.aten.channels import on_channels
 from graphprune.errors import BudgetNotMet, GraphPruneError
 from graphprune.program import Node
@@ -305,6 +308,107 @@ def test_masks_of_pytorch_are_exploited() -> None:
         assert close(small(example), model(example))
     total = door.report(small).total
     assert total.pruned.macs == 4 * (8 * 16 + 16 * 12 + 12 * 3)
+
+
+def test_outputs_that_are_weights_alone() -> None:
+    class Telling(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.scale = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 3)), torch.ones(3)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+            return self.body(x), self.body[0].weight.norm(dim=1), self.scale, self.body[2].weight
+
+    model = Telling().eval()
+    small = compiled(model, **HALF)
+    example = torch.randn(4, 8)
+    with torch.no_grad():
+        for _ in range(2):
+            _, norms, scale, weight = small(example)
+            assert close(norms, model.body[0].weight.norm(dim=1))
+            assert close(scale, model.scale)
+            assert close(weight, model.body[2].weight)
+            model.body[0].weight.mul_(2)
+    assert door.report(small).total.cut == 1
+
+
+class Cache(nn.Module):
+    """Writes to a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.out = nn.Linear(8, 16), nn.Linear(16, 3)
+        self.register_buffer("past", torch.zeros(4, 16))
+        self.past: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.past[:2].copy_(self.inner(x))
+        return self.out(torch.relu(self.past))
+
+
+def test_a_buffer_that_the_code_writes_is_not_cut() -> None:
+    model = Cache().eval()
+    example = torch.randn(2, 8)
+    assert refusal(copy.deepcopy(model), example, **HALF).code == "GP302"
+    small = compiled(model, mode="exploit", then="eager")
+    with torch.no_grad():
+        for factor in (1, 2):
+            found = small(factor * example)
+            assert close(model.past[:2], model.inner(factor * example))
+            assert close(found, model.out(torch.relu(model.past)))
+
+
+def test_a_compiled_module_can_be_forgotten() -> None:
+    model = varied(Images())
+    small = compiled(model, **HALF)
+    with torch.no_grad():
+        small(IMAGES)
+    module, weight = weakref.ref(model), weakref.ref(model.first.weight)
+    del model, small
+    gc.collect()
+    assert module() is None
+    assert weight() is None
+
+
+def test_patterns_about_other_graphs_are_left_out() -> None:
+    small = compiled(varied(Broken()), ratio=0.5, then="eager", ignore=["shared.*"])
+    with torch.no_grad():
+        small(torch.randn(4, 8))
+    cuts = {cut.group for cut in door.report(small).plan.groups if len(cut.keep) < cut.size}
+    assert cuts == {"last.0.weight:0"}
+    assert any("no dimension can be pruned" in note for note in door.report(small).parts[0].notes)
+
+
+def test_reports_are_told_apart_by_options() -> None:
+    model = varied(Images())
+    half, third = compiled(model, **HALF), compiled(model, then="eager", ratio=0.3)
+    with torch.no_grad():
+        half(IMAGES)
+        with pytest.raises(GraphPruneError, match="GP603"):
+            door.report(third)
+        third(IMAGES)
+    assert door.report(half).plan.groups != door.report(third).plan.groups
+    torch._dynamo.reset()
+    with pytest.raises(GraphPruneError, match="GP603"):
+        door.report(half)
+
+
+def test_every_graph_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    gather = writer.gathered
+
+    def turned(tensor: Tensor, places: Any) -> Tensor:
+        """Matrices in another order than the vectors that they are coupled to."""
+        return gather(tensor, {axis: kept[::-1] if tensor.dim() == 4 else kept for axis, kept in places.items()})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, "gathered", turned)
+        assert refusal(varied(Images()), IMAGES, **HALF).code == "GP401"
+    small = compiled(varied(Images()), **HALF, verify="full")
+    with torch.no_grad():
+        small(IMAGES)
+    checked = door.report(small).total.verification
+    assert checked is not None
+    assert {"permutation", "mask"} <= {check.oracle for check in checked.checks}
 
 
 def test_channels_that_are_constant() -> None:
