@@ -165,7 +165,7 @@ def _compile(graph: GraphModule, inputs: list[Any], settings: Settings) -> Calla
         # A piece of a module that cannot be pruned is run as it is, and reported; of a whole one it is an answer
         if not partial or error.code not in {"GP112", "GP301", "GP302"}:
             raise
-        session.parts[_key(weights)] = Part.whole(dynamo.frame_of_compilation().co_qualname, str(error))
+        session.parts[_key(weights)] = Part.whole(dynamo.name_of_code(owner), str(error))
         return then(graph, inputs)
     session.parts[_key(weights)] = work.part
     return work.run(then(*work.handed_on()))
@@ -228,7 +228,7 @@ class _Work:
             outcome = outcome.with_(verification=self._verified())
         if not settings.exploit:
             decisions.remember(self.analysis, keep)
-        where = dynamo.frame_of_compilation().co_qualname
+        where = dynamo.name_of_code(owner)
         self.part = Part(where, outcome, self.plan, dynamo.break_of_graph(), settings.then_name)
 
     def _verified(self) -> Verification:

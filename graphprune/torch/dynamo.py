@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo import external_utils
 from torch._dynamo.eval_frame import innermost_backend
 from torch._dynamo.guards import GuardBuilder, install_guard
 from torch._dynamo.source import NNModuleSource
@@ -27,6 +28,7 @@ from graphprune.dialects.aten.capture import CAPTURE_FAILS, Captured, sizes_of
 from graphprune.dialects.aten.inline import inline_wrappers, separate_sizes
 from graphprune.dialects.aten.normal import allow_other_strides, sizes_from_inputs
 from graphprune.errors import GraphPruneError
+from graphprune.torch.fused import WRITTEN_OUT
 from graphprune.torch.tensors import places
 
 _GRADIENTS = torch._C._set_grad_enabled
@@ -108,6 +110,14 @@ def frame_of_compilation() -> types.CodeType:
     """The code that is compiled: a function, or what is left of it after a graph break."""
     code: types.CodeType = InstructionTranslator.current_tx().output.root_tx.f_code
     return code
+
+
+def name_of_code(owner: Any) -> str:
+    """What is compiled, for people."""
+    code = frame_of_compilation()
+    if code.co_filename == external_utils.__file__:  # Dynamo's own wrapper around modules of PyTorch
+        return f"{type(owner).__name__}.forward"
+    return code.co_qualname
 
 
 def is_continued() -> bool:
@@ -262,7 +272,7 @@ def _aten(graph: GraphModule, inputs: Sequence[Any]) -> GraphModule:
     fakes = [_fake(mode, context, given) if isinstance(given, Tensor) else given for given in inputs]
     try:
         with mode:
-            made: GraphModule = make_fx(graph, pre_dispatch=True, _allow_non_fake_inputs=True)(*fakes)
+            made: GraphModule = make_fx(graph, WRITTEN_OUT, pre_dispatch=True, _allow_non_fake_inputs=True)(*fakes)
     except (*CAPTURE_FAILS, TorchDynamoException, UnsupportedFakeTensorException) as error:
         first = str(error).strip().splitlines()
         what = f"the graph cannot be traced further: {type(error).__name__}: {first[0][:200] if first else ''}"
