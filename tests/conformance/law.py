@@ -46,12 +46,15 @@ class Outcome:
 
 
 def keeps(
-    name: str, free: Sequence[Dim], inexact: Collection[Dim], rounds: int = ROUNDS
+    name: str, free: Sequence[Dim], inexact: Collection[Dim], rounds: int = ROUNDS, *, each: bool = True
 ) -> Iterator[tuple[str, Keep]]:
-    """Each dimension permuted, each exact one cut, then all at once; seeded by the name of the case."""
+    """Each dimension permuted, each exact one cut, then all at once (without ``each``: this alone); seeded by the name
+    of the case."""
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     for _ in range(rounds):
-        yield from _round(free, inexact, rng)
+        for what, keep in _round(free, inexact, rng):
+            if each or len(keep) == len(free):
+                yield what, keep
 
 
 def _round(free: Sequence[Dim], inexact: Collection[Dim], rng: np.random.Generator) -> Iterator[tuple[str, Keep]]:

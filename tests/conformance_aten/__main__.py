@@ -1,6 +1,6 @@
 """Run the gather oracle on PyTorch's samples from the command line, a line for each function.
 
-``python -m tests.conformance_aten add cat``  some functions, with the samples that the tests take
+``python -m tests.conformance_aten add cat``  some functions, with the samples that the tests take, each dimension alone
 ``python -m tests.conformance_aten --all``    every sample of every function (about a quarter of an hour on one core)
 ``python -m tests.conformance_aten --write``  write floors.json anew
 """
@@ -36,7 +36,7 @@ def main() -> int:
             operators.update(rows(case))
             each["samples"] += 1
             for stored in (True, False):
-                outcome = Subject(case, stored=stored).check(2 if options.all else 1)
+                outcome = Subject(case, stored=stored).check(2 if options.all else 1, each=True)
                 each.update(free=outcome.free, checked=outcome.checked, mismatches=len(outcome.mismatches))
                 sys.stdout.writelines(f"  {line}\n" for line in outcome.mismatches)
         total.update(each)

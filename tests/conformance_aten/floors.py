@@ -33,12 +33,20 @@ def usable(name: str, *, every: bool = False) -> list[Case]:
 
 def count(found: Iterable[Case]) -> Counts:
     """The free dimensions of some cases by their operators, stored and fed."""
+    return checked(found, check=False)[0]
+
+
+def checked(found: Iterable[Case], *, check: bool = True) -> tuple[Counts, list[str]]:
+    """The free dimensions of some cases, and what does not hold of them, where that is to be checked."""
     counts: Counts = {}
+    mismatches: list[str] = []
     for case in found:
         each = counts.setdefault(" ".join(rows(case)), [0, 0])
         for place, stored in enumerate((True, False)):
-            each[place] += len(Subject(case, stored=stored).free)
-    return counts
+            subject = Subject(case, stored=stored)
+            each[place] += len(subject.free)
+            mismatches += subject.check().mismatches if check else []
+    return counts, mismatches
 
 
 def shortfalls(name: str, floors: Counts, counts: Counts) -> list[str]:

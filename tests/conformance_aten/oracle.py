@@ -66,14 +66,14 @@ class Subject:
     def _typed(self, value: Value | None) -> Typed:
         return self.analysis.trace.types.get(value, Typed(None)) if value is not None else Typed(None)
 
-    def check(self, rounds: int = 1) -> Outcome:
-        """Everything there is to check, with as many draws of what is kept."""
+    def check(self, rounds: int = 1, *, each: bool = False) -> Outcome:
+        """All dimensions permuted and cut at once, with as many draws of what is kept; ``each``: one by one as well."""
         outcome = Outcome(free=len(self.free))
         dense = _run(self.graph, self.feeds)
         outcome.mismatches += self._wrong_sizes(dense)
         if outcome.mismatches:  # there are no positions to gather
             return outcome
-        for what, keep in keeps(self.case.name, self.free, self.analysis.inexact, rounds):
+        for what, keep in keeps(self.case.name, self.free, self.analysis.inexact, rounds, each=each):
             outcome.checked += 1
             problem = self._compare(dense, keep)
             if problem:

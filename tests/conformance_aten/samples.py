@@ -56,6 +56,13 @@ class Case:
         calls = [str(node.target) for node in self.graph.graph.nodes if node.op == "call_function"]
         return sorted({_bare(name) for name in calls if name.count(".") or name.count("::")})
 
+    @property
+    def composite(self) -> bool:
+        """Whether some operator of the graph may be lowered to others."""
+        calls = [node.target for node in self.graph.graph.nodes if isinstance(node.target, torch._ops.OpOverload)]
+        key = "CompositeImplicitAutograd"
+        return any(torch._C._dispatch_has_kernel_for_dispatch_key(call.name(), key) for call in calls)
+
 
 def _bare(name: str) -> str:
     """``aten.add_.Tensor`` without its overload, and torchvision's operators as the reader names them."""
@@ -92,6 +99,8 @@ def cases(name: str, every: bool = False) -> list[Case]:
     found = list(_cases(Form(name, entry.op), given))
     known = {operator for case in found for operator in case.operators}
     for form, lowered in _other_forms(entry):
+        if lowered and not any(case.composite for case in found):
+            continue
         for case in _cases(form, given if every else sorted(given, key=_axes)[-OTHER_FORMS:], lowered):
             if not known.issuperset(case.operators):
                 found.append(case)

@@ -15,8 +15,7 @@ from graphprune.rules import pointwise, shape
 from graphprune.rules.operator import Operator
 from graphprune.rules.trace import Trace, Typed
 
-from .floors import FLOORS, by_operator, count, shortfalls, usable
-from .test_gather import mismatches
+from .floors import FLOORS, by_operator, checked, count, shortfalls, usable
 
 LEAST_FREE = 6_200
 Rule = Callable[[Trace, Node], list[Typed]]
@@ -158,9 +157,9 @@ WRONG: list[tuple[str, str, Rule]] = [
 
 @pytest.mark.parametrize(("function", "operator", "rule"), WRONG, ids=[operator for _, operator, _ in WRONG])
 def test_a_wrong_rule_is_caught(function: str, operator: str, rule: Rule, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert mismatches(usable(function)) == []
+    assert checked(usable(function))[1] == []
     monkeypatch.setitem(TABLE, operator, Operator(rule, TABLE[operator].sizes))
-    assert mismatches(usable(function)) != []
+    assert checked(usable(function))[1] != []
 
 
 def test_numbers_that_do_not_follow_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +169,7 @@ def test_numbers_that_do_not_follow_are_caught(monkeypatch: pytest.MonkeyPatch) 
         return typed
 
     monkeypatch.setitem(TABLE, "aten.view", Operator(wrong, sizes=True))
-    assert mismatches(usable("view")) != []
+    assert checked(usable("view"))[1] != []
 
 
 def test_a_contraction_without_masks_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,4 +179,4 @@ def test_a_contraction_without_masks_is_caught(monkeypatch: pytest.MonkeyPatch) 
         return typed
 
     monkeypatch.setitem(TABLE, "aten.linear", Operator(wrong))
-    assert mismatches(usable("nn.functional.linear")) != []
+    assert checked(usable("nn.functional.linear"))[1] != []
