@@ -53,15 +53,17 @@ class Case:
     @property
     def operators(self) -> list[str]:
         """The operators of the graph without their overloads (``aten.add``), sorted."""
-        calls = [str(node.target) for node in self.graph.graph.nodes if node.op == "call_function"]
-        return sorted({_bare(name) for name in calls if name.count(".") or name.count("::")})
+        return sorted({_bare(str(call)) for call in self._calls})
 
     @property
     def composite(self) -> bool:
         """Whether some operator of the graph may be lowered to others."""
-        calls = [node.target for node in self.graph.graph.nodes if isinstance(node.target, torch._ops.OpOverload)]
         key = "CompositeImplicitAutograd"
-        return any(torch._C._dispatch_has_kernel_for_dispatch_key(call.name(), key) for call in calls)
+        return any(torch._C._dispatch_has_kernel_for_dispatch_key(call.name(), key) for call in self._calls)
+
+    @property
+    def _calls(self) -> list[torch._ops.OpOverload]:
+        return [node.target for node in self.graph.graph.nodes if isinstance(node.target, torch._ops.OpOverload)]
 
 
 def _bare(name: str) -> str:
