@@ -7,9 +7,9 @@ from typing import Any
 from tests.zoo.transformers_rows import Row, ids, row
 
 PLAIN = """GPT2Model GPT2LMHeadModel GPTNeoXModel GPTBigCodeModel GPTNeoXJapaneseModel OPTModel OPTForCausalLM
-BloomModel OpenAIGPTModel LlamaModel LlamaForCausalLM LlamaForSequenceClassification MistralModel Qwen2Model PhiModel MptModel
-PersimmonModel Starcoder2Model OlmoModel Olmo2Model Olmo3Model CohereModel Cohere2Model GraniteModel NemotronModel
-SmolLM3Model ArceeModel ApertusModel BitNetModel Exaone4Model DiffLlamaModel BioGptModel NanoChatModel"""
+BloomModel OpenAIGPTModel LlamaModel LlamaForCausalLM LlamaForSequenceClassification MistralModel Qwen2Model PhiModel
+MptModel PersimmonModel Starcoder2Model OlmoModel Olmo2Model Olmo3Model CohereModel Cohere2Model GraniteModel
+NemotronModel SmolLM3Model ArceeModel ApertusModel BitNetModel Exaone4Model DiffLlamaModel BioGptModel NanoChatModel"""
 WIDE = """Qwen3Model GemmaModel HeliumModel GlmModel Glm4Model Ernie4_5Model HunYuanDenseV1Model DogeModel SeedOssModel
 MinistralModel"""
 

@@ -1,0 +1,1 @@
+"""The ATen dialect: rules and captures, with groups worked out by hand."""
