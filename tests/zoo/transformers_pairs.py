@@ -34,16 +34,20 @@ def forecast() -> Inputs:
 
 
 PATCHES = {"context_length": 32, "patch_length": 4, "patch_stride": 4, "num_input_channels": 3}
+SERIES = {
+    **{"prediction_length": 4, "context_length": 10, "lags_sequence": [1, 2, 6], "num_time_features": 2},
+    **{"d_model": 16},
+}
 
 ROWS: list[Row] = [
     *(row(name, pair()) for name in PLAIN.split()),
     *(row(name, pair(), d_kv=12) for name in ("T5Model", "MT5Model", "UMT5Model")),
     row("T5EncoderModel", ids(), d_kv=12),
     row("T5ForConditionalGeneration", pair(), "gated", d_kv=12, feed_forward_proj="gated-gelu"),
-    row("LongT5Model", pair(16), d_kv=12),
+    row("LongT5Model", pair(16, attention_mask=lambda: torch.ones(2, 16, dtype=torch.long)), d_kv=12),
     row(
         "SwitchTransformersModel",
-        pair(),
+        pair(attention_mask=lambda: torch.ones(2, 9), decoder_attention_mask=lambda: torch.ones(2, 7)),
         d_kv=12,
         num_experts=4,
         expert_capacity=8,
@@ -75,16 +79,7 @@ ROWS: list[Row] = [
     row("PatchTSMixerModel", numbers(past_values=(2, 32, 3)), **PATCHES, d_model=16, expansion_factor=2),
     row("DecisionTransformerModel", steps, state_dim=7, act_dim=3, max_ep_len=20),
     row("TimesFmModel", forecast, patch_length=8, context_length=32, horizon_length=8, head_dim=12),
-    *(
-        row(
-            name,
-            series,
-            prediction_length=4,
-            context_length=10,
-            lags_sequence=[1, 2, 6],
-            num_time_features=2,
-            d_model=16,
-        )
-        for name in ("TimeSeriesTransformerModel", "InformerModel", "AutoformerModel")
-    ),
+    row("TimeSeriesTransformerModel", series, **SERIES),
+    row("InformerModel", series, **SERIES, distil=False),
+    row("AutoformerModel", series, **SERIES),
 ]

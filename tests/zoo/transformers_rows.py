@@ -94,9 +94,9 @@ def ids(length: int = 9, high: int = 100, **more: Callable[[], torch.Tensor]) ->
     return lambda: ((), {"input_ids": tokens(length, high), **{name: make() for name, make in more.items()}})
 
 
-def pair(length: int = 9, target: int = 7) -> Callable[[], Inputs]:
-    """Token ids of an encoder and of its decoder."""
-    return lambda: ((), {"input_ids": tokens(length), "decoder_input_ids": tokens(target)})
+def pair(length: int = 9, target: int = 7, **more: Callable[[], torch.Tensor]) -> Callable[[], Inputs]:
+    """Token ids of an encoder and of its decoder, and other inputs by name."""
+    return ids(length, decoder_input_ids=lambda: tokens(target), **more)
 
 
 def pixels(size: int = 32) -> Callable[[], Inputs]:

@@ -112,7 +112,7 @@ IMAGES: list[Row] = [
         pixels(),
         embed_dim=[16, 24, 32],
         num_heads=[1, 2, 4],
-        depth=[1, 1, 1],
+        depth=[1, 2, 4],
         cls_token=[False, False, True],
     ),
     row("FocalNetModel", pixels(), image_size=32, embed_dim=16, depths=[1, 1, 1, 1]),
