@@ -18,6 +18,7 @@ from graphprune.analysis import Analysis, analyze_program
 from graphprune.dialects import tools_of
 from graphprune.dialects.aten.capture import capture
 from graphprune.errors import BudgetNotMet, GraphPruneError
+from graphprune.garbage import no_collection
 from graphprune.plan import Plan, make_plan
 from graphprune.verify import Verification, verify_models
 
@@ -64,7 +65,8 @@ class Model:
 class Record:
     """What became of one model. ``stage`` is the last that began; ``macs`` and ``parameters`` are before and after.
 
-    analysis_seconds: of processor time, of the first analysis in a new process
+    analysis_seconds: of processor time, of the first analysis in a new process; without the garbage collector, which
+        goes through all that torch.export left behind whenever it happens to wake
     errors:   the worst of each oracle, relative to the largest magnitude of the output
     refusals: how many axes of weights stay, by code
     unknown:  operators without a rule
@@ -149,8 +151,9 @@ def _stages(model: Model, record: Record) -> Iterator[str]:
     record.export_seconds, record.notes = time.perf_counter() - start, list(captured.notes)
     yield "analysis"
     tools, start = tools_of(captured), time.thread_time()
-    analysis = analyze_program(tools.read(captured))
-    record.groups = len(analysis.groups)
+    with no_collection():
+        analysis = analyze_program(tools.read(captured))
+        record.groups = len(analysis.groups)
     record.analysis_seconds = time.thread_time() - start
     _describe(analysis, record)
     yield "plan"
