@@ -41,6 +41,7 @@ Model = Any
 _OF_TORCH = frozenset({"Module", "ExportedProgram"})
 
 _ONNX_SUFFIXES = frozenset({".onnx", ".pb"})
+_PROGRAM = ".pt2"
 _PICKLES = frozenset({".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin"})
 _OTHERS = {
     ".safetensors": "it holds weights without the network; export the network to ONNX",
@@ -72,7 +73,9 @@ def load(
     folder: str | os.PathLike[str] | None = None,
     example_inputs: Any = None,
 ) -> Model:
-    """Read a model; the dialect follows from the suffix (`.onnx`, `.pb`). External data is mapped, not loaded.
+    """Read a model; the dialect follows from the suffix (`.onnx`, `.pb`; `.pt2` for exported programs).
+
+    External data is mapped, not loaded.
 
     A pruned module is loaded from the folder that :func:`save` wrote, with what makes the dense one (a class, or a
     function without arguments) as `source`; see `graphprune.torch.load`.
@@ -89,6 +92,10 @@ def load(
 
         return load_module(source, folder, example_inputs)
     _check_kind(os.fspath(source))
+    if Path(source).suffix.lower() == _PROGRAM:
+        from graphprune.torch import programs
+
+        return programs.load(source)
     from graphprune.dialects.onnx import files
 
     return files.load(source)
@@ -98,7 +105,7 @@ def _check_kind(path: str) -> None:
     if not os.path.exists(path):
         raise GraphPruneError("GP101", "there is no such file", path, _nearby(path))
     suffix = Path(path).suffix.lower()
-    if os.path.isdir(path) or suffix in _ONNX_SUFFIXES:
+    if os.path.isdir(path) or suffix in _ONNX_SUFFIXES or suffix == _PROGRAM:
         return
     if suffix in _PICKLES:
         remedy = "export the network with torch.onnx.export(model, inputs, 'model.onnx') and prune that file"
@@ -133,6 +140,10 @@ def save(model: Model, path: str | os.PathLike[str], *, overwrite: bool = False)
     that the weights come from, unless `overwrite`; GP105 where it cannot be written.
     """
     if is_of_torch(model):
+        if type(model).__name__ == "ExportedProgram":
+            from graphprune.torch import programs
+
+            return programs.save(model, path)
         from graphprune.torch import save as save_module
 
         return save_module(model, path)

@@ -90,7 +90,7 @@ def _completed(arguments: list[str]) -> list[str]:
     if not arguments or arguments[0] in COMMANDS or arguments[0] in _FIRST:
         return arguments
     first = arguments[0]
-    if first.startswith("-") or os.path.exists(first) or os.sep in first or "." in first:
+    if first.startswith("-") or os.path.exists(first) or any(mark in first for mark in (os.sep, ".", ":")):
         return ["prune", *arguments]
     remedy = did_you_mean(first, COMMANDS).replace("known:", "commands:")
     raise GraphPruneError("GP106", f"{first!r} is neither a command nor a file", "", remedy)

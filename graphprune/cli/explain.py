@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from graphprune.cli.options import Output, taking
+from graphprune.cli.options import Before, Output, taking
+from graphprune.cli.source import Module, read
 from graphprune.errors import GraphPruneError
 
 
@@ -18,6 +19,7 @@ def explain(
         str, typer.Argument(metavar="CODE|MODEL", help="A code such as GP204, or a model.", show_default=False)
     ],
     output: Output,
+    module: Module,
     name: Annotated[
         str | None, typer.Argument(metavar="NAME", help="A tensor, axis or group: conv1.weight:0.", show_default=False)
     ] = None,
@@ -39,10 +41,8 @@ def explain(
         raise GraphPruneError(
             "GP107", f"{subject!r} is not a code, and no name was given", "graphprune explain", remedy
         )
-    from graphprune import api
-
     with output.console.working("analysing"):
-        analysis = api.analyze(api.load(Path(subject)))
+        analysis = read(Path(subject), Before(), module).analysis()
     text = explain_name(analysis, name)
     output.console.show(text, {"name": name, "text": text})
     return 0

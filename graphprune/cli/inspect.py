@@ -12,7 +12,7 @@ import typer
 from graphprune import api
 from graphprune.cli.drawing import check_picture, draw
 from graphprune.cli.options import Before, Inputs, Output, taking
-from graphprune.cli.prune import load
+from graphprune.cli.source import Module, read
 from graphprune.errors import one_line
 
 if TYPE_CHECKING:
@@ -24,8 +24,11 @@ _MOST_MEMBERS = 4
 
 @taking
 def inspect(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The model (.onnx).", show_default=False)],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="The model: .onnx, .pt2 or module:callable.", show_default=False)
+    ],
     before: Before,
+    module: Module,
     inputs: Inputs,
     output: Output,
     graph: Annotated[
@@ -41,7 +44,7 @@ def inspect(
     if graph is not None:
         check_picture(graph)
     with console.working("analysing"):
-        analysis = api.analyze(load(model, before))
+        analysis = read(model, before, module, inputs.seed).analysis()
         cost = api.cost(analysis, sizes=inputs.sizes)
     if graph is not None:
         with console.working("drawing"):

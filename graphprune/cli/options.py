@@ -212,6 +212,27 @@ class Before:
     ] = None
 
 
+@dataclass(frozen=True)
+class Writing:
+    """What to do with the outcome."""
+
+    no_verify: Annotated[bool, _option("--no-verify", help="Do not check the result.", rich_help_panel="Result")] = (
+        False
+    )
+    keep_failed: Annotated[
+        bool, _option("--keep-failed", help="Write the result even if the check fails.", rich_help_panel="Result")
+    ] = False
+    bench: Annotated[bool, _option("--bench", help="Measure latency with onnxruntime.", rich_help_panel="Result")] = (
+        False
+    )
+    dry_run: Annotated[bool, _option("--dry-run", help="Plan and report, write nothing.", rich_help_panel="Result")] = (
+        False
+    )
+    in_place: Annotated[
+        bool, _option("--in-place", help="Allow the output to overwrite the input.", rich_help_panel="Result")
+    ] = False
+
+
 def taking(function: Callable[..., Any]) -> Callable[..., Any]:
     """Replace every parameter of `function` whose type is a dataclass of options by the options themselves."""
     hints = typing.get_type_hints(function, include_extras=True)

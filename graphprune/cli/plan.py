@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from graphprune import api
-from graphprune.cli.options import Before, Choices, Inputs, Output, taking
-from graphprune.cli.prune import In, Out, Writing, _Job, check_output, finish, load
+from graphprune.cli import modules
+from graphprune.cli.modules import TorchJob
+from graphprune.cli.options import Before, Choices, Inputs, Output, Writing, taking
+from graphprune.cli.prune import In, Out, _Job, check_output, finish
+from graphprune.cli.source import Module, read
 from graphprune.output import write_text
 
 if TYPE_CHECKING:
@@ -20,9 +23,13 @@ PlanPath = Annotated[Path, typer.Argument(metavar="PLAN", help="The plan (.json)
 
 @taking
 def plan(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The trained model (.onnx).", show_default=False)],
+    model: Annotated[
+        Path,
+        typer.Argument(metavar="MODEL", help="The trained model: .onnx, .pt2 or module:callable.", show_default=False),
+    ],
     choices: Choices,
     before: Before,
+    module: Module,
     inputs: Inputs,
     output: Output,
     out: Annotated[
@@ -36,9 +43,9 @@ def plan(
     arguments = choices.arguments()
     console = output.console
     with console.working("reading"):
-        dense = load(model, before)
+        dense = read(model, before, module, inputs.seed)
     with console.working("planning"):
-        analysis = api.analyze(dense)
+        analysis = dense.analysis()
         made = api.plan(analysis, **arguments, seed=inputs.seed, sizes=inputs.sizes)
     if out is None:
         print(made.to_json())
@@ -50,7 +57,16 @@ def plan(
 
 
 @taking
-def apply(dense: In, plan: PlanPath, out: Out, before: Before, writing: Writing, inputs: Inputs, output: Output) -> int:
+def apply(
+    dense: In,
+    plan: PlanPath,
+    out: Out,
+    before: Before,
+    module: Module,
+    writing: Writing,
+    inputs: Inputs,
+    output: Output,
+) -> int:
     """Cut a model by a plan, for example one that was edited, or another checkpoint of the network.
 
     graphprune apply retrained.onnx small.plan.json small2.onnx
@@ -58,10 +74,12 @@ def apply(dense: In, plan: PlanPath, out: Out, before: Before, writing: Writing,
     check_output(dense, out, writing)
     console = output.console
     with console.working("reading"):
-        model, made = load(dense, before), read_plan(plan)
+        source, made = read(dense, before, module, inputs.seed), read_plan(plan)
+    if source.is_of_torch:
+        return modules.run(TorchJob(dense, out, source, {"plan": made}, writing, console, inputs))
     with console.working("cutting"):
-        result = api.result_of(api.analyze(model), made, sizes=inputs.sizes)
-    return finish(_Job(dense, out, model, result, writing, console, inputs))
+        result = api.result_of(source.analysis(), made, sizes=inputs.sizes)
+    return finish(_Job(dense, out, source.model, result, writing, console, inputs))
 
 
 def read_plan(path: Path) -> PlanFile:

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from graphprune import api
+from graphprune.cli import modules
 from graphprune.cli.console import Console
-from graphprune.cli.options import Before, Choices, Inputs, Output, _option, taking
+from graphprune.cli.modules import TorchJob
+from graphprune.cli.options import Before, Choices, Inputs, Output, Writing, taking
+from graphprune.cli.source import Module, names_torch, read, read_onnx
 from graphprune.errors import GraphPruneError
 from graphprune.output import Outputs
 
@@ -22,51 +25,43 @@ if TYPE_CHECKING:
 _SUFFIXES = (".onnx", ".pb")
 
 
-@dataclass(frozen=True)
-class Writing:
-    """What to do with the outcome."""
-
-    no_verify: Annotated[bool, _option("--no-verify", help="Do not check the result.", rich_help_panel="Result")] = (
-        False
-    )
-    keep_failed: Annotated[
-        bool, _option("--keep-failed", help="Write the result even if the check fails.", rich_help_panel="Result")
-    ] = False
-    bench: Annotated[bool, _option("--bench", help="Measure latency with onnxruntime.", rich_help_panel="Result")] = (
-        False
-    )
-    dry_run: Annotated[bool, _option("--dry-run", help="Plan and report, write nothing.", rich_help_panel="Result")] = (
-        False
-    )
-    in_place: Annotated[
-        bool, _option("--in-place", help="Allow the output to overwrite the input.", rich_help_panel="Result")
-    ] = False
-
-
-In = Annotated[Path, typer.Argument(metavar="IN", help="The trained model (.onnx).", show_default=False)]
+In = Annotated[
+    Path, typer.Argument(metavar="IN", help="The trained model: .onnx, .pt2 or module:callable.", show_default=False)
+]
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="Where to write the smaller one.", show_default=False)]
 
 
 @taking
 def prune(
-    dense: In, out: Out, choices: Choices, before: Before, writing: Writing, inputs: Inputs, output: Output
+    dense: In,
+    out: Out,
+    choices: Choices,
+    before: Before,
+    module: Module,
+    writing: Writing,
+    inputs: Inputs,
+    output: Output,
 ) -> int:
     """Prune a model to a budget, prove the result right and write it, with its plan beside it.
 
     graphprune prune resnet.onnx small.onnx --macs 0.6
+    graphprune prune resnet.pt2 small.pt2 --macs 0.6
+    graphprune prune mypkg.models:resnet small --weights w.safetensors --input 1,3,224,224 --macs 0.6
     """
     arguments = choices.arguments()
     check_output(dense, out, writing)
     console, sizes = output.console, inputs.sizes
     with console.working("reading"):
-        model = load(dense, before)
+        source = read(dense, before, module, inputs.seed)
+    if source.is_of_torch:
+        return modules.run(TorchJob(dense, out, source, arguments, writing, console, inputs))
     with console.working("finding what is coupled"):
-        analysis = api.analyze(model)
+        analysis = source.analysis()
     with console.working("choosing what to keep"):
         plan = api.plan(analysis, **arguments, seed=inputs.seed, sizes=sizes)
     with console.working("cutting"):
         result = api.result_of(analysis, plan, sizes=sizes)
-    return finish(_Job(dense, out, model, result, writing, console, inputs))
+    return finish(_Job(dense, out, source.model, result, writing, console, inputs))
 
 
 @taking
@@ -78,7 +73,7 @@ def clean(dense: In, out: Out, before: Before, writing: Writing, inputs: Inputs,
     check_output(dense, out, writing)
     console = output.console
     with console.working("reading"):
-        model = load(dense, before)
+        model = read_onnx(dense, before, "clean")
     with console.working("looking for dead channels"):
         result = api.clean(model, sizes=inputs.sizes)
     return finish(_Job(dense, out, model, result, writing, console, inputs))
@@ -97,18 +92,11 @@ class _Job:
     inputs: Inputs
 
 
-def load(path: Path, before: Before) -> Any:
-    """Read a model and do what is to be done before pruning."""
-    model = api.load(path)
-    if before.optimize or before.opset is not None:
-        from graphprune.dialects.onnx.prepare import prepare
-
-        model = prepare(model, optimize=before.optimize, opset=before.opset)
-    return model
-
-
 def check_output(dense: Path, out: Path, writing: Writing) -> None:
     """Find out early what would go wrong when writing. Raises GraphPruneError GP104, GP105 or GP107."""
+    if names_torch(dense):
+        modules.check_output(dense, out, writing)
+        return
     if out.suffix.lower() not in _SUFFIXES and not out.is_dir():
         remedy = f"write {out.with_suffix('.onnx').name!r}" if out.name else "name a file"
         raise GraphPruneError("GP107", f"the output {str(out)!r} is not called .onnx", "argument OUT", remedy)

@@ -10,7 +10,8 @@ import typer
 from graphprune import api
 from graphprune.cli.options import Before, Inputs, Output, taking
 from graphprune.cli.plan import read_plan
-from graphprune.cli.prune import load, plan_path
+from graphprune.cli.prune import plan_path
+from graphprune.cli.source import Module, read
 
 if TYPE_CHECKING:
     from graphprune.verify import Verification
@@ -41,7 +42,7 @@ def verify(
     if plan is None and beside.exists():
         plan = beside
     with console.working("reading"):
-        models = load(dense, before), api.load(pruned)
+        models = read(dense, before, Module()).model, api.load(pruned)
         made = None if plan is None else read_plan(plan)
     if plan is None:
         console.say(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ from torch import nn
 
 from tests.torch import networks
 from tests.torch.networks import images, tokens, vectors
+from tests.zoo import vision_operators
 
 Made = tuple[nn.Module, tuple[Any, ...]]
 Make = Callable[[], Made]
@@ -67,10 +69,8 @@ ARCHITECTURES: dict[str, Make] = {
 
 def _vision(name: str, size: int) -> Make:
     def made() -> Made:
-        import torchvision
-
-        from tests.zoo import vision_operators  # noqa: F401  # torchvision needs its operators to be declared
-
+        vision_operators.load()  # before torchvision is imported
+        torchvision = importlib.import_module("torchvision")
         return torchvision.models.get_model(name, num_classes=10), (torch.randn(2, 3, size, size),)
 
     return made

@@ -122,6 +122,9 @@ def agreement(name: str, *, ratio: float = 0.3) -> Agreement:
     with torch.no_grad():
         for parameter in model.parameters():  # zeros and copied layers would be taken for one another
             parameter += 0.01 * torch.randn_like(parameter)
+        for buffer in model.buffers():
+            if buffer.is_floating_point():
+                buffer += 0.01 * torch.rand_like(buffer)
     captured = pruning.analyze(model, inputs)
     with tempfile.TemporaryDirectory() as folder:
         dense = exported(model, inputs, Path(folder))

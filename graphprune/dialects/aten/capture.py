@@ -24,7 +24,8 @@ from torch.export import Dim, ExportedProgram, ShapesCollection, export
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
-from graphprune.dialects.aten.inline import allow_other_strides, inline_wrappers, separate_sizes
+from graphprune.dialects.aten.inline import inline_wrappers, separate_sizes
+from graphprune.dialects.aten.normal import allow_other_strides, sizes_from_inputs
 from graphprune.dialects.aten.untouched import untouched
 from graphprune.errors import GraphPruneError
 
@@ -121,7 +122,7 @@ def _export(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
     from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
     try:
-        with _quiet(), torch.no_grad():
+        with quiet(), torch.no_grad():
             shapes = _dynamic_shapes(model, args, kwargs) if dynamic else None
             return export(model, args, kwargs, dynamic_shapes=shapes, strict=False)
     except (*CAPTURE_FAILS, TorchDynamoException, UnsupportedFakeTensorException) as error:
@@ -137,7 +138,7 @@ def _export(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep what PyTorch warns about, logs and prints on the way to an error from the user, who is told the error."""
     said, disabled = io.StringIO(), logging.root.manager.disable
     logging.disable(logging.ERROR)
@@ -222,6 +223,7 @@ def _captured(
     graph = module(check_guards=False)
     inline_wrappers(graph)
     allow_other_strides(graph)
+    sizes_from_inputs(graph)
     separate_sizes(graph)
     _replace_tensors(graph, lambda tensor: tensor.detach())
     return Captured(graph, args, kwargs, sizes_of(graph, (args, kwargs)), source, notes)

@@ -1,0 +1,150 @@
+"""Which model a command works on: an ONNX file, an exported program (`.pt2`), or a module that a callable makes.
+
+`package.models:resnet` is imported and called, because that is asked for; its weights come from a safetensors file, and
+nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from graphprune import api
+from graphprune.cli.options import Before, _option
+from graphprune.errors import GraphPruneError
+
+if TYPE_CHECKING:
+    from graphprune.analysis import Analysis
+
+_CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", re.ASCII)
+_INPUT = re.compile(r"(?:([A-Za-z_]\w*)=)?(\d+(?:,\d+)*)(?::([a-z]+\d+))?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Module:
+    """What a module needs beside the callable that makes it."""
+
+    weights: Annotated[
+        Path | None,
+        _option("--weights", help="Weights of MODULE:CALLABLE (.safetensors).", rich_help_panel="PyTorch"),
+    ] = None
+    input: Annotated[
+        list[str],
+        _option(
+            "--input",
+            help="Shape of an input of MODULE:CALLABLE: 1,3,224,224, or 2,16:int64, or ids=2,16:int64 (repeatable).",
+            metavar="[NAME=]SHAPE[:TYPE]",
+            rich_help_panel="PyTorch",
+        ),
+    ] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model that was read, and what it is captured with where it is a module."""
+
+    model: Any
+    example_inputs: Any = None
+
+    @property
+    def is_of_torch(self) -> bool:
+        """Whether it is a module or an exported program."""
+        return api.is_of_torch(self.model)
+
+    def analysis(self) -> Analysis:
+        """Raises GraphPruneError as `graphprune.api.analyze` does."""
+        return api.analyze(self.model, self.example_inputs)
+
+
+def names_torch(path: Path) -> bool:
+    """Whether a model is one of PyTorch, by what it is called."""
+    return path.suffix.lower() == ".pt2" or is_callable(path)
+
+
+def is_callable(path: Path) -> bool:
+    """Whether this is `module:callable` and not a file of that name."""
+    return bool(_CALLABLE.fullmatch(str(path))) and not path.exists()
+
+
+def read(path: Path, before: Before, module: Module, seed: int = 0) -> Source:
+    """Read a model, and do what is to be done before pruning.
+
+    Raises GraphPruneError: as `graphprune.api.load` does; GP107 for options that do not go with the model; GP101 and
+    GP102 where a module cannot be imported or made.
+    """
+    torch = names_torch(path)
+    if not is_callable(path) and (module.weights is not None or module.input):
+        what = "--weights and --input are for a module that a callable makes"
+        raise GraphPruneError("GP107", what, str(path), "write it as package.module:callable")
+    if torch and (before.optimize or before.opset is not None):
+        raise GraphPruneError("GP107", "--optimize and --opset are for ONNX models", str(path), "leave them out")
+    if is_callable(path):
+        return _made(str(path), module, seed)
+    model = api.load(path)
+    if before.optimize or before.opset is not None:
+        from graphprune.dialects.onnx.prepare import prepare
+
+        model = prepare(model, optimize=before.optimize, opset=before.opset)
+    return Source(model)
+
+
+def read_onnx(path: Path, before: Before, command: str) -> Any:
+    """Read a model for a command that knows ONNX files only. Raises GraphPruneError GP103."""
+    if names_torch(path):
+        what = f"graphprune {command} reads ONNX models only"
+        raise GraphPruneError("GP103", what, str(path), "export it with torch.onnx.export(..., dynamo=True)")
+    return read(path, before, Module()).model
+
+
+# ---------------------------------------------------------------- modules
+def _made(name: str, module: Module, seed: int) -> Source:
+    if not module.input:
+        remedy = "add --input 1,3,224,224, once for each argument of forward"
+        raise GraphPruneError("GP107", "a module is captured by running it, but no input was given", name, remedy)
+    _require_torch()
+    from graphprune.torch import sources
+
+    inputs = sources.example_inputs([_shape(text) for text in module.input], seed)
+    model = sources.made(_callable(name), name)
+    if module.weights is not None:
+        sources.load_weights(model, module.weights)
+    return Source(model, inputs)
+
+
+def _require_torch() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("torch") is None:
+        raise GraphPruneError("GP108", "models of PyTorch need torch", "", "pip install 'graphprune[torch]'")
+
+
+def _shape(text: str) -> tuple[str, tuple[int, ...], str]:
+    match = _INPUT.fullmatch(text)
+    sizes = tuple(map(int, match[2].split(","))) if match else ()
+    if match is None or 0 in sizes:
+        what = f"{text!r} is not a shape"
+        raise GraphPruneError("GP107", what, "option --input", "write 1,3,224,224, or 2,16:int64, or ids=2,16:int64")
+    return match[1] or "", sizes, match[3] or "float32"
+
+
+def _callable(name: str) -> Any:
+    """Import what `package.module:name` names. Raises GraphPruneError GP101."""
+    module, _, attribute = name.partition(":")
+    folder = os.getcwd()
+    if folder not in sys.path:
+        sys.path.insert(0, folder)  # as python -m does; an installed command does not
+    try:
+        found = importlib.import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        remedy = "write package.module:callable; modules of the current folder are found"
+        raise GraphPruneError("GP101", f"it cannot be imported: {error}", name, remedy) from error
+    if not callable(found):
+        raise GraphPruneError("GP107", f"it is a {type(found).__name__}, not a callable that makes a model", name)
+    return found
