@@ -50,20 +50,6 @@ def separate_sizes(module: GraphModule) -> None:
     module.recompile()
 
 
-def allow_other_strides(module: GraphModule) -> None:
-    """Leave nothing in a graph, in place, that only runs at the strides it was traced with. A slice of an axis may be
-    cut to odd widths, and pairs that are read as complex numbers would no longer lie at even places; a parameter that
-    was stored transposed is contiguous once it is cut, and its views are no longer views."""
-    for node in module.graph.find_nodes(op="call_function", target=torch.ops.aten.view.default):
-        node.target = torch.ops.aten.reshape.default
-    for node in module.graph.find_nodes(op="call_function", target=torch.ops.aten.view_as_complex.default):
-        with module.graph.inserting_before(node):
-            packed = module.graph.call_function(torch.ops.aten.contiguous.default, (node.args[0],))
-        packed.meta = dict(node.args[0].meta)
-        node.replace_input_with(node.args[0], packed)
-    module.recompile()
-
-
 def _body(module: GraphModule, node: Node) -> tuple[GraphModule, tuple[Any, ...]] | None:
     """The body of a wrapper and the arguments it is called with, `None` for any other node."""
     name = str(getattr(node.target, "__name__", "")) if node.op == "call_function" else ""
