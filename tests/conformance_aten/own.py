@@ -200,6 +200,7 @@ OWN: dict[str, tuple[Callable[..., Any], Callable[[], list[Arguments]]]] = {
     ),
     "aten.nll_loss": (_ATEN.nll_loss.default, lambda: [(_x(4, 3), _i(3, 4))]),
     "aten.nll_loss2d": (_ATEN.nll_loss2d.default, lambda: [(_x(4, 3, 2, 2), _i(3, 4, 2, 2))]),
+    "aten.mode": (_ATEN.mode.default, lambda: [(_i(5, 30),), (_i(5, 4, 30),)]),
     "aten.permute": (_ATEN.permute.default, lambda: [(_x(4, 4, 4), [1, 2, 0]), (_x(4, 4), [1, 0])]),
     "aten.pixel_shuffle": (_ATEN.pixel_shuffle.default, lambda: [(_x(2, 12, 3, 3), 2), (_x(8, 3, 3), 2)]),
     "aten.pixel_unshuffle": (_ATEN.pixel_unshuffle.default, lambda: [(_x(2, 3, 4, 6), 2)]),

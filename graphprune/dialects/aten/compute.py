@@ -169,9 +169,10 @@ def _reduce(trace: Trace, node: Node) -> list[Typed]:
 def _extreme(trace: Trace, node: Node) -> list[Typed]:
     """`max`, `min`, `median`: over everything, of two tensors, or along one axis with the positions."""
     call = Call(trace, node)
-    if "dim" not in call.given or not trace.need(0).rank:
+    along = "dim" in call.given or node.op.startswith("aten.mode")  # `mode` alone is never over everything
+    if not along or not trace.need(0).rank:
         return _reduce(trace, node)
-    x, at, keep = trace.need(0), call.number("dim"), call.flag("keepdim")
+    x, at, keep = trace.need(0), call.number("dim", -1), call.flag("keepdim")
     if _is_read(node, 1):
         return [reduce.arg(trace, x, at, keep) for _ in node.outputs]
     return [reduce.reduce(trace, x, [at], keep) for _ in node.outputs]
