@@ -1,7 +1,7 @@
 """Run the gather oracle on PyTorch's samples from the command line, a line for each function.
 
 ``python -m tests.conformance_aten add cat``  some functions, with the samples that the tests take, each dimension alone
-``python -m tests.conformance_aten --all``    every sample of every function (about a quarter of an hour on one core)
+``python -m tests.conformance_aten --all``    every sample of every function: some 19,000, which take long
 ``python -m tests.conformance_aten --write``  write floors.json anew
 """
 
