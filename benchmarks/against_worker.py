@@ -197,9 +197,9 @@ def masked_outputs(model: nn.Module, survivors: Survivors, inputs: tuple[Tensor,
 
 
 def gap(found: list[Tensor], expected: list[Tensor]) -> float:
-    """The largest difference, as a share of the largest number of that output."""
+    """The largest difference, as a share of the largest number of that output; not a number where one is none."""
     pairs = zip(found, expected, strict=True)
-    return max(float((a - b).abs().max() / b.abs().max().clamp(min=1e-12)) for a, b in pairs)
+    return float(torch.stack([(a - b).abs().max() / b.abs().max().clamp(min=1e-12) for a, b in pairs]).max())
 
 
 def examined(tool: str, name: str, hints: bool) -> dict[str, Any]:
