@@ -200,7 +200,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--train-images", type=int, default=20000, help="how many to train with, for a quick run")
     parser.add_argument("--test-images", type=int, default=2000)
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--rate", type=float, default=0.01, help="the learning rate at the start")
+    parser.add_argument("--rate", type=float, default=0.05, help="the learning rate at the start")
     parser.add_argument("--threads", type=int, help="of PyTorch")
     parser.add_argument("--output", type=Path, help="where the files are written, and stay; else nothing stays")
     given = parser.parse_args()
