@@ -32,11 +32,13 @@ from graphprune.torch import pruning
 from graphprune.verify import difference
 from tests.torch.architectures import ARCHITECTURES
 
+_POOLED = "the exporter writes out a pooling to a fixed size, and the weights after it need not all of its places"
 _STRIDED = "the exporter writes the view that a global pooling ends with as a Gather of flat positions, which is kept"
 KNOWN = {
     "convnext_tiny": _STRIDED,
     "swin_t": _STRIDED,
-    "vgg11_bn": "the exporter writes out a pooling to 7 x 7, and the weights after it no longer need all of its places",
+    "vgg11_bn": _POOLED,
+    "alexnet": _POOLED,
 }
 """Why the coupled sets of an export are others than those of the module; plans are compared for what both have."""
 _TOLERANCE = 1e-4
