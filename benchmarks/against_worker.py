@@ -81,7 +81,8 @@ def inputs_of(name: str) -> tuple[Tensor, ...]:
     side = _SIDES.get(name, _SIDE)
     if name.startswith("raft"):
         return (torch.randn(1, 3, side, side), torch.randn(1, 3, side, side))
-    return (torch.randn(1, 3, 16, side, side) if "3d" in name else torch.randn(1, 3, side, side),)
+    is_video = name.startswith(("r3d", "mc3", "swin3d"))
+    return (torch.randn(1, 3, 16, side, side) if is_video else torch.randn(1, 3, side, side),)
 
 
 def outputs_of(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
