@@ -42,8 +42,8 @@ _HOME = {
 }
 
 
-class _Package(ModuleType):
-    """This module's class: keeps `graphprune.plan`, `.apply` and `.verify` the functions that are documented.
+class LazyPackage(ModuleType):
+    """The class of a package that fetches its public names on first use: `_HOME` says which module has each.
 
     Modules of the same names exist (plan.py holds Plan, and so on), and importing a submodule makes Python set it as an
     attribute of its package, which would replace the function by the module. Such an assignment is ignored here. The
@@ -51,11 +51,23 @@ class _Package(ModuleType):
     """
 
     def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _HOME and isinstance(value, ModuleType)):
+        if not (name in self.__dict__["_HOME"] and isinstance(value, ModuleType)):
             super().__setattr__(name, value)
 
+    def __getattr__(self, name: str) -> object:
+        """Fetch a public name and keep it."""
+        home = self.__dict__["_HOME"]
+        if name not in home:
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(home[name]), name)
+        self.__dict__[name] = value
+        return value
 
-sys.modules[__name__].__class__ = _Package
+    def __dir__(self) -> list[str]:
+        return sorted({*self.__dict__, *self.__dict__["__all__"]})
+
+
+sys.modules[__name__].__class__ = LazyPackage
 
 if TYPE_CHECKING:
     from graphprune.analysis import Analysis, Group
@@ -63,16 +75,3 @@ if TYPE_CHECKING:
     from graphprune.errors import GraphPruneError
     from graphprune.plan import Plan
     from graphprune.verify import Verification
-else:  # hidden from type checkers, for whom a module with __getattr__ has every attribute
-
-    def __getattr__(name: str) -> object:
-        """Fetch a public name on first use (PEP 562) and keep it."""
-        if name not in _HOME:
-            raise AttributeError(f"module 'graphprune' has no attribute {name!r}")
-        value = getattr(import_module(_HOME[name]), name)
-        globals()[name] = value
-        return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})

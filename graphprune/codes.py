@@ -355,8 +355,7 @@ _ROWS = (
     Code(
         "GP901",
         "internal error",
-        "Something happened that graphprune rules out. It is a defect, whatever the input was; no output was "
-        "written.",
+        "Something happened that graphprune rules out. It is a defect, whatever the input was; no output was written.",
         "report it with the command and, if possible, the model",
     ),
     Code(

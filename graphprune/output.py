@@ -68,7 +68,7 @@ class Outputs:
         an old file beside a new one that it does not belong to.
         """
         for name in names:
-            _flush(self.path(name))
+            flush(self.path(name))
         aside = [name for name in names if (self.folder / name).exists()] if len(names) > 1 else []
         done: list[str] = []
         try:
@@ -84,7 +84,7 @@ class Outputs:
                 if self.path(f"old-{name}").exists():
                     os.replace(self.path(f"old-{name}"), self.folder / name)
             raise
-        _flush(self.folder)
+        flush(self.folder)
         return [self.folder / name for name in names]
 
 
@@ -116,7 +116,7 @@ def _check_destination(path: Path, shown: str) -> None:
         raise GraphPruneError("GP105", "cannot write: it is a device or a pipe, not a file", shown, "name a file")
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """Have the operating system store what was written, so that a crash after the move finds it."""
     if os.name == "nt" and path.is_dir():
         return  # folders cannot be opened there

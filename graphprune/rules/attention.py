@@ -24,7 +24,6 @@ from graphprune.sizes import divide
 Mask = tuple[Use, int, Axis]
 
 
-
 @dataclass(eq=False)
 class Side:
     """Queries, keys or values by axis. ``masks`` are the operand positions where zeroing an entry of the width makes

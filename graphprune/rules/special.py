@@ -26,6 +26,14 @@ def along(trace: Trace, x: Operand, places: Sequence[int], sizes: Sequence[Exten
     return Typed(out)
 
 
+def grid_sample(trace: Trace, x: Operand, grid: Operand) -> Typed:
+    """``n c *, n (positions) k -> n c (positions)``: channels pass through, space is read at k-D positions."""
+    for axis in (*x.axes[2:], *grid.axes[1:]):
+        trace.whole(axis, "it is sampled at positions of a grid")
+    trace.tie(x.axes[0], grid.axes[0])
+    return Typed([x.axes[0], x.axes[1], *grid.axes[1:-1]])
+
+
 def affine_grid(trace: Trace, theta: Operand, sizes: Sequence[Entry] | None) -> Typed:
     """``n k (k + 1), [n c *] -> n * k``: a grid of k-dimensional positions, of the sizes given."""
     batch, rows, columns = theta.axes

@@ -7,9 +7,9 @@ Modules of this package import torch; the package itself imports nothing until a
 """
 
 import sys
-from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING
+
+from graphprune import LazyPackage
 
 _HOME = {
     "Pruned": "graphprune.torch.pruned",
@@ -37,16 +37,7 @@ __all__ = [
     "graphprune_backend", "report",
 ]  # fmt: skip
 
-
-class _Package(ModuleType):
-    """This module's class: keeps `transplant` the function although importing transplant.py would replace it."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _HOME and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
+sys.modules[__name__].__class__ = LazyPackage
 
 if TYPE_CHECKING:
     from graphprune.torch.checkpoint import load, save
@@ -56,16 +47,3 @@ if TYPE_CHECKING:
     from graphprune.torch.masks import mask, masked_cuts, unmask
     from graphprune.torch.pruned import Pruned, pruned_of
     from graphprune.torch.transplant import cut_state_dict, transplant, transplant_average
-else:  # hidden from type checkers, for whom a module with __getattr__ has every attribute
-
-    def __getattr__(name: str) -> object:
-        """Fetch a public name on first use (PEP 562) and keep it."""
-        if name not in _HOME:
-            raise AttributeError(f"module 'graphprune.torch' has no attribute {name!r}")
-        value = getattr(import_module(_HOME[name]), name)
-        globals()[name] = value
-        return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})

@@ -30,6 +30,7 @@ from torch.fx import GraphModule
 from graphprune.analysis import Analysis, analyze_program
 from graphprune.api import report_of, require
 from graphprune.cuts import Cuts, cuts_of
+from graphprune.dialects.aten.places import argument_names, arguments
 from graphprune.dialects.aten.tools import ATEN, output_names
 from graphprune.errors import BudgetNotMet, GraphPruneError
 from graphprune.plan import Plan, fingerprint, make_plan
@@ -302,11 +303,9 @@ def _refuse_training_mode(traced: dynamo.Traced, owner: Any) -> None:
     if isinstance(owner, nn.Module) and not any(module.training for module in owner.modules()):
         return  # the code asks for it by itself
     for node in traced.captured.graph.graph.nodes:
-        schema = getattr(node.target, "_schema", None)
-        names = [each.name for each in schema.arguments] if schema is not None else []
-        given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+        given = arguments(node)
         if given.get("train") is True or given.get("training") is True:
-            if given.get("p", 1) == 0 or ("running_mean" in names and given.get("running_mean") is None):
+            if given.get("p", 1) == 0 or ("running_mean" in argument_names(node) and given.get("running_mean") is None):
                 continue
             what = f"the module is in training mode: {node.target} computes something else than it will for inference"
             line = str(node.meta.get("stack_trace") or "").strip().splitlines()[-2:]

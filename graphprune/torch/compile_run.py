@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from graphprune.cuts import Cuts
+from graphprune.dialects.aten.gather import gathered
 from graphprune.torch import dynamo
-from graphprune.torch.tensors import plain_mode, taken
+from graphprune.torch.tensors import plain_mode
 
 
 class Follower:
@@ -67,7 +68,7 @@ class Follower:
             for (_, name), tensor in zip(self.places, tensors, strict=True):
                 held = self.small.get_buffer(name)
                 if name in self.cuts:
-                    held.copy_(taken(tensor.detach(), self.cuts[name]))
+                    held.copy_(gathered(tensor, self.cuts[name]))
                 else:
                     held.data = tensor.detach()
         self._see(tensors)

@@ -25,8 +25,7 @@ from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from graphprune.dialects.aten.capture import CAPTURE_FAILS, Captured, sizes_of
-from graphprune.dialects.aten.inline import inline_wrappers, separate_sizes
-from graphprune.dialects.aten.normal import allow_other_strides, sizes_from_inputs
+from graphprune.dialects.aten.normal import normalise
 from graphprune.errors import GraphPruneError
 from graphprune.torch.fused import WRITTEN_OUT
 from graphprune.torch.tensors import places
@@ -382,10 +381,7 @@ def _evaluated(node: Node, holder: GraphModule, tensors: dict[str, Tensor], know
 
 
 def _captured(graph: GraphModule, inputs: Sequence[Any], owner: Any) -> Captured:
-    inline_wrappers(graph)
-    allow_other_strides(graph)
-    sizes_from_inputs(graph)
-    separate_sizes(graph)
+    normalise(graph)
     graph.graph.lint()
     graph.recompile()
     args = tuple(_hint(given) for given in inputs)

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from graphprune.errors import GraphPruneError
-from graphprune.output import UNFINISHED, cannot_write
+from graphprune.output import UNFINISHED, cannot_write, flush
 
 
 class NewFolder:
@@ -64,7 +64,7 @@ class NewFolder:
         assert self.staged is not None, "use NewFolder in a with statement"
         names = sorted(each.name for each in self.path.iterdir())
         for each in [*(self.path / name for name in names), self.path]:
-            _flush(each)
+            flush(each)
         self._check()
         old = self.staged / "old"
         if self.destination.exists():
@@ -75,7 +75,7 @@ class NewFolder:
             if old.exists():
                 os.replace(old, self.destination)
             raise
-        _flush(self.destination.parent)
+        flush(self.destination.parent)
         return [self.destination / name for name in names]
 
     def _check(self) -> None:
@@ -94,14 +94,3 @@ class NewFolder:
     def _clear(self) -> None:
         if self.staged is not None:
             shutil.rmtree(self.staged, ignore_errors=True)
-
-
-def _flush(path: Path) -> None:
-    """Have the operating system store what was written, so that a crash after the move finds it."""
-    if os.name == "nt" and path.is_dir():
-        return  # folders cannot be opened there
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -30,7 +30,7 @@ from graphprune.dialects.aten.capture import (
     own_tensors,
 )
 from graphprune.dialects.aten.reader import numbers
-from graphprune.dialects.aten.tools import ATEN
+from graphprune.dialects.aten.tools import ATEN, copied
 from graphprune.dialects.aten.writer import new_positions
 from graphprune.dims import is_cut
 from graphprune.errors import GraphPruneError, did_you_mean
@@ -299,7 +299,7 @@ class _Cut:
             return  # nothing to run: this is planned without weights
         case = (self.small.args, self.small.kwargs)
         expected = ATEN.runner(self.small)(case)
-        args, kwargs = pytree.tree_map(lambda each: each.clone() if isinstance(each, torch.Tensor) else each, case)
+        args, kwargs = copied(case)
         try:
             with evaluating(model), torch.no_grad():
                 leaves = pytree.tree_leaves(model(*args, **kwargs))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from graphprune.dialects.aten.gather import gathered
 from graphprune.errors import GraphPruneError
 
 if TYPE_CHECKING:
@@ -21,13 +22,6 @@ if TYPE_CHECKING:
 
     Axes = Mapping[int, Array]
     """Axis of a tensor -> the positions that are kept of it."""
-
-
-_OPAQUE = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64} | {
-    dtype: torch.uint8
-    for dtype in (torch.float8_e4m3fn, torch.float8_e4m3fnuz, torch.float8_e5m2, torch.float8_e5m2fnuz)
-}
-"""Types that torch can hold but not select from, and types of their size that it can."""
 
 
 @dataclass(frozen=True)
@@ -103,16 +97,6 @@ def fits_cut(shape: Iterable[int], axes: Axes) -> bool:
     return all(axis < len(sizes) and sizes[axis] == len(kept) for axis, kept in axes.items())
 
 
-def taken(tensor: Tensor, axes: Axes) -> Tensor:
-    """A new tensor with the kept entries; to be called without autograd."""
-    dtype = tensor.dtype
-    if dtype in _OPAQUE:
-        tensor = tensor.view(_OPAQUE[dtype])
-    for axis, kept in axes.items():
-        tensor = tensor.index_select(axis, torch.as_tensor(kept, dtype=torch.int64, device=tensor.device))
-    return tensor if tensor.dtype == dtype else tensor.view(dtype)
-
-
 def laid_out(tensor: Tensor, like: Tensor) -> Tensor:
     """The tensor with the strides of another one of its shape.
 
@@ -163,8 +147,8 @@ def cut_in_place(module: nn.Module, cuts: Cuts) -> None:
             tensor = by_id[key]
             if fits_cut(tensor.shape, axes):
                 continue
-            data = taken(tensor.detach(), axes)
-            gradient = None if tensor.grad is None else laid_out(taken(tensor.grad, axes), data)
+            data = gathered(tensor, axes)
+            gradient = None if tensor.grad is None else laid_out(gathered(tensor.grad, axes), data)
             ready.append((tensor, data, gradient))
         for tensor, data, gradient in ready:
             tensor.grad = None

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
+from graphprune.dialects.aten.gather import gathered
 from graphprune.errors import GraphPruneError
 from graphprune.torch.pruned import Pruned, attach, checked_edits, composed, pruned_of, unwrapped
 from graphprune.torch.tensors import (
@@ -26,7 +27,6 @@ from graphprune.torch.tensors import (
     plain_mode,
     same_axes,
     shown_axes,
-    taken,
 )
 
 if TYPE_CHECKING:
@@ -297,7 +297,7 @@ def _cut_gradient(target: _Target) -> Tensor | None:
 def _taken(tensor: Tensor, axes: Axes, new: Tensor, where: str) -> Tensor:
     like = new if tensor.dim() == new.dim() and fits_cut(new.shape, axes) else None
     try:
-        result = taken(tensor.detach(), axes)
+        result = gathered(tensor, axes)
     except (NotImplementedError, RuntimeError, TypeError) as error:
         # tensors of other libraries, such as quantised state, have the shape of the parameter but not its layout
         what = f"a {type(tensor).__name__} of {tensor.dtype} cannot be cut: {error}"
@@ -352,7 +352,7 @@ def cut_state_dict(state: Mapping[str, Tensor], cuts: Cuts, *, prefix: str = "")
             if not fits_dense(tensor.shape, axes):
                 what = f"the shape {tuple(tensor.shape)} does not fit the cut: {shown_axes(axes)}"
                 raise GraphPruneError("GP504", what, name)
-            found[name] = taken(tensor.detach(), axes)
+            found[name] = gathered(tensor, axes)
     return found
 
 

@@ -24,8 +24,7 @@ from torch.export import Dim, ExportedProgram, ShapesCollection, export
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
-from graphprune.dialects.aten.inline import inline_wrappers, separate_sizes
-from graphprune.dialects.aten.normal import allow_other_strides, sizes_from_inputs
+from graphprune.dialects.aten.normal import normalise
 from graphprune.dialects.aten.untouched import untouched
 from graphprune.errors import GraphPruneError
 
@@ -93,7 +92,7 @@ def capture(
             wide = _widened((args, kwargs))
             try:
                 program = _export(model, *wide, dynamic=True)
-                return _captured(program, args, kwargs, model, notes, wide)
+                return _captured(program, args, kwargs, model, notes)
             except GraphPruneError as failure:
                 notes = (f"captured at the sizes of the example only: {failure.what}",)
         program = _export(model, args, kwargs, dynamic=False)
@@ -217,14 +216,10 @@ def _captured(
     kwargs: dict[str, Any],
     source: torch.nn.Module | None,
     notes: tuple[str, ...],
-    traced: tuple[tuple[Any, ...], dict[str, Any]] | None = None,
 ) -> Captured:
     module: Callable[..., Any] = program.module
     graph = module(check_guards=False)
-    inline_wrappers(graph)
-    allow_other_strides(graph)
-    sizes_from_inputs(graph)
-    separate_sizes(graph)
+    normalise(graph)
     _replace_tensors(graph, lambda tensor: tensor.detach())
     return Captured(graph, args, kwargs, sizes_of(graph, (args, kwargs)), source, notes)
 

@@ -8,7 +8,7 @@ from graphprune.dialects.aten.call import Call, same
 from graphprune.dialects.aten.structure import made, with_axes
 from graphprune.dims import NOTHING, UNIT, Axis, Prod, find
 from graphprune.program import Node
-from graphprune.rules import linear, norms, pointwise, reduce
+from graphprune.rules import linear, norms, pointwise, reduce, special
 from graphprune.rules.numbers import Number
 from graphprune.rules.operator import Operator
 from graphprune.rules.trace import Operand, Trace, Typed
@@ -239,11 +239,7 @@ def _fractional_pool(trace: Trace, node: Node) -> list[Typed]:
 
 
 def _grid_sample(trace: Trace, node: Node) -> list[Typed]:
-    x, grid = trace.need(0), trace.need(1)
-    for axis in (*x.axes[2:], *grid.axes[1:]):
-        trace.whole(axis, "it is sampled at positions of a grid")
-    trace.tie(x.axes[0], grid.axes[0])
-    return [Typed([x.axes[0], x.axes[1], *grid.axes[1:-1]])]
+    return [special.grid_sample(trace, trace.need(0), trace.need(1))]
 
 
 def _affine_grid(trace: Trace, node: Node) -> list[Typed]:
@@ -277,8 +273,6 @@ def _distances(trace: Trace, node: Node) -> list[Typed]:
 
 def _deformable(trace: Trace, node: Node) -> list[Typed]:
     """torchvision's deformable convolution; offsets are per group of channels."""
-    from graphprune.rules.special import deformable_conv
-
     call = Call(trace, node)
     groups = call.entry("groups", 1)
     if not isinstance(groups, Number):
@@ -286,7 +280,7 @@ def _deformable(trace: Trace, node: Node) -> list[Typed]:
     operands: Sequence[Operand | None] = [call.tensor("input"), call.tensor("weight"), call.optional("bias")]
     offsets = [call.tensor("offset"), call.optional("mask") if call.flag("use_mask") else None]
     shares = call.number("offset_groups", 1)
-    found = deformable_conv(trace, operands, offsets, groups, shares, call.shape()[2:])
+    found = special.deformable_conv(trace, operands, offsets, groups, shares, call.shape()[2:])
     mask = call.optional("mask")
     for axis in mask.axes if mask is not None else []:
         trace.whole(axis, "weights of the positions of a window")

@@ -92,9 +92,7 @@ def _inline(module: GraphModule, node: Node, body: GraphModule, operands: tuple[
 
 def _moved(module: GraphModule, body: GraphModule, target: str) -> str:
     """The name under which the outer module holds what `target` is in the body."""
-    value: Any = body
-    for part in target.split("."):
-        value = getattr(value, part)
+    value: Any = operator.attrgetter(target)(body)
     name = target.replace(".", "_")
     while hasattr(module, name):
         name += "_"

@@ -1,4 +1,4 @@
-"""Takes out of a captured graph what ties it to the widths and strides it was traced with, in place."""
+"""Takes out of a captured graph what ties it to its trace: wrappers, widths, strides, shared sizes. In place."""
 
 from __future__ import annotations
 
@@ -7,7 +7,17 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
+from graphprune.dialects.aten.inline import inline_wrappers, separate_sizes
+
 _ATEN = torch.ops.aten
+
+
+def normalise(module: GraphModule) -> None:
+    """The form in which a captured graph is read, whoever captured it."""
+    inline_wrappers(module)
+    allow_other_strides(module)
+    sizes_from_inputs(module)
+    separate_sizes(module)
 
 
 def allow_other_strides(module: GraphModule) -> None:

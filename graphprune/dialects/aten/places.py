@@ -56,18 +56,24 @@ def _walk(given: Any) -> Iterator[tuple[tuple[int, ...], Any]]:
         yield (), given
 
 
-def _names(call: FxNode) -> list[str]:
+def argument_names(call: FxNode) -> list[str]:
+    """The names of a call's arguments in the operator's schema (``"0"``, ``"1"``, ... where it has none)."""
     schema = getattr(call.target, "_schema", None)
     return [each.name for each in schema.arguments] if schema is not None else [str(k) for k in range(len(call.args))]
 
 
+def arguments(call: FxNode) -> dict[str, Any]:
+    """The arguments of a call that are given, by name."""
+    return {**dict(zip(argument_names(call), call.args, strict=False)), **call.kwargs}
+
+
 def _argument(call: FxNode, name: str) -> Any:
-    place = _names(call).index(name)
+    place = argument_names(call).index(name)
     return call.args[place] if place < len(call.args) else call.kwargs[name]
 
 
 def _set(call: FxNode, name: str, new: Any) -> None:
-    place = _names(call).index(name)
+    place = argument_names(call).index(name)
     if place < len(call.args):
         call.args = (*call.args[:place], new, *call.args[place + 1 :])
     else:

@@ -17,6 +17,7 @@ from torch.fx import Node as FxNode
 from graphprune.dialects.aten.call import At
 from graphprune.dialects.aten.capture import Captured
 from graphprune.dialects.aten.dialect import AtenDialect
+from graphprune.dialects.aten.places import arguments
 from graphprune.dialects.aten.sizes import size_of
 from graphprune.errors import GraphPruneError
 from graphprune.garbage import no_collection
@@ -60,19 +61,18 @@ class _Reader:
         self.tensors: dict[int, Value] = {}
         self.constants: set[Value] = set()
 
-    def block(self, module: GraphModule, actual: list[Value | None] | None = None) -> Block:
-        """The nodes of a graph; ``actual`` are the values of the caller, for a graph that is called."""
+    def block(self, module: GraphModule) -> Block:
+        """The nodes of a graph."""
         nodes: list[Node] = []
         inputs: list[Value] = []
         outputs: list[Value | None] = []
-        given = iter(actual or [])
         for node in module.graph.nodes:
             if node.op == "placeholder":
-                self.values[node] = next(given) if actual is not None else self.input(node, inputs)
+                self.values[node] = self.input(node, inputs)
             elif node.op == "get_attr":
                 self.values[node] = self.attribute(module, node)
             elif node.op == "call_function":
-                self.call(module, node, nodes)
+                self.call(node, nodes)
             elif node.op == "output":
                 outputs = [self.values.get(each) for each in _nodes(node.args)]
                 outputs = [each if isinstance(each, Value) else None for each in outputs]
@@ -97,9 +97,7 @@ class _Reader:
         return Value(name, (), "int64" if isinstance(meta, torch.SymInt | int) else "", native=(node, meta, [size]))
 
     def attribute(self, module: GraphModule, node: FxNode) -> Value | GraphModule | None:
-        found: Any = module
-        for part in str(node.target).split("."):
-            found = getattr(found, part)
+        found: Any = operator.attrgetter(str(node.target))(module)
         if isinstance(found, GraphModule):
             return found
         if not isinstance(found, torch.Tensor):
@@ -122,7 +120,7 @@ class _Reader:
         self.constants.add(value)
         return value
 
-    def call(self, module: GraphModule, node: FxNode, nodes: list[Node]) -> None:
+    def call(self, node: FxNode, nodes: list[Node]) -> None:
         meta = node.meta.get("val")
         whole = node.args[0] if node.target is operator.getitem else None
         if isinstance(whole, FxNode) and isinstance(self.values.get(whole), list):
@@ -190,14 +188,6 @@ def operator_name(target: Any) -> str:
         return f"higher_order.{target.name()}"  # type: ignore[no-untyped-call]
     module = getattr(target, "__module__", "") or ""
     return f"{module.strip('_')}.{getattr(target, '__name__', target)}"
-
-
-def arguments(node: FxNode) -> dict[str, Any]:
-    """The arguments of a call that are given, by their names in the operator's schema (``"0"``, ``"1"``, ... where it
-    has none)."""
-    schema = getattr(node.target, "_schema", None)
-    names = [each.name for each in schema.arguments] if schema is not None else [str(k) for k in range(len(node.args))]
-    return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
 
 
 class NoNumbersError(GraphPruneError, ValueError):

@@ -29,26 +29,23 @@ class _Runner:
         self.outputs = output_names(captured)
 
     def __call__(self, case: Case) -> list[Array]:
-        args, kwargs = _copied(case)
+        args, kwargs = copied(case)
         try:
             with untouched(self.graph), torch.no_grad():
                 found = self.graph(*args, **kwargs)
                 # copies: a buffer that is returned is about to be put back
-                return [_array(each).copy() for each in pytree.tree_leaves(found) if isinstance(each, torch.Tensor)]
+                return [
+                    reader.numbers(each).copy() for each in pytree.tree_leaves(found) if isinstance(each, torch.Tensor)
+                ]
         except CAPTURE_FAILS as error:
             what = f"PyTorch cannot run it: {type(error).__name__}: {str(error).strip().splitlines()[:1]}"
             raise GraphPruneError("GP402", what, type(self.graph).__name__) from error
 
 
-def _array(tensor: torch.Tensor) -> Array:
-    """The numbers of an output; short types that NumPy lacks as float32."""
-    return reader.numbers(tensor.resolve_conj() if tensor.is_complex() else tensor)
-
-
-def _copied(case: Case) -> Case:
+def copied(case: Case) -> Case:
     """Inputs that a model may write to without changing the case."""
-    copied: Case = pytree.tree_map(lambda each: each.clone() if isinstance(each, torch.Tensor) else each, case)
-    return copied
+    found: Case = pytree.tree_map(lambda each: each.clone() if isinstance(each, torch.Tensor) else each, case)
+    return found
 
 
 def output_names(captured: Captured) -> list[str]:

@@ -14,6 +14,7 @@ from torch.fx import Node as FxNode
 from graphprune.analysis import Analysis
 from graphprune.cuts import Cuts
 from graphprune.dialects.aten.capture import Captured
+from graphprune.dialects.aten.gather import gathered
 from graphprune.dialects.aten.places import replace_operand, set_argument
 from graphprune.dims import Axis, Keep, evaluated, indices, is_cut, whole_size, width
 from graphprune.program import Array, Node, Use
@@ -63,14 +64,6 @@ def cut_tensors(graph: torch.nn.Module, analysis: Analysis, cuts: Cuts) -> None:
         made = torch.nn.Parameter(new, old.requires_grad) if isinstance(old, torch.nn.Parameter) else new
         for name in stored.native:
             _put(graph, name, made)
-
-
-def gathered(tensor: torch.Tensor, places: Any) -> torch.Tensor:
-    """The entries of a tensor at the kept positions of each cut axis (axis to ascending positions)."""
-    found = tensor.detach()
-    for axis, kept in places.items():
-        found = found.index_select(axis, torch.as_tensor(np.ascontiguousarray(kept), device=found.device))
-    return found
 
 
 def _stored(module: torch.nn.Module, name: str) -> Any:

@@ -6,7 +6,7 @@ import math
 
 from graphprune.dialects.onnx.structure import axes_of
 from graphprune.program import Node
-from graphprune.rules import linear, norms, reduce
+from graphprune.rules import linear, norms, reduce, special
 from graphprune.rules.computed import product
 from graphprune.rules.numbers import now
 from graphprune.rules.operator import Operator
@@ -172,11 +172,7 @@ def _scales(trace: Trace, node: Node) -> list[float] | None:
 
 
 def _grid_sample(trace: Trace, node: Node) -> list[Typed]:
-    x, grid = trace.need(0), trace.need(1)
-    for axis in (*x.axes[2:], *grid.axes[1:]):
-        trace.whole(axis, "it is sampled at positions of a grid")
-    trace.tie(x.axes[0], grid.axes[0])
-    return [Typed([x.axes[0], x.axes[1], *grid.axes[1:-1]])]
+    return [special.grid_sample(trace, trace.need(0), trace.need(1))]
 
 
 def _roi(trace: Trace, node: Node) -> list[Typed]:
