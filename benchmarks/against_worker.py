@@ -115,7 +115,7 @@ def by_graphprune(model: nn.Module, inputs: tuple[Tensor, ...], hints: bool) -> 
 
     native, export = timed(lambda: captured(model, inputs))
     _, analysis = timed(lambda: analyze_program(tools_of(native).read(native)).groups)
-    options: dict[str, Any] = {"ratio": 0.5, "ranking": "uniform", "criterion": "random", "verify": False}
+    options: dict[str, Any] = {"ratio": 0.5, "allocate": "uniform", "criterion": "random", "verify": False}
     result, whole = timed(lambda: gp.prune(model, inputs, **options))
     cuts, survivors = pruned_of(result.model).cuts, {}
     for name, tensor in tensors_of(model):

@@ -116,7 +116,7 @@ def our_row(source: Path, planted: Path, inexact: list[str]) -> dict[str, Any]:
 def _planted(path: Path, criterion: str, inexact: list[str]) -> str:
     model = gp.load(path)
     try:
-        options = {"ratio": SHARES[0], "ranking": "uniform", "criterion": criterion, "ignore": inexact}
+        options = {"ratio": SHARES[0], "allocate": "uniform", "criterion": criterion, "ignore": inexact}
         result = gp.prune(model, verify=False, **options)
     except GraphPruneError as error:
         return error.code
@@ -125,7 +125,7 @@ def _planted(path: Path, criterion: str, inexact: list[str]) -> str:
 
 def _left(analysis: Any, dense: int, share: float) -> float | str:
     try:
-        return macs_of(gp.apply(analysis, gp.plan(analysis, ratio=share, ranking="uniform"))) / dense
+        return macs_of(gp.apply(analysis, gp.plan(analysis, ratio=share, allocate="uniform"))) / dense
     except GraphPruneError as error:
         return error.code
 

@@ -192,7 +192,7 @@ def plan(
     criterion: str = "l2",
     reduction: str = "mean",
     normalize: str = "mean",
-    ranking: str = "global",
+    allocate: str = "global",
     max_ratio: float = 0.9,
     min_width: int = 1,
     align: int | Literal["auto"] = 1,
@@ -207,11 +207,11 @@ def plan(
     example_inputs: what a module is captured with; not for ONNX
     macs, params, bytes: the share of multiply-accumulates, parameters or bytes of weights that may remain, in (0, 1];
                 several are all met
-    ratio:      the share of all channels to remove, in [0, 1); of every group alike with ranking="uniform"
+    ratio:      the share of all channels to remove, in [0, 1); of every group alike with allocate="uniform"
     criterion:  how channels are scored: a name of `graphprune.criteria`
     reduction:  how the scores of coupled tensors become one: sum, mean, max or l2
     normalize:  how groups are made comparable: a name that `graphprune plan --help` lists
-    ranking:    what competes with what: global, uniform (each group alone) or isomorphic (groups of one shape)
+    allocate:   how the cut is divided among groups: a name that `graphprune plan --help` lists
     max_ratio:  the largest share of a group that may go; min_width: the fewest channels that stay
     align:      kept widths are multiples of this; "auto" chooses per group
     ignore, only: patterns of tensors or groups to leave alone, or to prune alone
@@ -230,7 +230,7 @@ def plan(
         criterion=criterion,
         reduction=reduction,
         normalize=normalize,
-        ranking=ranking,
+        allocate=allocate,
         max_ratio=max_ratio,
         min_width=min_width,
         align=align,

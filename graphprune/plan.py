@@ -18,7 +18,7 @@ from graphprune.errors import BudgetNotMet, GraphPruneError, did_you_mean
 
 if TYPE_CHECKING:
     from graphprune.allocate.bounds import Bound, Left
-    from graphprune.allocate.budget import Allocation
+    from graphprune.allocate.problem import Problem
     from graphprune.analysis import Analysis, Group
     from graphprune.cost import Costing
     from graphprune.dims import Dim
@@ -173,7 +173,7 @@ def make_plan(
     criterion: str = "l2",
     reduction: str = "mean",
     normalize: str = "mean",
-    ranking: str = "global",
+    allocate: str = "global",
     max_ratio: float = 0.9,
     min_width: int = 1,
     align: int | Literal["auto"] = 1,
@@ -191,30 +191,32 @@ def make_plan(
     _check_bounds(max_ratio, min_width, align, seed, sizes or {})
     options = {
         "macs": macs, "params": params, "bytes": bytes, "ratio": ratio, "criterion": criterion,
-        "reduction": reduction, "normalize": normalize, "ranking": ranking, "max_ratio": max_ratio,
+        "reduction": reduction, "normalize": normalize, "allocate": allocate, "max_ratio": max_ratio,
         "min_width": min_width, "align": align, "ignore": list(ignore), "only": list(only), "heads": heads,
         "seed": seed, "sizes": dict(sizes or {}),
     }  # fmt: skip
     # Here, not above: a plan can be read and printed without NumPy.
-    from graphprune.allocate import RANKINGS
+    from graphprune.allocate import ALLOCATORS
     from graphprune.allocate.bounds import bounds, select
-    from graphprune.allocate.budget import Family, at_ratio, meet
+    from graphprune.allocate.problem import Problem, limits_of
     from graphprune.cost import Costing
     from graphprune.criteria.transfer import score_groups
 
+    allocator = ALLOCATORS.load(allocate)
     groups, left = select(analysis.groups, ignore=ignore, only=only, heads=heads)
-    if not groups:
-        raise _nothing(analysis, Costing(analysis, sizes or {}), bool(left))
-    limits = bounds(analysis, groups, max_ratio=max_ratio, min_width=min_width, align=align)
-    classes = RANKINGS.load(ranking)(analysis, groups)
-    scores = score_groups(analysis, groups, criterion=criterion, reduction=reduction, normalize=normalize, seed=seed)
     costing = Costing(analysis, sizes or {})
-    family = Family(groups, scores, limits, classes)
-    allocation = at_ratio(family, ratio) if ratio is not None else meet(family, costing, fractions)
-    if not allocation.met:
-        raise _not_met(analysis, costing, allocation, fractions, groups)
-    left = [*left, *_limited(groups, limits, allocation), *_refused(analysis)]
-    return _made(analysis, allocation.keep, options, sizes or {}, left, costing)
+    if not groups:
+        raise _nothing(analysis, costing, bool(left))
+    allowed = bounds(analysis, groups, max_ratio=max_ratio, min_width=min_width, align=align)
+    scores = score_groups(analysis, groups, criterion=criterion, reduction=reduction, normalize=normalize, seed=seed)
+    limits = limits_of(costing, groups, allowed, fractions, ratio or 0.0)
+    problem = Problem(analysis, groups, scores, allowed, costing, limits, ratio)
+    if not problem.holds(problem.least):
+        raise _not_met(problem, fractions)
+    widths = allocator(problem)
+    problem.check(widths, allocate)
+    left = [*left, *_limited(groups, allowed, widths), *_refused(analysis)]
+    return _made(analysis, problem.keep(widths), options, sizes or {}, left, costing)
 
 
 def _made(
@@ -290,14 +292,13 @@ def _check_bounds(max_ratio: float, min_width: int, align: int | str, seed: int,
 
 
 # -------------------------------------------------------------------- what was left
-def _limited(groups: Sequence[Group], limits: Mapping[Dim, Bound], allocation: Allocation) -> list[Left]:
+def _limited(groups: Sequence[Group], limits: Mapping[Dim, Bound], widths: Mapping[Dim, int]) -> list[Left]:
     """The groups that are as narrow as their bound allows."""
     from graphprune.allocate.bounds import Left
 
     found = []
     for group in groups:
-        bound = limits[group.dim]
-        width = len(allocation.keep.get(group.dim, range(group.size)))
+        bound, width = limits[group.dim], widths[group.dim]
         if bound.least == group.size > 1:
             found.append(Left(group.name, "GP303", f"all {group.size} entries are within the bounds"))
         elif width == bound.least:
@@ -311,15 +312,9 @@ def _refused(analysis: Analysis) -> list[Left]:
     return [Left(f"{each.tensor}:{each.axis}", each.code, each.reason) for each in analysis.refusals]
 
 
-def _not_met(
-    analysis: Analysis,
-    costing: Costing,
-    allocation: Allocation,
-    fractions: Mapping[str, float],
-    groups: Sequence[Group],
-) -> BudgetNotMet:
-    """GP301 with how far it got, the groups that cost most at their bounds and the refusals that cost most."""
-    widths = {dim: len(kept) for dim, kept in allocation.keep.items()}
+def _not_met(problem: Problem, fractions: Mapping[str, float]) -> BudgetNotMet:
+    """GP301 with how far it could go, the groups that cost most at their bounds and the refusals that cost most."""
+    analysis, costing, widths = problem.analysis, problem.costing, problem.least
     missed = []
     for name, fraction in fractions.items():
         reached = costing.cost(name, widths) / max(1, costing.cost(name, {}))
@@ -327,12 +322,10 @@ def _not_met(
             missed.append(f"{name}: {fraction:.1%} were asked for, {reached:.1%} is the least possible")
     measure = next(iter(fractions))
     weighty = sorted(
-        groups,
-        key=lambda group: -costing.marginal(measure, group.dim, widths) * widths.get(group.dim, group.size),
+        problem.groups,
+        key=lambda group: -costing.marginal(measure, group.dim, widths) * widths[group.dim],
     )
-    bounded = ", ".join(
-        f"{group.name} ({widths.get(group.dim, group.size)} of {group.size} kept)" for group in weighty[:_MOST_NAMED]
-    )
+    bounded = ", ".join(f"{group.name} ({widths[group.dim]} of {group.size} kept)" for group in weighty[:_MOST_NAMED])
     refused = _costliest(analysis, costing)
     where = f"at their bounds: {bounded}" + (f"; kept: {refused}" if refused else "")
     return BudgetNotMet("GP301", "; ".join(missed), where)

@@ -25,7 +25,7 @@ class Width(Pass):
     criterion: str = "l2"
     reduction: str = "mean"
     normalize: str = "mean"
-    ranking: str = "global"
+    allocate: str = "global"
     max_ratio: float = 0.9
     min_width: int = 1
     align: int = 1

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
 import onnx
 import onnx_ir as ir
 
+from graphprune.allocate.bounds import bounds
+from graphprune.allocate.problem import Problem, limits_of
 from graphprune.analysis import Analysis, Group, analyze_program
+from graphprune.cost import Costing
+from graphprune.criteria.transfer import score_groups
 from graphprune.dialects.onnx.reader import read
+from graphprune.dims import Dim
 from tests.models import CASES
 from tests.models.case import seeded
 
@@ -38,3 +47,19 @@ def two_layers() -> onnx.ModelProto:
 def group(analysis: Analysis, member: str) -> Group:
     """The group that has this member, such as ``first:1``."""
     return next(each for each in analysis.groups if member in {m.name for m in each.members})
+
+
+def problem(
+    analysis: Analysis,
+    fractions: Mapping[str, float] | None = None,
+    *,
+    ratio: float | None = None,
+    scores: Mapping[Dim, np.ndarray[Any, Any]] | None = None,
+    **limits: Any,
+) -> Problem:
+    """What an allocator is asked for these budgets; ``limits`` are options of bounds. Scores by L2 unless given."""
+    found = bounds(analysis, analysis.groups, **limits)
+    costing = Costing(analysis, {})
+    most = limits_of(costing, analysis.groups, found, fractions or {}, ratio or 0.0)
+    scores = scores or score_groups(analysis, analysis.groups)
+    return Problem(analysis, analysis.groups, scores, found, costing, most, ratio)

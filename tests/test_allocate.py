@@ -1,106 +1,141 @@
-"""Rankings, bounds and budgets: what must hold for every cut, and the cuts that can be told by hand."""
+"""Allocators, bounds and budgets: what must hold for every cut, and the cuts that can be told by hand."""
 
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pytest
 
-from graphprune.allocate import RANKINGS
+from graphprune.allocate import ALLOCATORS
 from graphprune.allocate.bounds import Bound, bounds, products, select
-from graphprune.allocate.budget import Family, at_ratio, meet
-from graphprune.analysis import Analysis
-from graphprune.cost import MEASURES, Costing
-from graphprune.criteria.transfer import score_groups
+from graphprune.allocate.isomorphic import structures
+from graphprune.allocate.nested import Family, cut
+from graphprune.allocate.problem import Problem
+from graphprune.cost import MEASURES
+from graphprune.dims import Dim
 from graphprune.errors import GraphPruneError
+from graphprune.plan import make_plan
 from tests.models import CASES
-from tests.planning import analysed, case, group, two_layers
+from tests.planning import analysed, case, group, problem, two_layers
 
 PRUNABLE = sorted(name for name in CASES if case(name).groups)
+CLASSES = {
+    "one": lambda asked: [0] * len(asked.groups),
+    "each": lambda asked: list(range(len(asked.groups))),
+    "structure": lambda asked: structures(asked.analysis, asked.groups),
+}
 
 
-def family(analysis: Analysis, ranking: str = "global", **limits: object) -> Family:
-    scores = score_groups(analysis, analysis.groups)
-    found = bounds(analysis, analysis.groups, **limits)  # type: ignore[arg-type]
-    return Family(analysis.groups, scores, found, RANKINGS.load(ranking)(analysis, analysis.groups))
+def unused(asked: Problem, widths: Mapping[Dim, int]) -> list[str]:
+    """The groups that could be one step wider with all budgets met."""
+    return [
+        each.name
+        for each in asked.groups
+        if widths[each.dim] < each.size
+        and asked.holds({**widths, each.dim: min(each.size, widths[each.dim] + asked.bounds[each.dim].step)})
+    ]
 
 
-@pytest.mark.parametrize("ranking", RANKINGS.builtin)
+def test_what_is_unused_is_seen() -> None:
+    asked = problem(analysed(two_layers()), {"macs": 0.5})
+    assert unused(asked, asked.least) == ["first:1", "second:1"]
+
+
+@pytest.mark.parametrize("classes", CLASSES)
 @pytest.mark.parametrize("name", PRUNABLE)
-def test_cuts_are_nested(name: str, ranking: str) -> None:
-    analysis = case(name)
-    made = family(analysis, ranking)
-    before = {each.dim: set(range(each.size)) for each in analysis.groups}
+def test_cuts_are_nested(name: str, classes: str) -> None:
+    asked = problem(case(name), ratio=0.5)
+    made = Family(asked, CLASSES[classes](asked))
+    before = {each.dim: set(range(each.size)) for each in asked.groups}
     for share in made.steps:
-        keep = made.keep(made.widths(share))
-        now = {each.dim: set(keep.get(each.dim, range(each.size))) for each in analysis.groups}
+        keep = asked.keep(made.widths(share))
+        now = {each.dim: set(keep.get(each.dim, range(each.size))) for each in asked.groups}
         assert all(now[dim] <= before[dim] and now[dim] for dim in now)
         before = now
+    assert {dim: len(kept) for dim, kept in before.items()} == asked.least
 
 
-@pytest.mark.parametrize("ranking", RANKINGS.builtin)
+@pytest.mark.parametrize("allocator", ALLOCATORS.builtin)
 @pytest.mark.parametrize("measure", MEASURES)
 @pytest.mark.parametrize("name", PRUNABLE)
-def test_a_budget_that_is_met_is_used_up(name: str, measure: str, ranking: str) -> None:
-    analysis = case(name)
-    costing = Costing(analysis, {})
-    made = family(analysis, ranking)
-    found = meet(made, costing, {measure: 0.7})
-    widths = {dim: len(kept) for dim, kept in found.keep.items()}
-    limit = 0.7 * costing.cost(measure, {})
-    assert found.met == (costing.cost(measure, widths) <= limit)
-    if found.met:
-        for dim, width in widths.items():
-            assert costing.cost(measure, {**widths, dim: width + 1}) > limit
-    else:
-        assert widths == {d: w for d, w in made.widths(1.0).items() if w < d.size}
+def test_a_budget_is_met_and_used_up(name: str, measure: str, allocator: str) -> None:
+    asked = problem(case(name), {measure: 0.7})
+    if asked.holds(asked.least):
+        widths = ALLOCATORS.load(allocator)(asked)
+        asked.check(widths, allocator)
+        assert unused(asked, widths) == []
 
 
-def test_all_budgets_are_met() -> None:
-    analysis = case("shuffle_between_grouped")
-    costing = Costing(analysis, {})
-    found = meet(family(analysis), costing, {"macs": 0.6, "parameters": 0.8, "bytes": 0.5})
-    widths = {dim: len(kept) for dim, kept in found.keep.items()}
-    assert found.met
-    for measure, fraction in (("macs", 0.6), ("parameters", 0.8), ("bytes", 0.5)):
-        assert costing.cost(measure, widths) <= fraction * costing.cost(measure, {})
+@pytest.mark.parametrize("allocator", ALLOCATORS.builtin)
+@pytest.mark.parametrize("limits", [{"align": 2}, {"max_ratio": 0.8, "min_width": 3}])
+def test_all_budgets_are_met_within_bounds(allocator: str, limits: dict[str, Any]) -> None:
+    fractions = {"macs": 0.6, "parameters": 0.8, "bytes": 0.5}
+    asked = problem(case("shuffle_between_grouped"), fractions, **limits)
+    widths = ALLOCATORS.load(allocator)(asked)
+    asked.check(widths, allocator)
+    assert unused(asked, widths) == []
+    for measure, fraction in fractions.items():
+        assert asked.costing.cost(measure, widths) <= fraction * asked.costing.cost(measure, {})
+
+
+@pytest.mark.parametrize("allocator", ALLOCATORS.builtin)
+def test_a_ratio_is_a_share_of_all_channels(allocator: str) -> None:
+    asked = problem(analysed(two_layers()), ratio=0.5)
+    assert sum(ALLOCATORS.load(allocator)(asked).values()) == 6
+
+
+@pytest.mark.parametrize("allocator", ALLOCATORS.builtin)
+@pytest.mark.parametrize("name", ["shuffle_between_grouped", "einsum_attention_and_mlp"])
+def test_the_same_question_has_the_same_answer(name: str, allocator: str) -> None:
+    first, second = (make_plan(case(name), macs=0.6, allocate=allocator) for _ in range(2))
+    assert first.to_json() == second.to_json()
+
+
+@pytest.mark.parametrize(
+    ("widths", "says"), [({}, "None"), ({"first:1": 3}, "3"), ({"first:1": 8.0}, "8.0"), ({"first:1": 8}, "budget")]
+)
+def test_an_answer_of_an_allocator_is_checked(widths: dict[str, Any], says: str) -> None:
+    analysis = analysed(two_layers())
+    asked = problem(analysis, {"macs": 0.5}, align=2)
+    given = {group(analysis, "second:1").dim: 4, **{group(analysis, name).dim: width for name, width in widths.items()}}
+    with pytest.raises(GraphPruneError, match=f"GP111.*{says}"):
+        asked.check(given, "mine")
 
 
 def test_uniform_takes_the_same_share_of_all() -> None:
-    analysis = analysed(two_layers())
-    keep = at_ratio(family(analysis, "uniform"), 0.5).keep
-    assert [len(keep[each.dim]) for each in analysis.groups] == [4, 2]
+    asked = problem(analysed(two_layers()), ratio=0.5)
+    assert list(ALLOCATORS.load("uniform")(asked).values()) == [4, 2]
 
 
 def test_the_lowest_scores_go_first() -> None:
-    analysis = analysed(two_layers())
-    hidden = group(analysis, "first:1")
-    keep = at_ratio(family(analysis, "uniform"), 0.5).keep[hidden.dim]
-    scores = score_groups(analysis, [hidden])[hidden.dim]
-    assert keep.tolist() == sorted(np.argsort(scores)[4:].tolist())
+    asked = problem(analysed(two_layers()), ratio=0.5)
+    hidden = group(asked.analysis, "first:1")
+    keep = asked.keep({**asked.full, hidden.dim: 4})
+    assert keep[hidden.dim].tolist() == sorted(np.argsort(asked.scores[hidden.dim])[4:].tolist())
 
 
 def test_global_compares_groups() -> None:
     analysis = analysed(two_layers())
     first, second = analysis.groups
-    scores = {first.dim: np.arange(8.0), second.dim: np.arange(4.0) + 100}
-    made = Family([first, second], scores, bounds(analysis, analysis.groups), [0, 0])
-    assert made.widths(4 / 12) == {first.dim: 4, second.dim: 4}
+    asked = problem(analysis, ratio=4 / 12, scores={first.dim: np.arange(8.0), second.dim: np.arange(4.0) + 100})
+    assert cut(asked, [0, 0]) == {first.dim: 4, second.dim: 4}
 
 
 def test_isomorphic_compares_what_has_the_same_structure() -> None:
     analysis = analysed(two_layers())
-    classes = RANKINGS.load("isomorphic")(analysis, analysis.groups)
+    classes = structures(analysis, analysis.groups)
     assert classes[0] != classes[1]  # one has a bias, the other has none
-    assert RANKINGS.load("isomorphic")(analysis, [analysis.groups[0]] * 2)[0] == classes[0]
+    assert structures(analysis, [analysis.groups[0]] * 2)[0] == classes[0]
 
 
 def test_equal_scores_go_in_order() -> None:
     analysis = analysed(two_layers())
     scores = {each.dim: np.zeros(each.size) for each in analysis.groups}
-    made = Family(analysis.groups, scores, bounds(analysis, analysis.groups, max_ratio=0.5), [0, 0])
-    keep = at_ratio(made, 3 / 12).keep
+    asked = problem(analysis, ratio=3 / 12, scores=scores, max_ratio=0.5)
+    keep = asked.keep(cut(asked, [0, 0]))
     assert keep[analysis.groups[0].dim].tolist() == [3, 4, 5, 6, 7]
     assert analysis.groups[1].dim not in keep
 
@@ -127,9 +162,8 @@ def test_bounds(limits: dict[str, object], least: int, step: int) -> None:
 
 @pytest.mark.parametrize("name", PRUNABLE)
 def test_aligned_axes_stay_aligned(name: str) -> None:
-    analysis = case(name)
-    made = family(analysis, align=2, max_ratio=0.8)
-    costing = Costing(analysis, {})
+    asked = problem(case(name), ratio=0.5, align=2, max_ratio=0.8)
+    made, costing = Family(asked, [0] * len(asked.groups)), asked.costing
     for share in made.steps:
         widths = made.widths(share)
         for factors in (product for _, axes in costing.stored() for axis in axes for product in products(axis)):

@@ -41,7 +41,7 @@ def couplings(model: onnx.ModelProto, names_before: dict[str, str] | None = None
 def pruned_weights(model: onnx.ModelProto, names_before: dict[str, str] | None = None) -> dict[str, np.ndarray]:
     """What magnitude pruning leaves of every weight, by the name it had before."""
     known, ir_model = names_before or {}, onnx_ir.from_proto(model)
-    plan = gp.plan(ir_model, criterion="l2", ratio=0.4, ranking="uniform")
+    plan = gp.plan(ir_model, criterion="l2", ratio=0.4, allocate="uniform")
     pruned = onnx_ir.to_proto(gp.apply(ir_model, plan))
     return {known.get(name, name): numpy_helper.to_array(tensor) for name, tensor in tensors(pruned).items()}
 

@@ -26,7 +26,7 @@ def test_round_trip_and_same_bytes(name: str) -> None:
 
 
 def test_a_plan_can_be_read_by_people() -> None:
-    plan = make_plan(analysed(two_layers()), ratio=0.5, ranking="uniform")
+    plan = make_plan(analysed(two_layers()), ratio=0.5, allocate="uniform")
     lines = plan.to_json().splitlines()
     groups = [line for line in lines if '"group"' in line]
     assert len(groups) == 2
@@ -95,7 +95,7 @@ def test_groups_have_names_of_their_own() -> None:
     )
     assert len(analysis.groups) == 2
     assert len(named(analysis)) == 2
-    plan = make_plan(analysis, ratio=0.5, ranking="uniform")
+    plan = make_plan(analysis, ratio=0.5, allocate="uniform")
     assert [len(kept) for kept in Plan.from_json(plan.to_json()).keep(analysis).values()] == [3, 3]
 
 
@@ -180,7 +180,7 @@ def test_what_a_file_says_is_checked(text: str, code: str, says: str) -> None:
         ({"ratio": 0.5, "seed": -1}, "GP107", "option seed"),
         ({"ratio": 0.5, "sizes": {"batch": 0}}, "GP107", "sizes['batch']"),
         ({"ratio": 0.5, "criterion": "l3"}, "GP106", "known: l1, l2, random"),
-        ({"ratio": 0.5, "ranking": "globl"}, "GP106", "did you mean 'global'"),
+        ({"ratio": 0.5, "allocate": "globl"}, "GP106", "did you mean 'global'"),
         ({"ratio": 0.5, "heads": "all"}, "GP106", "heads"),
         ({"ratio": 0.5, "ignore": ["*"]}, "GP302", "ignored or selected"),
     ],

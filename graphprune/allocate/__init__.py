@@ -1,21 +1,28 @@
-"""Scores, cost and a budget -> what to keep.
+"""Scores, costs and a budget -> how wide every group stays.
 
-A ranking puts groups into classes that compete (:data:`RANKINGS`). Within a class entries go in the order of their
-scores, and all classes lose the same share at the same time, so a ranking is a family of nested cuts with one
-parameter, the share; :mod:`graphprune.allocate.budget` finds the smallest share that meets a budget.
-:mod:`graphprune.allocate.bounds` says how far each group may go.
+An allocator is a function of a :class:`graphprune.allocate.problem.Problem` that returns a width for every group, one
+that the group's bound allows; together they meet all budgets of the problem. It is only asked where that is possible.
+Which entries stay is not its business: those with the highest scores.
+
+Four allocators take the same share of everything that competes, and differ in what competes with what
+(:mod:`graphprune.allocate.nested`); the others weigh what an entry is worth against what its removal saves.
+
+Another package adds its own under the entry-point group ``graphprune.allocators``.
+
+    >>> sorted(ALLOCATORS.builtin)
+    ['global', 'isomorphic', 'uniform']
 """
 
 from __future__ import annotations
 
 from graphprune.registry import Registry
 
-RANKINGS = Registry(
-    "graphprune.rankings",
+ALLOCATORS = Registry(
+    "graphprune.allocators",
     {
-        "global": "graphprune.allocate.global_:classes",
-        "isomorphic": "graphprune.allocate.isomorphic:classes",
-        "uniform": "graphprune.allocate.uniform:classes",
+        "global": "graphprune.allocate.global_:allocate",
+        "isomorphic": "graphprune.allocate.isomorphic:allocate",
+        "uniform": "graphprune.allocate.uniform:allocate",
     },
 )
-"""Name to a function that gives each group a hashable class; groups of one class compete."""
+"""Name to a function that takes a problem and returns the width of every group."""

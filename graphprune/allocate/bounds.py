@@ -36,6 +36,19 @@ class Bound:
         width = -(-(size - removed) // self.step) * self.step
         return min(size, max(width, self.least))
 
+    def below(self, width: int) -> int:
+        """The next smaller width, or the same where there is none.
+
+        >>> [Bound(4, 4).below(width) for width in (14, 12, 8, 4)]
+        [12, 8, 4, 4]
+        """
+        lower = (width - 1) // self.step * self.step
+        return lower if lower >= self.least else width
+
+    def allows(self, size: int, width: int) -> bool:
+        """Whether a group of this size may have this width."""
+        return width == size or (self.least <= width < size and width % self.step == 0)
+
 
 @dataclass(frozen=True)
 class Left:

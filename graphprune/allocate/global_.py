@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from graphprune.allocate.nested import cut
+from graphprune.allocate.problem import Problem
+from graphprune.dims import Dim
 
-from graphprune.analysis import Analysis, Group
 
-
-def classes(analysis: Analysis, groups: Sequence[Group]) -> list[Hashable]:
+def allocate(problem: Problem) -> dict[Dim, int]:
     """One class for all groups."""
-    return [0] * len(groups)
+    return cut(problem, [0] * len(problem.groups))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from graphprune.allocate.nested import cut
+from graphprune.allocate.problem import Problem
+from graphprune.dims import Dim
 
-from graphprune.analysis import Analysis, Group
 
-
-def classes(analysis: Analysis, groups: Sequence[Group]) -> list[Hashable]:
+def allocate(problem: Problem) -> dict[Dim, int]:
     """A class for each group."""
-    return list(range(len(groups)))
+    return cut(problem, range(len(problem.groups)))

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from graphprune.allocate import ALLOCATORS
 from graphprune.cli.console import Console
 from graphprune.errors import GraphPruneError
 
@@ -105,11 +106,13 @@ class Choices:
         str, _option("--reduction", help="How scores of coupled tensors become one: sum, mean, max, l2.", **_CHOICE)
     ] = "mean"
     normalize: Annotated[
-        str, _option("--normalize", help="How scores of different groups are made comparable.", **_CHOICE)
+        str,
+        _option("--normalize", help="How groups are made comparable: none, sum, mean, max, standard, lamp.", **_CHOICE),
     ] = "mean"
-    ranking: Annotated[str, _option("--ranking", help="What competes: global, uniform or isomorphic.", **_CHOICE)] = (
-        "global"
-    )
+    allocate: Annotated[
+        str,
+        _option("--allocate", help=f"How the cut is divided among groups: {', '.join(ALLOCATORS.builtin)}.", **_CHOICE),
+    ] = "global"
     max_ratio: Annotated[
         float,
         _option(

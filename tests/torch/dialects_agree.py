@@ -150,10 +150,10 @@ def agreement(name: str, *, ratio: float = 0.3) -> Agreement:
             made.known, made.problems = made.problems, []
         if made.problems:
             return made
-        plan = api.plan(captured, ratio=ratio, ranking="uniform")
+        plan = api.plan(captured, ratio=ratio, allocate="uniform")
         own = translated(plan, sets[0], {key: sets[0][key] for key in sets[0].keys() & sets[1].keys()})
         made.errors["ATen"] = _apart(model, inputs, dense, (own, translated(plan, *sets)), Path(folder))
-        plan = api.plan(analysis, ratio=ratio, ranking="uniform")
+        plan = api.plan(analysis, ratio=ratio, allocate="uniform")
         own = translated(plan, sets[1], {key: sets[1][key] for key in sets[0].keys() & sets[1].keys()})
         made.errors["ONNX"] = _apart(model, inputs, dense, (translated(plan, *sets[::-1]), own), Path(folder))
     made.problems += [f"plan of {where}: apart by {error:.1e}" for where, error in made.errors.items()

@@ -83,7 +83,7 @@ def test_layers_know_their_sizes(name: str) -> None:
     make, inputs = NETWORKS[name]
     model = make()
     before = sum(each.numel() for each in model.parameters())
-    result = prune(model, inputs(2), ratio=0.4, ranking="uniform")
+    result = prune(model, inputs(2), ratio=0.4, allocate="uniform")
     assert type(result.model) is type(model)
     assert wrong_attributes(result.model) == []
     assert sum(each.numel() for each in result.model.parameters()) < 0.75 * before
@@ -93,7 +93,7 @@ def test_layers_know_their_sizes(name: str) -> None:
 
 
 def test_groups_of_convolutions() -> None:
-    result = prune(networks.Convolutions(), images(), ratio=0.5, ranking="uniform")
+    result = prune(networks.Convolutions(), images(), ratio=0.5, allocate="uniform")
     small = result.model
     assert small.depthwise.groups == small.stem.out_channels < 8
     assert small.grouped.groups in (1, 2, 4)
@@ -101,7 +101,7 @@ def test_groups_of_convolutions() -> None:
 
 def test_tied_weights_stay_tied() -> None:
     model = networks.Tied()
-    small = prune(model, tokens(), ratio=0.4, ranking="uniform").model
+    small = prune(model, tokens(), ratio=0.4, allocate="uniform").model
     assert small.head.weight is small.embedding.weight
     assert small.head.weight is not model.head.weight
 
@@ -111,7 +111,7 @@ def test_tied_weights_stay_tied() -> None:
 def test_attention(kind: Any, heads: str) -> None:
     torch.manual_seed(0)
     model = Block(kind)
-    result = prune(model, vectors(), ratio=0.34, ranking="uniform", heads=heads)
+    result = prune(model, vectors(), ratio=0.34, allocate="uniform", heads=heads)
     small = result.model
     assert isinstance(small, Block), result.report.notes
     attention = small.attention
@@ -127,13 +127,13 @@ def test_attention(kind: Any, heads: str) -> None:
 
 
 def test_sizes_that_were_worked_out_follow() -> None:
-    small = prune(Block(), vectors(), ratio=0.34, ranking="uniform", heads="count").model
+    small = prune(Block(), vectors(), ratio=0.34, allocate="uniform", heads="count").model
     assert small.attention.all_head_size == 9
 
 
 def test_numbers_in_the_code_give_a_graph_and_are_named() -> None:
     model = Block(HardCoded)
-    result = prune(model, vectors(), ratio=0.34, ranking="uniform")
+    result = prune(model, vectors(), ratio=0.34, allocate="uniform")
     assert isinstance(result.model, torch.fx.GraphModule)
     pruned = pruned_of(result.model)
     assert pruned is not None and pruned.kind == "graph"
@@ -146,7 +146,7 @@ def test_numbers_in_the_code_give_a_graph_and_are_named() -> None:
 
 
 def test_numbers_in_the_code_are_left_alone_when_the_class_is_asked_for() -> None:
-    result = prune(Block(HardCoded), vectors(), ratio=0.34, ranking="uniform", as_graph=False)
+    result = prune(Block(HardCoded), vectors(), ratio=0.34, allocate="uniform", as_graph=False)
     assert isinstance(result.model, Block)
     assert result.model.attention.query.out_features == 12
     assert result.model.first.out_features < 16
@@ -170,10 +170,10 @@ def test_the_scale_that_attention_works_out_itself_is_named() -> None:
             parts = [self.split(layer(hidden)) for layer in (self.query, self.key, self.value)]
             return self.output(self.joined(nn.functional.scaled_dot_product_attention(*parts)))
 
-    result = prune(Block(Unscaled), vectors(), ratio=0.34, ranking="uniform", heads="width")
+    result = prune(Block(Unscaled), vectors(), ratio=0.34, allocate="uniform", heads="width")
     assert isinstance(result.model, torch.fx.GraphModule)
     assert "scale" in result.report.notes[0]
-    result = prune(Block(Unscaled), vectors(), ratio=0.34, ranking="uniform", heads="width", as_graph=False)
+    result = prune(Block(Unscaled), vectors(), ratio=0.34, allocate="uniform", heads="width", as_graph=False)
     assert isinstance(result.model, Block)
     assert result.model.first.out_features < 16
 
@@ -182,7 +182,7 @@ def test_transformers_of_torch() -> None:
     layer = nn.TransformerEncoderLayer(16, 4, 24, batch_first=True)
     model = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False)
     inputs = torch.randn(2, 5, 16)
-    result = prune(model, inputs, ratio=0.4, ranking="uniform", as_graph=False)
+    result = prune(model, inputs, ratio=0.4, allocate="uniform", as_graph=False)
     assert isinstance(result.model, nn.TransformerEncoder)
     assert result.model.layers[0].linear1.out_features < 24
     assert result.model.layers[0].self_attn.num_heads == 4
@@ -203,7 +203,7 @@ def test_layers_in_containers_and_shared_layers() -> None:
             return self.more["a"](x)
 
     model = Shared()
-    result = prune(model, vectors(), ratio=0.4, ranking="uniform")
+    result = prune(model, vectors(), ratio=0.4, allocate="uniform")
     assert isinstance(result.model, Shared)
     assert result.model.layers[0] is result.model.layers[2]
     assert wrong_attributes(result.model) == []
@@ -214,7 +214,7 @@ def test_parametrized_layers() -> None:
     model = networks.Convolutions()
     nn.utils.parametrizations.weight_norm(model.stem)
     nn.utils.parametrizations.weight_norm(model.head)
-    result = prune(model, images(), ratio=0.4, ranking="uniform")
+    result = prune(model, images(), ratio=0.4, allocate="uniform")
     assert isinstance(result.model, networks.Convolutions), result.report.notes
     assert nn.utils.parametrize.is_parametrized(result.model.stem)
     assert wrong_attributes(result.model) == []
@@ -226,7 +226,7 @@ def test_the_old_weight_norm() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecated, and still in many models
         nn.utils.weight_norm(model.stem)
-    result = prune(model, images(), ratio=0.4, ranking="uniform")
+    result = prune(model, images(), ratio=0.4, allocate="uniform")
     assert isinstance(result.model, networks.Convolutions), result.report.notes
     assert len(result.model.stem.weight_g) == result.model.stem.out_channels < 8
     agrees_with_the_graph(model, result, images)

@@ -18,7 +18,7 @@ from graphprune.torch.pruning import prune, prune_
 from tests.torch.networks import Block, Convolutions, images, tokens, vectors
 from tests.torch.state import state_of, what_changed
 
-OPTIONS: dict[str, Any] = {"ratio": 0.4, "ranking": "uniform"}
+OPTIONS: dict[str, Any] = {"ratio": 0.4, "allocate": "uniform"}
 
 
 class Base(nn.Module):
@@ -286,7 +286,7 @@ def test_copies_of_pruned_models_are_pruned_models(copied: Any, as_graph: bool |
         assert torch.equal(other.eval()(images(3)), result.model.eval()(images(3)))
     found = pruned_of(other)
     assert found is not None and found.plan == result.plan
-    again = prune(other, images(), ratio=0.5, ranking="uniform").model
+    again = prune(other, images(), ratio=0.5, allocate="uniform").model
     assert sum(map(torch.numel, again.parameters())) < sum(map(torch.numel, other.parameters()))
 
 

@@ -21,7 +21,7 @@ from tests.torch import networks
 from tests.torch.networks import Block, Convolutions, HardCoded, Tied, images, tokens, vectors
 from tests.torch.state import state_of, what_changed
 
-OPTIONS: dict[str, Any] = {"ratio": 0.4, "ranking": "uniform"}
+OPTIONS: dict[str, Any] = {"ratio": 0.4, "allocate": "uniform"}
 
 
 def convolutions() -> Convolutions:
@@ -296,20 +296,20 @@ def test_the_same_seed_gives_the_same_plan(criterion: str) -> None:
 
 def test_a_model_is_pruned_twice() -> None:
     model = convolutions()
-    once = prune(model, images(), ratio=0.25, ranking="uniform").model
-    twice = prune(once, images(), ratio=0.5, ranking="uniform").model
+    once = prune(model, images(), ratio=0.25, allocate="uniform").model
+    twice = prune(once, images(), ratio=0.5, allocate="uniform").model
     assert isinstance(twice, Convolutions)
     assert twice.stem.out_channels < once.stem.out_channels < 8
     pruned = pruned_of(twice)
     assert pruned is not None and pruned.earlier is not None and pruned.earlier.plan == pruned_of(once).plan
-    prune_(model, images(), ratio=0.25, ranking="uniform")
-    prune_(model, images(), ratio=0.5, ranking="uniform")
+    prune_(model, images(), ratio=0.25, allocate="uniform")
+    prune_(model, images(), ratio=0.5, allocate="uniform")
     assert torch.equal(outputs(model, images()), outputs(twice, images()))
 
 
 def test_a_graph_that_was_pruned_is_pruned_again() -> None:
-    graph = prune(Block(HardCoded), vectors(), ratio=0.25, ranking="uniform").model
-    again = prune(graph, vectors(), ratio=0.3, ranking="uniform").model
+    graph = prune(Block(HardCoded), vectors(), ratio=0.25, allocate="uniform").model
+    again = prune(graph, vectors(), ratio=0.3, allocate="uniform").model
     assert isinstance(again, torch.fx.GraphModule)
     count = [sum(each.numel() for each in model.parameters()) for model in (again, graph)]
     assert count[0] < count[1]
