@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,12 @@ import pytest
 
 from graphprune.allocate import ALLOCATORS
 from graphprune.allocate.bounds import Bound, bounds, products, select
+from graphprune.allocate.erk import ratios
 from graphprune.allocate.isomorphic import structures
 from graphprune.allocate.nested import Family, cut
 from graphprune.allocate.problem import Problem
 from graphprune.cost import MEASURES
+from graphprune.criteria.transfer import score_groups
 from graphprune.dims import Dim
 from graphprune.errors import GraphPruneError
 from graphprune.plan import make_plan
@@ -22,7 +24,7 @@ from tests.models import CASES
 from tests.planning import analysed, case, group, problem, two_layers
 
 PRUNABLE = sorted(name for name in CASES if case(name).groups)
-CLASSES = {
+CLASSES: dict[str, Callable[[Problem], list[Hashable]]] = {
     "one": lambda asked: [0] * len(asked.groups),
     "each": lambda asked: list(range(len(asked.groups))),
     "structure": lambda asked: structures(asked.analysis, asked.groups),
@@ -131,6 +133,31 @@ def test_isomorphic_compares_what_has_the_same_structure() -> None:
     assert structures(analysis, [analysis.groups[0]] * 2)[0] == classes[0]
 
 
+def test_erk_keeps_small_layers_dense() -> None:
+    analysis = analysed(two_layers())
+    first, second = (group(analysis, name).dim for name in ("first:1", "second:1"))
+    assert {dim: ratios(analysis)[dim] for dim in (first, second)} == {first: 11 / 24, second: 12 / 32}
+    asked = problem(analysis, {"parameters": 0.5})
+    widths = ALLOCATORS.load("erk")(asked)
+    shares = {dim: widths[dim] / dim.size / ratios(analysis)[dim] for dim in (first, second)}
+    assert shares[first] == pytest.approx(shares[second], abs=1 / 4 / (12 / 32))  # one entry of the smaller group
+    assert (widths[first], widths[second]) == (5, 2)
+
+
+def test_erk_caps_densities_at_one() -> None:
+    analysis = analysed(two_layers())
+    asked = problem(analysis, {"parameters": 0.95})
+    assert ALLOCATORS.load("erk")(asked) == {group(analysis, "first:1").dim: 8, group(analysis, "second:1").dim: 3}
+
+
+def test_lamp_is_the_global_ranking_of_lamp_scores() -> None:
+    analysis = case("shuffle_between_grouped")
+    asked = problem(analysis, {"macs": 0.6})
+    normalized = problem(analysis, {"macs": 0.6}, scores=score_groups(analysis, analysis.groups, normalize="lamp"))
+    assert ALLOCATORS.load("lamp")(asked) == ALLOCATORS.load("global")(normalized)
+    assert ALLOCATORS.load("lamp")(asked) != ALLOCATORS.load("global")(asked)
+
+
 def test_equal_scores_go_in_order() -> None:
     analysis = analysed(two_layers())
     scores = {each.dim: np.zeros(each.size) for each in analysis.groups}
@@ -194,6 +221,6 @@ def test_a_name_with_brackets_is_a_name() -> None:
 def test_a_pattern_that_matches_nothing_is_an_error(option: str) -> None:
     analysis = analysed(two_layers())
     with pytest.raises(GraphPruneError) as caught:
-        select(analysis.groups, **{option: ["secnod"]})
+        select(analysis.groups, **{option: ["secnod"]})  # type: ignore[arg-type]
     assert caught.value.code == "GP106"
     assert "did you mean 'second'" in caught.value.remedy

@@ -4,13 +4,13 @@ An allocator is a function of a :class:`graphprune.allocate.problem.Problem` tha
 that the group's bound allows; together they meet all budgets of the problem. It is only asked where that is possible.
 Which entries stay is not its business: those with the highest scores.
 
-Four allocators take the same share of everything that competes, and differ in what competes with what
-(:mod:`graphprune.allocate.nested`); the others weigh what an entry is worth against what its removal saves.
+Most allocators take the same share of everything that competes, and differ in what competes with what
+(:mod:`graphprune.allocate.nested`).
 
 Another package adds its own under the entry-point group ``graphprune.allocators``.
 
     >>> sorted(ALLOCATORS.builtin)
-    ['global', 'isomorphic', 'uniform']
+    ['erk', 'global', 'isomorphic', 'lamp', 'uniform']
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from graphprune.registry import Registry
 ALLOCATORS = Registry(
     "graphprune.allocators",
     {
+        "erk": "graphprune.allocate.erk:allocate",
         "global": "graphprune.allocate.global_:allocate",
         "isomorphic": "graphprune.allocate.isomorphic:allocate",
+        "lamp": "graphprune.allocate.lamp:allocate",
         "uniform": "graphprune.allocate.uniform:allocate",
     },
 )
