@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from graphprune.dims import Axis, find
 from graphprune.program import Block, Use, Value
 from graphprune.rules.numbers import Opaque
-from graphprune.rules.trace import Trace, Typed
+from graphprune.rules.trace import Operand, Trace, Typed
 
 
 def _result(trace: Trace, value: Value | None) -> Typed:
@@ -55,6 +55,24 @@ def _carry(trace: Trace, formal: Value, actual: Typed) -> None:
     """A loop-carried value may change its run-time sizes from round to round, so its entries are not known inside."""
     axes = None if actual.axes is None else list(actual.axes)
     trace.types[formal] = Typed(axes)
+
+
+def condition(trace: Trace, body: Block, carried: Sequence[Typed]) -> None:
+    """The body that says whether another round follows: a truth value of what is carried."""
+    node = trace.node
+    for formal, actual in zip(body.inputs, carried, strict=False):
+        _carry(trace, formal, actual)
+    trace.walk(body)
+    trace.node = node
+    for value in body.outputs:
+        for axis in _result(trace, value).axes or []:
+            trace.whole(axis, "it says whether a loop goes on")
+
+
+def sliced(trace: Trace, x: Operand, at: int) -> Typed:
+    """What a round reads of a scanned input."""
+    trace.whole(x.axes[at], "the scan walks along it")
+    return Typed([axis for k, axis in enumerate(x.axes) if k != at % x.rank])
 
 
 def loop(trace: Trace, body: Block, carried: Sequence[Typed], leading: int, scans: Sequence[Typed]) -> list[Typed]:

@@ -36,6 +36,8 @@ _NO_SAMPLE_BY_REASON = {
     "its result is of a quantised type, which cannot be captured": "aten.quantize_per_tensor",
     "its rows must be multiples of 16 bytes long, which no draw of what is kept respects": """aten._grouped_mm
         transformers::grouped_mm_fallback""",
+    "it takes functions, and is tested in tests/aten/test_flow.py": """higher_order.cond higher_order.while_loop
+        higher_order.scan higher_order.map_impl""",
     "it is of another library": """torchvision::deform_conv2d torchvision::ps_roi_align torchvision::ps_roi_pool
         torchvision::roi_align torchvision::roi_pool torchvision::nms torchvision::qnms""",
 }

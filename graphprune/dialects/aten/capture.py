@@ -24,6 +24,7 @@ from torch.export import Dim, ExportedProgram, ShapesCollection, export
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
+from graphprune.dialects.aten.inline import graphs_of
 from graphprune.dialects.aten.normal import normalise
 from graphprune.dialects.aten.untouched import untouched
 from graphprune.errors import GraphPruneError
@@ -54,12 +55,14 @@ class Captured:
         return Captured(graph, self.args, self.kwargs, self.sizes, None, self.notes)
 
     def twin(self) -> tuple[GraphModule, dict[torch.fx.Node, torch.fx.Node]]:
-        """A copy of the graph whose parameters are those of the original, and its nodes by those of the original."""
+        """A copy of the graph whose parameters are those of the original, and its nodes, those of bodies included, by
+        those of the original."""
         memo: dict[int, Any] = {id(tensor): tensor for tensor in _tensors_of(self.graph)}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # copying a graph uses what PyTorch itself calls deprecated
             other = copy.deepcopy(self.graph, memo)
-        return other, dict(zip(self.graph.graph.nodes, other.graph.nodes, strict=True))
+        pairs = zip(graphs_of(self.graph), graphs_of(other), strict=True)
+        return other, {a: b for old, new in pairs for a, b in zip(old.graph.nodes, new.graph.nodes, strict=True)}
 
 
 def _tensors_of(graph: GraphModule) -> Iterator[torch.Tensor]:

@@ -12,6 +12,8 @@ from graphprune.dialects.aten.call import Call
 from graphprune.dialects.aten.cells import CELLS
 from graphprune.dialects.aten.compute import COMPUTE
 from graphprune.dialects.aten.elementwise import ELEMENTWISE
+from graphprune.dialects.aten.flow import FLOW
+from graphprune.dialects.aten.places import operand
 from graphprune.dialects.aten.positions import POSITIONS
 from graphprune.dialects.aten.structure import STRUCTURE
 from graphprune.dims import Axis, Dim, Misfit, find, fresh
@@ -21,7 +23,7 @@ from graphprune.rules.operator import Operator
 from graphprune.rules.trace import Trace, Typed
 from graphprune.sizes import Extent
 
-TABLE: dict[str, Operator] = {**ELEMENTWISE, **STRUCTURE, **POSITIONS, **COMPUTE, **CELLS}
+TABLE: dict[str, Operator] = {**ELEMENTWISE, **STRUCTURE, **POSITIONS, **COMPUTE, **CELLS, **FLOW}
 
 
 class AtenDialect:
@@ -84,7 +86,7 @@ def _evaluated(value: Value) -> Any:
     if node is None:
         raise ValueError("it is not computed from constants")
     fx = node.native
-    known = {each.native[0]: _evaluated(each) for each in node.inputs if each is not None}
+    known = {operand(fx, node, place): _evaluated(each) for place, each in enumerate(node.inputs) if each is not None}
     args, kwargs = torch.fx.map_arg((fx.args, fx.kwargs), lambda each: known[each])
     result = fx.target(*args, **kwargs)
     return result[node.outputs.index(value)] if isinstance(result, tuple | list) else result

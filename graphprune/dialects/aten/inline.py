@@ -7,15 +7,28 @@ of every layer. Layers are pruned to different widths, so each reader gets arith
 
 from __future__ import annotations
 
+import copy
 import operator
 from typing import Any
 
 import torch
-from torch.fx import GraphModule, Node
+from torch.fx import Graph, GraphModule, Node
+
+
+def graphs_of(module: GraphModule) -> list[GraphModule]:
+    """A graph, the bodies of its branches and loops, and theirs."""
+    return [each for each in module.modules() if isinstance(each, GraphModule)]
+
+
+def owner_of(graph: Graph) -> GraphModule:
+    """The module that holds the tensors of a graph."""
+    if graph.owning_module is None:
+        raise ValueError("several modules share one graph")
+    return graph.owning_module
 
 
 def inline_wrappers(module: GraphModule) -> None:
-    """Inline every wrapper of the graph and of the graphs inside it, in place."""
+    """Inline every wrapper of a graph, and the wrappers in what that brings, in place."""
     changed = True
     while changed:
         changed = False
@@ -47,6 +60,23 @@ def separate_sizes(module: GraphModule) -> None:
             with graph.inserting_before(user):
                 user.replace_input_with(node, graph.node_copy(node))
             copies += 1
+    module.recompile()
+
+
+def separate_bodies(module: GraphModule) -> None:
+    """Give every branch and every loop a body of its own, in place: with one body, two could not differ in width."""
+    taken: set[object] = set()
+    for node in list(module.graph.nodes):
+        for place, each in enumerate(node.args):
+            if not isinstance(each, Node) or each.op != "get_attr":
+                continue
+            body = operator.attrgetter(str(each.target))(module)
+            if each.target in taken and isinstance(body, GraphModule):
+                name = f"body_{place}_of_{node.name}"
+                module.add_module(name, copy.deepcopy(body))
+                with module.graph.inserting_before(node):
+                    node.args = (*node.args[:place], module.graph.get_attr(name), *node.args[place + 1 :])
+            taken.add(each.target)
     module.recompile()
 
 

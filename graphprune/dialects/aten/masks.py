@@ -11,11 +11,12 @@ import operator
 
 import numpy as np
 import torch
-from torch.fx import GraphModule
+from torch.fx import Graph, GraphModule
 from torch.fx import Node as FxNode
 
 from graphprune.analysis import Analysis
 from graphprune.dialects.aten.capture import Captured
+from graphprune.dialects.aten.inline import graphs_of, owner_of
 from graphprune.dialects.aten.places import operand, replace_operand, set_argument
 from graphprune.dims import Axis, Keep, evaluated, indices, is_cut, whole_size
 from graphprune.program import Array, Node, Use
@@ -28,21 +29,24 @@ def masked(analysis: Analysis, keep: Keep) -> Captured:
     """A copy of the captured model, of the same widths, in which the entries not in ``keep`` have no influence."""
     captured: Captured = analysis.program.native
     graph, twins = captured.twin()
-    masker = _Masker(analysis, graph, twins, keep)
+    masker = _Masker(analysis, twins, keep)
     for contraction in analysis.contractions:
         for use, position, axis in contraction.masks:
             masker.mask(use, position, axis)
     for node in dict.fromkeys(node for node, axis in analysis.trace.inexact_uses if is_cut(axis, keep)):
         masker.on_survivors(node)
-    graph.recompile()
+    for each in graphs_of(graph):
+        each.recompile()
     return captured.with_graph(graph)
 
 
 class _Masker:
-    def __init__(self, analysis: Analysis, graph: GraphModule, twins: dict[FxNode, FxNode], keep: Keep):
-        self.analysis, self.graph, self.twins, self.keep = analysis, graph, twins, keep
+    def __init__(self, analysis: Analysis, twins: dict[FxNode, FxNode], keep: Keep):
+        self.analysis, self.twins, self.keep = analysis, twins, keep
         self.done: set[tuple[FxNode, int, int]] = set()
         self.made = 0
+        model: GraphModule = analysis.program.native.graph
+        self.device = next((each.device for each in model.parameters()), torch.device("cpu"))
 
     def mask(self, use: Use, position: int, axis: Axis) -> None:
         """Zero the removed entries of one axis of one operand of a call."""
@@ -57,8 +61,9 @@ class _Masker:
         kept[indices(axis, self.keep)] = True
         shape = [-1 if k == position else 1 for k in range(len(typed.axes))]
         source = operand(twin, use.node, use.index)
-        with self.graph.graph.inserting_before(twin):
-            zeroed = self._call(_ATEN.where.ScalarOther, self._constant(kept.reshape(shape)), source, 0)
+        graph = twin.graph
+        with graph.inserting_before(twin):
+            zeroed = _call(graph, _ATEN.where.ScalarOther, self._constant(graph, kept.reshape(shape)), source, 0)
         replace_operand(twin, use.node, use.index, zeroed)
 
     def on_survivors(self, node: Node) -> None:
@@ -69,9 +74,9 @@ class _Masker:
             for place, axis in enumerate(typed.axes or []):
                 if is_cut(axis, self.keep):
                     source = operand(twin, node, index)
-                    with self.graph.graph.inserting_before(twin):
-                        chosen = self._constant(indices(axis, self.keep))
-                        survivors = self._call(_ATEN.index_select.default, source, place, chosen)
+                    with twin.graph.inserting_before(twin):
+                        chosen = self._constant(twin.graph, indices(axis, self.keep))
+                        survivors = _call(twin.graph, _ATEN.index_select.default, source, place, chosen)
                     replace_operand(twin, node, index, survivors)
         for slot, size in self.analysis.bindings.items():
             if slot.node is node and isinstance(slot.key, str):
@@ -84,7 +89,7 @@ class _Masker:
         """Put the survivors back at their positions, with ones in between: a slice of ones is added at the end, and
         every removed position reads it. Nothing depends on them, but what is divided by a norm of zero is not a number,
         and stays none when it is multiplied by a masked weight."""
-        readers = list(result.users)
+        graph, readers = result.graph, list(result.users)
         current = result
         for place, axis in enumerate(typed.axes or []):
             if not is_cut(axis, self.keep):
@@ -92,28 +97,28 @@ class _Masker:
             kept = indices(axis, self.keep)
             where = np.full(whole_size(axis), len(kept), np.int64)
             where[kept] = np.arange(len(kept))
-            with self.graph.graph.inserting_after(current):
-                first = self._call(_ATEN.slice.Tensor, current, place, 0, 1)
-            with self.graph.graph.inserting_after(first):
-                ones = self._call(_ATEN.ones_like.default, first)
-            with self.graph.graph.inserting_after(ones):
-                longer = self._call(_ATEN.cat.default, [current, ones], place)
-            with self.graph.graph.inserting_after(longer):
-                chosen = self._constant(where)
-            with self.graph.graph.inserting_after(chosen):
-                current = self._call(_ATEN.index_select.default, longer, place, chosen)
+            with graph.inserting_after(current):
+                first = _call(graph, _ATEN.slice.Tensor, current, place, 0, 1)
+            with graph.inserting_after(first):
+                ones = _call(graph, _ATEN.ones_like.default, first)
+            with graph.inserting_after(ones):
+                longer = _call(graph, _ATEN.cat.default, [current, ones], place)
+            with graph.inserting_after(longer):
+                chosen = self._constant(graph, where)
+            with graph.inserting_after(chosen):
+                current = _call(graph, _ATEN.index_select.default, longer, place, chosen)
         for reader in readers if current is not result else []:
             reader.replace_input_with(result, current)
 
-    def _constant(self, array: Array) -> FxNode:
+    def _constant(self, graph: Graph, array: Array) -> FxNode:
         name = f"_graphprune_mask_{self.made}"
         self.made += 1
-        device = next((each.device for each in self.graph.parameters()), torch.device("cpu"))
-        self.graph.register_buffer(name, torch.as_tensor(np.ascontiguousarray(array), device=device))
-        return self.graph.graph.get_attr(name)
+        owner_of(graph).register_buffer(name, torch.as_tensor(np.ascontiguousarray(array), device=self.device))
+        return graph.get_attr(name)
 
-    def _call(self, target: object, *args: object) -> FxNode:
-        return self.graph.graph.call_function(target, args)  # type: ignore[arg-type]
+
+def _call(graph: Graph, target: object, *args: object) -> FxNode:
+    return graph.call_function(target, args)  # type: ignore[arg-type]
 
 
 def _results(twin: FxNode, output: int, count: int) -> list[FxNode]:

@@ -7,17 +7,20 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from graphprune.dialects.aten.inline import inline_wrappers, separate_sizes
+from graphprune.dialects.aten.inline import graphs_of, inline_wrappers, separate_bodies, separate_sizes
 
 _ATEN = torch.ops.aten
 
 
 def normalise(module: GraphModule) -> None:
     """The form in which a captured graph is read, whoever captured it."""
-    inline_wrappers(module)
-    allow_other_strides(module)
-    sizes_from_inputs(module)
-    separate_sizes(module)
+    for graph in graphs_of(module):
+        inline_wrappers(graph)
+        separate_bodies(graph)
+    for graph in graphs_of(module):
+        allow_other_strides(graph)
+        sizes_from_inputs(graph)
+        separate_sizes(graph)
 
 
 def allow_other_strides(module: GraphModule) -> None:

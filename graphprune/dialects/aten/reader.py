@@ -7,16 +7,18 @@ the graph stands in an argument, the argument holds an `At` with its place among
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch.fx import GraphModule
 from torch.fx import Node as FxNode
+from torch.utils import _pytree as pytree
 
 from graphprune.dialects.aten.call import At
 from graphprune.dialects.aten.capture import Captured
 from graphprune.dialects.aten.dialect import AtenDialect
+from graphprune.dialects.aten.flow import FLOW
 from graphprune.dialects.aten.places import arguments
 from graphprune.dialects.aten.sizes import size_of
 from graphprune.errors import GraphPruneError
@@ -45,7 +47,7 @@ def read(captured: Captured, rules: Mapping[str, str] | None = None) -> Program:
     """The program of a captured module. ``rules`` are rows in axis notation for operators that have none here, by name
     (``"my_library::scale": "n c ..., c -> n c ..."``)."""
     reader = _Reader(captured)
-    main = reader.block(captured.graph)
+    main = reader.block(captured.graph, None)
     source = captured.source
     name = type(source if source is not None else captured.graph).__name__
     program = Program(name, main, list(reader.stored.values()), native=captured, sizes=dict(captured.sizes))
@@ -60,27 +62,32 @@ class _Reader:
         self.stored: dict[int, Stored] = {}
         self.tensors: dict[int, Value] = {}
         self.constants: set[Value] = set()
+        self.paths = {module: path for path, module in captured.graph.named_modules()}
 
-    def block(self, module: GraphModule) -> Block:
-        """The nodes of a graph."""
+    def block(self, module: GraphModule, around: Sequence[Any] | None) -> Block:
+        """The nodes of a graph. The last inputs of a body stand for the values ``around`` it (the main graph: none)."""
         nodes: list[Node] = []
         inputs: list[Value] = []
         outputs: list[Value | None] = []
+        formal = module.graph.find_nodes(op="placeholder")
+        bound = dict(zip(formal[::-1], (around or [])[::-1], strict=False))
         for node in module.graph.nodes:
-            if node.op == "placeholder":
-                self.values[node] = self.input(node, inputs)
+            if isinstance(bound.get(node), FxNode):
+                self.values[node] = self.values[bound[node]]
+            elif node.op == "placeholder":
+                self.values[node] = self.input(node, inputs, around is None)
             elif node.op == "get_attr":
                 self.values[node] = self.attribute(module, node)
             elif node.op == "call_function":
                 self.call(node, nodes)
             elif node.op == "output":
-                outputs = [self.values.get(each) for each in _nodes(node.args)]
-                outputs = [each if isinstance(each, Value) else None for each in outputs]
+                found = [self.values.get(each) for each in pytree.tree_leaves(node.args[0])]
+                outputs = [each if isinstance(each, Value) else None for each in found]
         return Block(nodes, inputs, outputs)
 
-    def input(self, node: FxNode, inputs: list[Value]) -> Value | None:
+    def input(self, node: FxNode, inputs: list[Value], of_main: bool) -> Value | None:
         meta = node.meta.get("val")
-        if not isinstance(meta, torch.Tensor | torch.SymInt):
+        if of_main and not isinstance(meta, torch.Tensor | torch.SymInt):
             return None
         value = self.value(node.name, meta, node)
         inputs.append(value)
@@ -102,11 +109,12 @@ class _Reader:
             return found
         if not isinstance(found, torch.Tensor):
             return None
+        name = f"{self.paths[module]}.{node.target}".removeprefix(".")
         known = self.tensors.get(id(found))
         if known is None:
-            known = self.tensors[id(found)] = self.keep(str(node.target), found, node)
-        elif known.stored is not None and node.target not in known.stored.native:
-            known.stored.native.append(str(node.target))
+            known = self.tensors[id(found)] = self.keep(name, found, node)
+        elif known.stored is not None and name not in known.stored.native:
+            known.stored.native.append(name)
         return known
 
     def keep(self, name: str, tensor: torch.Tensor, node: FxNode) -> Value:
@@ -146,7 +154,11 @@ class _Reader:
             found.outputs = [self.values[node]]
         for output in found.outputs:
             output.producer = found
-        if any(each in self.constants for each in found.inputs) and all(
+        if name in FLOW:
+            bodies = {key: each for key, each in found.attributes.items() if isinstance(each, GraphModule)}
+            around: Any = node.args[-1]
+            found.blocks = {key: self.block(each, around) for key, each in bodies.items()}
+        elif any(each in self.constants for each in found.inputs) and all(
             each is None or each in self.constants for each in found.inputs
         ):
             self.constants.update(found.outputs)
@@ -206,9 +218,3 @@ def numbers(tensor: torch.Tensor) -> Array:
         plain = plain.float()
     array: Array = plain.contiguous().numpy()
     return array
-
-
-def _nodes(tree: Any) -> list[FxNode]:
-    found: list[FxNode] = []
-    torch.fx.map_arg(tree, lambda each: found.append(each) or each)  # type: ignore[func-returns-value]
-    return found

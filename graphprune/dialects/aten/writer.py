@@ -15,6 +15,7 @@ from graphprune.analysis import Analysis
 from graphprune.cuts import Cuts
 from graphprune.dialects.aten.capture import Captured
 from graphprune.dialects.aten.gather import gathered
+from graphprune.dialects.aten.inline import graphs_of, owner_of
 from graphprune.dialects.aten.places import replace_operand, set_argument
 from graphprune.dims import Axis, Keep, evaluated, indices, is_cut, whole_size, width
 from graphprune.program import Array, Node, Use
@@ -24,9 +25,9 @@ def write(analysis: Analysis, keep: Keep) -> Captured:
     """A copy of the captured model in which every dimension of ``keep`` has only the kept entries, in their order."""
     captured: Captured = analysis.program.native
     graph, twins = captured.twin()
-    write_numbers(analysis, keep, graph, twins)
+    write_numbers(analysis, keep, twins)
     cut_tensors(graph, analysis, _places(analysis, keep))
-    graph.recompile()
+    _recompile(graph)
     return captured.with_graph(graph)
 
 
@@ -38,10 +39,15 @@ def out_of_step(analysis: Analysis, keep: Keep, most: int = 8) -> Iterator[Captu
     weights = [name for name in every if len(_stored(captured.graph, name).shape) > 1]
     for name in weights[::-1][:most]:
         graph, twins = captured.twin()
-        write_numbers(analysis, keep, graph, twins)
+        write_numbers(analysis, keep, twins)
         cut_tensors(graph, analysis, {other: cuts for other, cuts in every.items() if other != name})
-        graph.recompile()
+        _recompile(graph)
         yield captured.with_graph(graph)
+
+
+def _recompile(graph: GraphModule) -> None:
+    for each in graphs_of(graph):
+        each.recompile()
 
 
 def _places(analysis: Analysis, keep: Keep) -> dict[str, dict[int, Array]]:
@@ -63,7 +69,7 @@ def cut_tensors(graph: torch.nn.Module, analysis: Analysis, cuts: Cuts) -> None:
         new = gathered(old, cuts[stored.name])
         made = torch.nn.Parameter(new, old.requires_grad) if isinstance(old, torch.nn.Parameter) else new
         for name in stored.native:
-            _put(graph, name, made)
+            put(graph, name, made)
 
 
 def _stored(module: torch.nn.Module, name: str) -> Any:
@@ -71,7 +77,8 @@ def _stored(module: torch.nn.Module, name: str) -> Any:
     return getattr(module.get_submodule(path), last)
 
 
-def _put(module: torch.nn.Module, name: str, tensor: torch.Tensor) -> None:
+def put(module: torch.nn.Module, name: str, tensor: torch.Tensor) -> None:
+    """Put a tensor in the place of another: a parameter, a buffer or a plain attribute."""
     path, _, last = name.rpartition(".")
     owner = module.get_submodule(path)
     if last in owner._parameters:
@@ -82,7 +89,7 @@ def _put(module: torch.nn.Module, name: str, tensor: torch.Tensor) -> None:
         setattr(owner, last, tensor)
 
 
-def write_numbers(analysis: Analysis, keep: Keep, graph: GraphModule, twins: dict[FxNode, FxNode]) -> None:
+def write_numbers(analysis: Analysis, keep: Keep, twins: dict[FxNode, FxNode]) -> None:
     """Put what every number is after the cut where it stands: an argument of a call, or an entry of a stored tensor."""
     calls: dict[Node, dict[str, dict[int | None, int]]] = {}
     for slot, size in analysis.bindings.items():
@@ -102,7 +109,7 @@ def write_numbers(analysis: Analysis, keep: Keep, graph: GraphModule, twins: dic
     for use, (source, picked) in analysis.trace.positions.items():
         if is_cut(source, keep) or is_cut(picked, keep):
             new = new_positions(analysis, keep, use, source, picked)
-            _positions(graph, twins[use.node.native], use, new)
+            _positions(twins[use.node.native], use, new)
 
 
 def _write_out_split(analysis: Analysis, keep: Keep, node: Node, twin: FxNode) -> None:
@@ -114,12 +121,12 @@ def _write_out_split(analysis: Analysis, keep: Keep, node: Node, twin: FxNode) -
     twin.args, twin.kwargs = (twin.args[0], sizes, at), {}
 
 
-def _positions(graph: GraphModule, twin: FxNode, use: Use, new: torch.Tensor) -> None:
+def _positions(twin: FxNode, use: Use, new: torch.Tensor) -> None:
     """Give one call its own stored positions."""
     name = f"positions_of_{twin.name}"
-    graph.register_buffer(name, new)
-    with graph.graph.inserting_before(twin):
-        attribute = graph.graph.get_attr(name)
+    owner_of(twin.graph).register_buffer(name, new)
+    with twin.graph.inserting_before(twin):
+        attribute = twin.graph.get_attr(name)
     replace_operand(twin, use.node, use.index, attribute)
 
 

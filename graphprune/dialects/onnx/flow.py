@@ -30,10 +30,8 @@ def _scan(trace: Trace, node: Node) -> list[Typed]:
     axes = node.attributes.get("scan_input_axes") or [0] * count
     slices, rounds = [], trace.fixed(trace.unknown("rounds"), "counts the rounds of a scan")
     for operand, axis in zip(scanned, axes, strict=True):
-        trace.whole(operand.axes[axis], "the scan walks along it")
         rounds = operand.axes[axis]
-        at = axis % operand.rank
-        slices.append(Typed([*operand.axes[:at], *operand.axes[at + 1 :]]))
+        slices.append(control.sliced(trace, operand, axis))
     results = control.loop(trace, node.blocks["body"], [state.typed for state in states], 0, slices)
     outputs = results[len(states) :]
     places = node.attributes.get("scan_output_axes") or [0] * len(outputs)
