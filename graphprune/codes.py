@@ -13,6 +13,7 @@ FAMILIES = {
     "GP4": "verification",
     "GP5": "plans",
     "GP6": "torch.compile",
+    "GP7": "calibration and recovery",
     "GP9": "internal",
 }
 """What the codes that begin so are about."""
@@ -351,6 +352,42 @@ _ROWS = (
         "A report tells what became of the graphs of a compiled module. A module is compiled when it first "
         "runs; before, and for modules that another backend compiled, there is nothing to tell.",
         "run the compiled module once, and give report() what torch.compile returned",
+    ),
+    Code(
+        "GP701",
+        "no calibration data",
+        "Statistics of activations, and what is computed from them, need at least one batch of inputs. There was none: "
+        "the source is empty, or it is a generator that was already read to its end.",
+        "give a list, or something else that can be read again; or no data at all, for noise of the right shapes",
+    ),
+    Code(
+        "GP702",
+        "calibration data does not fit the model",
+        "An input has a name, a number of axes, a size or a data type that the model does not take, or a file does "
+        "not hold what its kind says. Nothing is converted silently: statistics of the wrong data would look right.",
+        "compare it with the inputs that graphprune inspect lists",
+    ),
+    Code(
+        "GP703",
+        "statistics that are not finite",
+        "An activation or a gradient has entries that are infinite or not a number. Scores and updates computed from "
+        "them would be, too, so nothing is computed.",
+        "look for bad inputs, or for overflow in half precision",
+    ),
+    Code(
+        "GP704",
+        "the criterion cannot be computed here",
+        "Some criteria need more than weights: activations, labels, a loss, or gradients, which only PyTorch computes. "
+        "What is missing is named; another criterion is not taken in its place.",
+        "give what is missing, or choose another criterion: graphprune criteria lists what each one needs",
+    ),
+    Code(
+        "GP705",
+        "recovery left this layer as it was",
+        "An update in closed form is applied only where it lowers the error of the layer on calibration data that it "
+        "was not computed from. Here it did not, or the layer has no weight of its own that could be written: it is "
+        "shared, quantised, or computed.",
+        "more calibration data may help; nothing has to be done",
     ),
     Code(
         "GP901",

@@ -6,7 +6,7 @@ A :class:`Program` is what the analysis walks; the dialect keeps whatever it nee
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -121,6 +121,36 @@ class Program:
                 stack.extend(reversed(block.nodes))
 
 
+@dataclass(frozen=True)
+class Sweep:
+    """How the window of a kernel moves over an activation: a number for each of its axes. ``pads`` are those before
+    all axes, then those after; or ``same_upper`` and ``same_lower``, for as much as keeps the number of positions.
+    ``transposed`` where the kernel is applied once per input position."""
+
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    pads: tuple[int, ...] | str
+    transposed: bool = False
+
+
+Letters = tuple[tuple[str, ...], ...]
+"""For each axis of a tensor the letters it is the product of, outermost first, as in Einstein notation."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """A contraction in Einstein notation: ``data, weight -> result``. ``axes`` says what the letters of the weight are.
+
+    Of a convolution, ``k0, k1, ...`` are the axes of the kernel, ``s0, ...`` positions in the data, and ``p0, ...``
+    positions in the result.
+    """
+
+    weight: Letters
+    data: Letters
+    result: Letters
+    axes: Mapping[str, Axis]
+
+
 @dataclass(eq=False)
 class Contraction:
     """A sum of products over ``reduced`` axes: the one declaration that importance, cost, masks and sparsity read.
@@ -129,7 +159,8 @@ class Contraction:
     ``weight_axes`` are the axes of its value, in layout order. ``macs`` multiplied together is the number of
     multiply-accumulates. ``masks`` names, for each reduced axis, one operand position where zeroing an entry removes
     it from the sum: ``(use, position, axis)``. ``stationary`` axes are those both operands carry (groups, heads);
-    the last ``window`` axes of the weight are those of a kernel.
+    the last ``window`` axes of the weight are those of a kernel, which moves as ``sweep`` says. ``terms`` are the same
+    in letters, where there are two operands and no more.
     """
 
     node: Node
@@ -145,3 +176,27 @@ class Contraction:
     scale: Use | None = None
     zero_point: Use | None = None
     window: int = 0
+    sweep: Sweep | None = None
+    terms: Terms | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class BatchNorm:
+    """``(data - mean) / sqrt(variance + epsilon) * scale + shift`` with stored statistics, a number for each entry of
+    axis 1 of the data."""
+
+    node: Node
+    data: Use
+    scale: Use | None
+    shift: Use | None
+    mean: Use
+    variance: Use
+    epsilon: float
+
+
+@dataclass(frozen=True, eq=False)
+class Addition:
+    """``a + b``, broadcast against each other: a residual connection, or a bias of its own."""
+
+    node: Node
+    operands: tuple[Use, Use]

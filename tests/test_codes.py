@@ -33,8 +33,8 @@ def test_code_is_complete_and_helpful(row: Code) -> None:
 @pytest.mark.parametrize(
     "row",
     [
-        Code("GP7", "title", "word " * 20 + ".", "do this"),
-        Code("GP701", "title", "word " * 20 + ".", "do this"),
+        Code("GP8", "title", "word " * 20 + ".", "do this"),
+        Code("GP801", "title", "word " * 20 + ".", "do this"),
         Code("GP101", "", "word " * 20 + ".", "do this"),
         Code("GP101", "title", "too short.", "do this"),
         Code("GP101", "title", "word " * 20 + ".", ""),

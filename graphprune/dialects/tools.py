@@ -6,13 +6,13 @@ imports its framework when it is used, not before. No method changes a model tha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from graphprune.analysis import Analysis
     from graphprune.dims import Keep
-    from graphprune.program import Array, Program
+    from graphprune.program import Array, Node, Program, Stored, Value
 
 Model = Any
 """The native model of the dialect."""
@@ -28,6 +28,32 @@ class Runner(Protocol):
 
     def __call__(self, case: Case, /) -> list[Array]:
         """The outputs. Raises GraphPruneError GP402 where the model cannot be run on this case."""
+
+
+class Staged(Protocol):
+    """A model that is run in stages, each of which ends before one of the nodes that were asked for; the last one ends
+    with the model. What was computed is kept in a state, of which there may be several at a time."""
+
+    stages: int
+    """How many there are: one more than the nodes to stop at."""
+
+    def begin(self, case: Case) -> Any:
+        """The state before the first stage."""
+
+    def step(self, state: Any) -> None:
+        """Run the next stage. Raises GraphPruneError GP402 where it cannot be run."""
+
+    def read(self, state: Any, value: Value) -> Array:
+        """A value that was asked for, or an input of the node that comes next."""
+
+    def outputs(self, state: Any) -> list[Array]:
+        """What the model returns, after the last stage."""
+
+    def fork(self, state: Any) -> Any:
+        """A second state that goes on from here by itself."""
+
+    def write(self, stored: Stored, array: Array) -> None:
+        """Give a stored tensor other numbers, of the same shape, for all stages to come."""
 
 
 class Tools(Protocol):
@@ -72,6 +98,17 @@ class Tools(Protocol):
 
     def runner(self, model: Model) -> Runner:
         """The model, ready to run as it is written. Raises GraphPruneError GP402 where it cannot be loaded."""
+
+    def staged(self, program: Program, before: Sequence[Node], watched: Sequence[Value] = ()) -> Staged:
+        """The model of a program, to be run in stages.
+
+        before: nodes of the main graph to stop at, in running order
+        watched: values of the main graph that can be read after the stage that computes them
+        Raises GraphPruneError GP402 where it cannot be loaded.
+        """
+
+    def with_stored(self, program: Program, arrays: Mapping[str, Array]) -> Model:
+        """A copy of the model of a program with other numbers, of the same shapes, in some stored tensors, by name."""
 
     def cases(self, model: Model, seed: int, sizes: Mapping[str, int], count: int) -> Iterator[list[Case]]:
         """Batches of seeded inputs to try in turn until the model runs on a whole one, at least one batch.

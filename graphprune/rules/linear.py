@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphprune.dims import UNIT, Axis
-from graphprune.program import Contraction
+from graphprune.program import Contraction, Sweep, Terms
 from graphprune.rules.notation import Row
 from graphprune.rules.numbers import Number
 from graphprune.rules.trace import Operand, Trace, Typed
@@ -22,10 +22,19 @@ CONV_QUANTISED = Row(
 )
 
 
-def conv(row: Row, trace: Trace, operands: Sequence[Operand | None], groups: Number, window: Sequence[Extent]) -> Typed:
+def conv(
+    row: Row,
+    trace: Trace,
+    operands: Sequence[Operand | None],
+    groups: Number,
+    window: Sequence[Extent],
+    sweep: Sweep | None = None,
+) -> Typed:
     """Convolutions of any rank, grouped and depthwise: see the rows above. Law: gather the output channels of the
     kernel, gather the input channels of each group, and the result is the gathered result."""
-    return row(trace, operands, {"g": groups}, window)
+    typed = row(trace, operands, {"g": groups}, window)
+    trace.contractions[-1].sweep = sweep
+    return typed
 
 
 def einsum(trace: Trace, equation: str, operands: Sequence[Operand]) -> Typed:
@@ -88,8 +97,14 @@ def _declare(
             macs=tuple(letters.values()),
             masks=tuple(masks),
             activation=None if data is None else operands[data].use,
+            terms=_terms(terms, result, at, letters) if len(terms) == 2 else None,
         )
     )
+
+
+def _terms(terms: list[list[str]], result: list[str], at: int, letters: dict[str, Axis]) -> Terms:
+    weight, data, made = (tuple((letter,) for letter in term) for term in (terms[at], terms[1 - at], result))
+    return Terms(weight, data, made, {letter: letters[letter] for letter in terms[at]})
 
 
 def matmul(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from graphprune.program import BatchNorm
 from graphprune.rules.notation import Row
 from graphprune.rules.numbers import Number
 from graphprune.rules.trace import Operand, Trace, Typed
@@ -13,10 +14,15 @@ BATCH_NORM = Row("n c ..., c, c, c, c -> n c ...")
 INSTANCE_NORM = Row("n c ..., c, c -> n c ...")
 
 
-def batch_norm(trace: Trace, operands: Sequence[Operand | None], outputs: int, training: bool) -> list[Typed]:
+def batch_norm(
+    trace: Trace, operands: Sequence[Operand | None], outputs: int, training: bool, epsilon: float = 1e-5
+) -> list[Typed]:
     """Scale, shift, mean and variance per channel; in training form also the running statistics come out, and all
     statistics are those of the batch."""
-    x = operands[0]
+    x, *parts = operands
+    scale, shift, mean, variance = (None if part is None else part.use for part in parts)
+    if x is not None and mean is not None and variance is not None and not training:
+        trace.batch_norms.append(BatchNorm(trace.node, x.use, scale, shift, mean, variance, epsilon))
     for place, axis in enumerate(x.axes if x is not None and training else []):
         if place != 1:
             trace.inexact(axis)

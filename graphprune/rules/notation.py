@@ -24,7 +24,7 @@ from functools import cached_property
 
 from graphprune.dims import UNIT, Axis, Prod, find
 from graphprune.errors import GraphPruneError
-from graphprune.program import Contraction, Use
+from graphprune.program import Contraction, Letters, Terms, Use
 from graphprune.rules.numbers import Entry, now
 from graphprune.rules.trace import Operand, Trace, Typed
 from graphprune.sizes import Extent, divide, product
@@ -112,8 +112,18 @@ class Row:
                 scale=_use(operands, self.roles.get("scale")),
                 zero_point=_use(operands, self.roles.get("zero_point")),
                 window=len(kernel),
+                terms=self._terms(match, data, len(kernel)),
             )
         )
+
+    def _terms(self, match: _Match, data: int, kernel: int) -> Terms | None:
+        """The same in letters, where the row has no axes but those with letters and the window."""
+        if self.weight is None or any("..." in tokens for tokens in (*self.inputs, self.output)):
+            return None
+        windows = {"k": self.inputs[self.weight], "s": self.inputs[data], "p": self.output}
+        spelt = {letter: _spelt(tokens, letter, kernel) for letter, tokens in windows.items()}
+        named = {letter for axis in spelt["k"] for letter in axis if letter in match.letters}
+        return Terms(spelt["k"], spelt["s"], spelt["p"], {letter: match.letters[letter] for letter in sorted(named)})
 
 
 def checked_row(name: str, text: str) -> Row:
@@ -140,6 +150,17 @@ def _use(operands: Sequence[Operand | None], index: int | None) -> Use | None:
 
 def _letters(token: Token) -> tuple[str, ...]:
     return token if isinstance(token, tuple) else () if token in {"*", "...", "1"} else (token,)
+
+
+def _spelt(tokens: list[Token], window: str, count: int) -> Letters:
+    """The letters of each axis; those of a window are numbered."""
+    found: list[tuple[str, ...]] = []
+    for token in tokens:
+        if token == "*":
+            found.extend((f"{window}{place}",) for place in range(count))
+        else:
+            found.append(_letters(token))
+    return tuple(found)
 
 
 class _Match:

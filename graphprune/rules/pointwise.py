@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphprune.dims import UNIT, is_free
+from graphprune.program import Addition
 from graphprune.rules.trace import Operand, Trace, Typed
 
 
@@ -16,6 +17,15 @@ def same(trace: Trace, x: Operand) -> Typed:
 def broadcast(trace: Trace, operands: Sequence[Operand | None]) -> Typed:
     """``..., ... -> ...``: multidirectional broadcasting ties axes of equal place, axes of size 1 stretch."""
     return Typed(trace.broadcast([x.axes for x in operands if x is not None]))
+
+
+def add(trace: Trace, operands: Sequence[Operand | None]) -> Typed:
+    """The same for a sum of two tensors, which is declared."""
+    typed = broadcast(trace, operands)
+    uses = [x.use for x in operands if x is not None]
+    if len(uses) == 2:
+        trace.additions.append(Addition(trace.node, (uses[0], uses[1])))
+    return typed
 
 
 def broadcast_from(trace: Trace, x: Operand, y: Operand, place: int) -> Typed:

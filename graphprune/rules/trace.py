@@ -25,7 +25,7 @@ from graphprune.dims import (
     unify,
     walk,
 )
-from graphprune.program import Block, Contraction, Node, Slot, Stored, Use, Value
+from graphprune.program import Addition, BatchNorm, Block, Contraction, Node, Slot, Stored, Use, Value
 from graphprune.rules.numbers import Arith, Entry, Number, Requirement, SizeOf, axes_in, now, slots_in
 from graphprune.sizes import Extent, symbol
 
@@ -92,6 +92,8 @@ class Trace:
     use_types: dict[Use, Typed] = field(default_factory=dict)
     requirements: list[Requirement] = field(default_factory=list)
     contractions: list[Contraction] = field(default_factory=list)
+    batch_norms: list[BatchNorm] = field(default_factory=list)
+    additions: list[Addition] = field(default_factory=list)
     positions: dict[Use, tuple[Axis, Axis]] = field(default_factory=dict)
     skipped: list[Node] = field(default_factory=list)
     defaults: list[Default] = field(default_factory=list)

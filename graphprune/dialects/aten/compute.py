@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from graphprune.dialects.aten.call import Call, same
 from graphprune.dialects.aten.structure import made, with_axes
 from graphprune.dims import NOTHING, UNIT, Axis, Prod, find
-from graphprune.program import Node
+from graphprune.program import Node, Sweep
 from graphprune.rules import linear, norms, pointwise, reduce, special
 from graphprune.rules.numbers import Number
 from graphprune.rules.operator import Operator
@@ -70,8 +70,22 @@ def _conv(trace: Trace, node: Node) -> list[Typed]:
     if lone:
         x = with_axes(x, [UNIT, *x.axes])
     row = linear.CONV_TRANSPOSE if "transpose" in node.op or call.flag("transposed") else linear.CONV
-    found = linear.conv(row, trace, [x, weight, bias], groups, call.shape()[1 if lone else 2 :])
+    sweep = None if lone else _sweep(call, weight.rank - 2, row.scatters)
+    found = linear.conv(row, trace, [x, weight, bias], groups, call.shape()[1 if lone else 2 :], sweep)
     return [Typed((found.axes or [])[1:]) if lone else found]
+
+
+def _sweep(call: Call, rank: int, transposed: bool) -> Sweep:
+    def spread(name: str, default: int) -> tuple[int, ...]:
+        numbers = call.numbers(name, [default]) or [default]
+        return tuple(numbers if len(numbers) == rank else numbers[:1] * rank)
+
+    given = call.given.get("padding")
+    if isinstance(given, str):  # `same` has the odd one after, as ONNX's SAME_UPPER
+        pads: tuple[int, ...] | str = "same_upper" if given == "same" else (0,) * (2 * rank)
+    else:
+        pads = spread("padding", 0) * 2
+    return Sweep(spread("stride", 1), spread("dilation", 1), pads, transposed)
 
 
 # ---------------------------------------------------------------- norms
@@ -80,7 +94,8 @@ def _batch_norm(trace: Trace, node: Node) -> list[Typed]:
     names = ("weight", "bias", "running_mean", "running_var")
     operands = [call.tensor("input"), *(call.optional(name) for name in names)]
     training = call.flag("training") or operands[3] is None
-    out, *statistics = norms.batch_norm(trace, operands, len(node.outputs), training)
+    epsilon = float(call.given.get("eps", call.given.get("epsilon", 1e-5)))
+    out, *statistics = norms.batch_norm(trace, operands, len(node.outputs), training, epsilon)
     for place, typed in enumerate(statistics, 1):
         if call.shape(place) == [0]:  # there are none where none were computed
             typed.axes = [NOTHING]

@@ -40,6 +40,11 @@ def _broadcast(trace: Trace, node: Node) -> list[Typed]:
     return [pointwise.broadcast(trace, trace.operands())]
 
 
+def _add(trace: Trace, node: Node) -> list[Typed]:
+    plain = node.attributes.get("alpha", 1) == 1
+    return [(pointwise.add if plain else pointwise.broadcast)(trace, trace.operands())]
+
+
 def _broadcast_each(trace: Trace, node: Node) -> list[Typed]:
     """Every operand broadcast against all others, one output for each."""
     found = pointwise.broadcast(trace, trace.operands()).axes or []
@@ -133,6 +138,7 @@ _SYMBOLIC = "sym_max sym_min sym_ite sym_not sym_float sym_int sym_sqrt sym_sum 
 ELEMENTWISE: dict[str, Operator] = {
     **{f"aten.{name}": Operator(_unary) for name in UNARY.split()},
     **{f"aten.{name}": Operator(_broadcast) for name in BROADCAST.split()},
+    "aten.add": Operator(_add),
     "aten.broadcast_tensors": Operator(_broadcast_each),
     **{f"aten.{name}": Operator(_random) for name in RANDOM.split()},
     **{f"aten.{name}": Operator(_dropout) for name in DROPOUT.split()},

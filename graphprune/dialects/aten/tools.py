@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,12 @@ from torch.utils import _pytree as pytree
 from graphprune.analysis import Analysis
 from graphprune.dialects.aten import masks, reader, writer
 from graphprune.dialects.aten.capture import CAPTURE_FAILS, Captured
+from graphprune.dialects.aten.stages import AtenStaged, write_tensor
 from graphprune.dialects.aten.untouched import untouched
 from graphprune.dialects.tools import Tools
 from graphprune.dims import Keep
 from graphprune.errors import GraphPruneError
-from graphprune.program import Array, Program
+from graphprune.program import Array, Node, Program, Value
 
 Case = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -86,6 +87,17 @@ class AtenTools:
 
     def inlined(self, model: Captured) -> Captured:
         return model
+
+    def staged(self, program: Program, before: Sequence[Node], watched: Sequence[Value] = ()) -> AtenStaged:
+        return AtenStaged(program, before, watched)
+
+    def with_stored(self, program: Program, arrays: Mapping[str, Array]) -> Captured:
+        captured: Captured = program.native
+        graph, _ = captured.twin()
+        for stored in program.stored:
+            if stored.name in arrays:
+                write_tensor(graph, stored, arrays[stored.name])
+        return captured.with_graph(graph)
 
     def jittered(self, model: Captured, seed: int) -> Captured:
         generator = torch.Generator().manual_seed(seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from graphprune.dialects.onnx.structure import axes_of
-from graphprune.program import Node
+from graphprune.program import Node, Sweep
 from graphprune.rules import linear, norms, reduce, special
 from graphprune.rules.computed import product
 from graphprune.rules.numbers import now
@@ -35,19 +35,36 @@ def _conv(trace: Trace, node: Node) -> list[Typed]:
     x, kernel = trace.need(0), trace.need(1)
     sizes = window(trace, [a.size for a in x.axes[2:]], [a.size for a in kernel.axes[2:]], node.attributes)
     operands = [x, kernel, trace.operand(2)]
-    return [linear.conv(linear.CONV, trace, operands, trace.attribute("group", 1), sizes)]
+    return [linear.conv(linear.CONV, trace, operands, trace.attribute("group", 1), sizes, sweep(node, len(sizes)))]
+
+
+def sweep(node: Node, rank: int) -> Sweep:
+    """How the window of a convolution moves, by its attributes."""
+    given = node.attributes
+    pads: tuple[int, ...] | str = tuple(given.get("pads") or [0] * (2 * rank))
+    automatic = str(given.get("auto_pad", "NOTSET"))
+    if automatic.startswith("SAME"):
+        pads = automatic.lower()
+    elif automatic == "VALID":
+        pads = (0,) * (2 * rank)
+    ones = [1] * rank
+    return Sweep(
+        tuple(given.get("strides") or ones), tuple(given.get("dilations") or ones), pads, node.op == "ConvTranspose"
+    )
 
 
 def _conv_transpose(trace: Trace, node: Node) -> list[Typed]:
     x, kernel = trace.need(0), trace.need(1)
     sizes = transposed_window(trace, [a.size for a in x.axes[2:]], [a.size for a in kernel.axes[2:]], node.attributes)
     operands = [x, kernel, trace.operand(2)]
-    return [linear.conv(linear.CONV_TRANSPOSE, trace, operands, trace.attribute("group", 1), sizes)]
+    groups = trace.attribute("group", 1)
+    return [linear.conv(linear.CONV_TRANSPOSE, trace, operands, groups, sizes, sweep(node, len(sizes)))]
 
 
 def _batch_norm(trace: Trace, node: Node) -> list[Typed]:
     training = bool(node.attributes.get("training_mode", 0)) or len(node.outputs) > 1
-    return norms.batch_norm(trace, trace.operands()[:5], len(node.outputs), training)
+    epsilon = float(node.attributes.get("epsilon", 1e-5))
+    return norms.batch_norm(trace, trace.operands()[:5], len(node.outputs), training, epsilon)
 
 
 def _instance_norm(trace: Trace, node: Node) -> list[Typed]:

@@ -38,7 +38,7 @@ def _same_numbers(trace: Trace, node: Node) -> list[Typed]:
 
 def _arithmetic(trace: Trace, node: Node) -> list[Typed]:
     a, b = trace.need(0), trace.need(1)
-    typed = _broadcast(trace, node)[0]
+    typed = pointwise.add(trace, [a, b]) if node.op == "Add" and node.version >= 7 else _broadcast(trace, node)[0]
     if not computed.carries_sizes([a, b]):
         return [typed]
     return [computed.arithmetic(trace, ARITHMETIC[node.op], a, b, typed.axes or [])]

@@ -1,6 +1,6 @@
 """Runs ONNX models: onnxruntime where it is installed, else the reference evaluator of the onnx package.
 
-Optimisations are off, so that what is compared is the graph that was written.
+Optimisations are off unless asked for, so that what is compared is the graph that was written.
 """
 
 from __future__ import annotations
@@ -32,21 +32,22 @@ def has_onnxruntime() -> bool:
 
 
 class Runner:
-    """One model, ready to run. ``GP402`` where it cannot be loaded or run."""
+    """One model, ready to run; as it is written unless ``optimised``. ``GP402`` where it cannot be loaded or run."""
 
-    def __init__(self, model: ir.Model):
+    def __init__(self, model: ir.Model, optimised: bool = False):
         self.outputs = [value.name or "" for value in model.graph.outputs]
-        self.run_feeds = _onnxruntime(model) if has_onnxruntime() else _reference(model)
+        self.run_feeds = _onnxruntime(model, optimised) if has_onnxruntime() else _reference(model)
 
     def __call__(self, feeds: Mapping[str, Array]) -> list[Array]:
         return [np.asarray(each) for each in self.run_feeds(dict(feeds))]
 
 
-def _onnxruntime(model: ir.Model):  # type: ignore[no-untyped-def]  # a callable: feeds -> outputs
+def _onnxruntime(model: ir.Model, optimised: bool):  # type: ignore[no-untyped-def]  # a callable: feeds -> outputs
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    levels = onnxruntime.GraphOptimizationLevel
+    options.graph_optimization_level = levels.ORT_ENABLE_EXTENDED if optimised else levels.ORT_DISABLE_ALL
     options.log_severity_level = 4
     failures = onnxruntime_failures()
     size = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)

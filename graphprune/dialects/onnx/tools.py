@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
     from graphprune.analysis import Analysis
     from graphprune.dialects.onnx.runner import Runner
-    from graphprune.dialects.tools import Tools
+    from graphprune.dialects.tools import Staged, Tools
     from graphprune.dims import Keep
-    from graphprune.program import Array, Program
+    from graphprune.program import Array, Node, Program, Value
 
 _SHORT = {10: "float16", 16: "bfloat16"}
 """ONNX's numbers of the short floating-point types."""
@@ -63,6 +63,16 @@ class OnnxTools:
         from graphprune.dialects.onnx.runner import Runner
 
         return Runner(model)
+
+    def staged(self, program: Program, before: Sequence[Node], watched: Sequence[Value] = ()) -> Staged:
+        from graphprune.dialects.onnx.stages import OnnxStaged
+
+        return OnnxStaged(program, before, watched)
+
+    def with_stored(self, program: Program, arrays: Mapping[str, Array]) -> ir.Model:
+        from graphprune.dialects.onnx.stages import with_stored
+
+        return with_stored(program, arrays)
 
     def cases(
         self, model: ir.Model, seed: int, sizes: Mapping[str, int], count: int

@@ -1,0 +1,124 @@
+"""Runs a captured graph in stages, node by node, and stops where it is asked to (see `graphprune.dialects.tools`)."""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.fx import GraphModule
+from torch.fx import Node as FxNode
+from torch.fx import _pytree as fx_pytree
+from torch.utils import _pytree as pytree
+
+from graphprune.dialects.aten.capture import CAPTURE_FAILS, Captured
+from graphprune.dialects.aten.reader import numbers
+from graphprune.dialects.aten.writer import put
+from graphprune.errors import GraphPruneError
+from graphprune.program import Array, Node, Program, Stored, Value
+
+
+@dataclass(eq=False)
+class _State:
+    """Results by node, as long as a later node reads them; copies of those that are watched."""
+
+    known: dict[FxNode, Any]
+    stage: int = 0
+    watched: dict[str, Array] = field(default_factory=dict)
+    outputs: list[Array] = field(default_factory=list)
+
+
+class AtenStaged:
+    """The graph of a program, in stages. Tensors that are written are its own; the captured model stays as it is."""
+
+    def __init__(self, program: Program, before: Sequence[Node], watched: Sequence[Value]):
+        captured: Captured = program.native
+        self.graph, twins = captured.twin()
+        nodes = list(self.graph.graph.nodes)
+        self.twin = twins
+        places = [nodes.index(twins[node.native]) for node in before]
+        self.parts = [nodes[a:b] for a, b in zip([0, *places], [*places, len(nodes)], strict=True)]
+        self.stages = len(self.parts)
+        self.watched: dict[FxNode, list[Value]] = {}
+        for value in watched:
+            self.watched.setdefault(twins[value.native[0]], []).append(value)
+        self.last: dict[FxNode, list[FxNode]] = {}
+        for node in nodes:
+            if node.users:
+                self.last.setdefault(max(node.users, key=nodes.index), []).append(node)
+        self.mutates = any(_mutates(node) for node in nodes)
+
+    def begin(self, case: tuple[tuple[Any, ...], dict[str, Any]]) -> _State:
+        codegen = self.graph.graph._codegen
+        spec = getattr(getattr(codegen, "pytree_info", None), "in_spec", None)
+        args, kwargs = case
+        flat = fx_pytree.tree_flatten_spec((args, kwargs), spec) if spec is not None else [*args, *kwargs.values()]
+        if self.mutates:
+            flat = [each.clone() if isinstance(each, torch.Tensor) else each for each in flat]
+        inputs = [node for node in self.graph.graph.nodes if node.op == "placeholder"]
+        return _State(dict(zip(inputs, flat, strict=True)))
+
+    def step(self, state: _State) -> None:
+        try:
+            with torch.no_grad():
+                for node in self.parts[state.stage]:
+                    self._run(node, state)
+        except CAPTURE_FAILS as error:
+            what = f"PyTorch cannot run it: {type(error).__name__}: {str(error).strip().splitlines()[:1]}"
+            raise GraphPruneError("GP402", what, type(self.graph).__name__) from error
+        state.stage += 1
+
+    def _run(self, node: FxNode, state: _State) -> None:
+        known = state.known
+        if node.op == "get_attr":
+            known[node] = operator.attrgetter(str(node.target))(self.graph)
+        elif node.op == "call_function":
+            args, kwargs = torch.fx.map_arg((node.args, node.kwargs), known.__getitem__)
+            known[node] = node.target(*args, **kwargs)  # type: ignore[operator]  # of a call it is callable
+        elif node.op == "output":
+            found = torch.fx.map_arg(node.args[0], known.__getitem__)
+            leaves = [each for each in pytree.tree_leaves(found) if isinstance(each, torch.Tensor)]
+            state.outputs = [numbers(each).copy() for each in leaves]
+        for value in self.watched.get(node, ()):
+            state.watched[value.name] = self._numbers(known[node], value)
+        for done in self.last.get(node, ()):
+            known.pop(done, None)
+
+    def _numbers(self, found: Any, value: Value) -> Array:
+        if isinstance(found, list | tuple):
+            found = found[int(value.name.rpartition(".")[2])]
+        array = numbers(found)
+        return array.copy() if self.mutates else array
+
+    def read(self, state: _State, value: Value) -> Array:
+        if value.name in state.watched:
+            return state.watched[value.name]
+        return self._numbers(state.known[self.twin[value.native[0]]], value)
+
+    def outputs(self, state: _State) -> list[Array]:
+        return state.outputs
+
+    def fork(self, state: _State) -> _State:
+        memo = {} if self.mutates else {id(each): each for each in state.known.values()}
+        known = {node: copy.deepcopy(each, memo) for node, each in state.known.items()}
+        return _State(known, state.stage, dict(state.watched), state.outputs)
+
+    def write(self, stored: Stored, array: Array) -> None:
+        write_tensor(self.graph, stored, array)
+
+
+def write_tensor(graph: GraphModule, stored: Stored, array: Array) -> None:
+    """Give a stored tensor other numbers, under all the names it has."""
+    old: torch.Tensor = operator.attrgetter(stored.native[0])(graph)
+    new = torch.as_tensor(array).to(old.dtype).to(old.device).reshape(old.shape)
+    made = torch.nn.Parameter(new, old.requires_grad) if isinstance(old, torch.nn.Parameter) else new
+    for name in stored.native:
+        put(graph, name, made)
+
+
+def _mutates(node: FxNode) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and bool(schema.is_mutable)
