@@ -196,6 +196,35 @@ class Costing:
         """The product of the sizes of some axes, such as the ``macs`` of one contraction."""
         return math.prod(self._value(self._place(_polynomial(axis)), widths) for axis in axes)
 
+    def polynomial(self, measure: str, places: Mapping[Dim, int]) -> dict[tuple[int, ...], float]:
+        """A measure as the factors of products of widths, for a search with millions of steps.
+
+        A product is the ``places`` of its dimensions, ascending, once for each power; dimensions without a place keep
+        their full size. Packed bits are not rounded up, so it may be less than the cost by one for each tensor.
+        """
+        found: dict[tuple[int, ...], float] = {}
+        for term in self._terms[measure]:
+            product: dict[tuple[int, ...], float] = {(): term.factor / 2**term.shift}
+            for place in term.axes:
+                axis = self._placed(place, places)
+                multiplied: dict[tuple[int, ...], float] = {}
+                for left, a in product.items():
+                    for right, b in axis:
+                        both = tuple(sorted(left + right))
+                        multiplied[both] = multiplied.get(both, 0.0) + a * b
+                product = multiplied
+            for dims, factor in product.items():
+                found[dims] = found.get(dims, 0.0) + factor
+        return found
+
+    def _placed(self, place: int, places: Mapping[Dim, int]) -> list[tuple[tuple[int, ...], float]]:
+        found = []
+        for factor, dims in self._polynomials[place]:
+            for dim in dims:
+                factor *= self._width(dim, {}) if dim not in places else 1
+            found.append((tuple(places[dim] for dim in dims if dim in places), float(factor)))
+        return found
+
     # ---------------------------------------------------------------- activations
     def peak_activation_bytes(self, widths: Mapping[Dim, int]) -> int:
         """See :class:`Cost`."""

@@ -5,12 +5,12 @@ that the group's bound allows; together they meet all budgets of the problem. It
 Which entries stay is not its business: those with the highest scores.
 
 Most allocators take the same share of everything that competes, and differ in what competes with what
-(:mod:`graphprune.allocate.nested`).
+(:mod:`graphprune.allocate.nested`); the others weigh what an entry is worth against what its removal saves.
 
 Another package adds its own under the entry-point group ``graphprune.allocators``.
 
     >>> sorted(ALLOCATORS.builtin)
-    ['erk', 'global', 'isomorphic', 'lamp', 'uniform']
+    ['erk', 'global', 'greedy', 'isomorphic', 'lamp', 'uniform']
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ ALLOCATORS = Registry(
     {
         "erk": "graphprune.allocate.erk:allocate",
         "global": "graphprune.allocate.global_:allocate",
+        "greedy": "graphprune.allocate.greedy:allocate",
         "isomorphic": "graphprune.allocate.isomorphic:allocate",
         "lamp": "graphprune.allocate.lamp:allocate",
         "uniform": "graphprune.allocate.uniform:allocate",
