@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -19,6 +19,26 @@ from graphprune.dialects.tools import Case
 from graphprune.errors import GraphPruneError
 from graphprune.layers import Layer, Rows
 from graphprune.program import Array
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Inputs of a model to compute statistics from, and what is known about them.
+
+    cases:   inputs in the form that the dialect runs, one batch each; can be read more than once
+    labels:  what a loss compares the outputs with, one for each case; None where there are none
+    loss:    name of a loss (see `graphprune.torch.losses`), for criteria that need gradients
+    rows:    the most samples of one case that count for one layer: positions of an image, tokens
+    source:  where the data comes from, as a report says it
+    data_free: whether it is noise
+    """
+
+    cases: Sequence[Case]
+    labels: Sequence[Any] | None = None
+    loss: str = "cross_entropy"
+    rows: int | None = 65536
+    source: str = ""
+    data_free: bool = False
 
 
 class Statistic(Protocol):

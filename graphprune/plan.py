@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from graphprune.allocate.bounds import Bound, Left
     from graphprune.allocate.problem import Problem
     from graphprune.analysis import Analysis, Group
+    from graphprune.calibrate import Calibration
     from graphprune.cost import Costing
     from graphprune.dims import Dim
     from graphprune.program import Array
@@ -182,6 +183,7 @@ def make_plan(
     heads: str = "both",
     seed: int = 0,
     sizes: Mapping[str, int] | None = None,
+    calibration: Calibration | None = None,
 ) -> Plan:
     """Decide what to keep; the arguments are those of :func:`graphprune.api.plan`.
 
@@ -193,11 +195,11 @@ def make_plan(
         "macs": macs, "params": params, "bytes": bytes, "ratio": ratio, "criterion": criterion,
         "reduction": reduction, "normalize": normalize, "allocate": allocate, "max_ratio": max_ratio,
         "min_width": min_width, "align": align, "ignore": list(ignore), "only": list(only), "heads": heads,
-        "seed": seed, "sizes": dict(sizes or {}),
+        "seed": seed, "sizes": dict(sizes or {}), "calibration": calibration.source if calibration else None,
     }  # fmt: skip
     # Here, not above: a plan can be read and printed without NumPy.
     from graphprune.allocate import ALLOCATORS
-    from graphprune.allocate.bounds import bounds, select
+    from graphprune.allocate.bounds import Left, bounds, select
     from graphprune.allocate.problem import Problem, limits_of
     from graphprune.cost import Costing
     from graphprune.criteria.transfer import score_groups
@@ -208,7 +210,12 @@ def make_plan(
     if not groups:
         raise _nothing(analysis, costing, bool(left))
     allowed = bounds(analysis, groups, max_ratio=max_ratio, min_width=min_width, align=align)
-    scores = score_groups(analysis, groups, criterion=criterion, reduction=reduction, normalize=normalize, seed=seed)
+    scores = score_groups(
+        analysis, groups, criterion=criterion, reduction=reduction, normalize=normalize, seed=seed,
+        calibration=calibration,
+    )  # fmt: skip
+    left += [Left(each.name, "GP704", f"{criterion} cannot score it") for each in groups if each.dim not in scores]
+    groups = [group for group in groups if group.dim in scores]
     limits = limits_of(costing, groups, allowed, fractions, ratio or 0.0)
     problem = Problem(analysis, groups, scores, allowed, costing, limits, ratio)
     if not problem.holds(problem.least):

@@ -10,7 +10,14 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from graphprune.criteria import CRITERIA, GroupCriterion, WeightCriterion
+from graphprune.criteria import (
+    CRITERIA,
+    DataCriterion,
+    GradientCriterion,
+    GroupCriterion,
+    JointCriterion,
+    WeightCriterion,
+)
 from graphprune.criteria import transfer as transfer_module
 from graphprune.criteria.random_ import Random
 from graphprune.criteria.transfer import NORMALIZATIONS, REDUCTIONS, score_groups
@@ -24,11 +31,24 @@ def weights(model: onnx.ModelProto) -> dict[str, np.ndarray]:
     return {t.name: numpy_helper.to_array(t).astype(np.float64) for t in model.graph.initializer}
 
 
+KINDS = (WeightCriterion, GradientCriterion, DataCriterion, JointCriterion, GroupCriterion)
+WITHOUT_DATA = [
+    name for name in CRITERIA.builtin if isinstance(CRITERIA.load(name)(), WeightCriterion | GroupCriterion)
+]
+
+
 @pytest.mark.parametrize("name", CRITERIA.builtin)
 def test_builtin_names_are_those_that_the_objects_carry(name: str) -> None:
     criterion = CRITERIA.load(name)()
     assert criterion.name == name
-    assert isinstance(criterion, WeightCriterion) != isinstance(criterion, GroupCriterion)
+    assert sum(isinstance(criterion, kind) for kind in KINDS) == 1
+
+
+@pytest.mark.parametrize("name", sorted(set(CRITERIA.builtin) - set(WITHOUT_DATA)))
+def test_criteria_that_need_data_say_so(name: str) -> None:
+    analysis = analysed(two_layers())
+    with pytest.raises(GraphPruneError, match="needs"):
+        score_groups(analysis, analysis.groups, criterion=name)
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
@@ -77,7 +97,7 @@ def test_heads_and_their_width_share_a_weight() -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("criterion", CRITERIA.builtin)
+@pytest.mark.parametrize("criterion", WITHOUT_DATA)
 def test_every_case_gets_finite_scores_that_differ(name: str, criterion: str) -> None:
     analysis = case(name)
     scores = score_groups(analysis, analysis.groups, criterion=criterion)

@@ -1,16 +1,25 @@
 """How important is a channel: one criterion a file, registered here by name.
 
-A criterion is a frozen dataclass with a ``name``, of one of two kinds. A :class:`WeightCriterion` says what each number
-of a weight is worth, and how a sum of such worths becomes a score; :mod:`graphprune.criteria.transfer` does the rest
-(which numbers belong to which entry of which group). A :class:`GroupCriterion` scores the entries of a group without
-looking at weights. Another package adds its own under the entry-point group ``graphprune.criteria``.
+A criterion is a frozen dataclass with a ``name``, of one of these kinds:
 
-    >>> CRITERIA.names()
-    ('l1', 'l2', 'random')
+- a :class:`WeightCriterion` says what each number of a weight is worth, and how a sum of such worths becomes a score;
+  :mod:`graphprune.criteria.transfer` does the rest (which numbers belong to which entry of which group);
+- a :class:`GradientCriterion` does the same with a derivative of the loss beside the weight;
+- a :class:`DataCriterion` scores the inputs of a layer from its weight and a statistic of its activations;
+- a :class:`JointCriterion` scores a group from all layers that read it at once;
+- a :class:`GroupCriterion` scores the entries of a group without looking at weights.
+
+All scores say how important an entry is: the lowest go first. Another package adds its own under the entry-point group
+``graphprune.criteria``.
+
+    >>> {"l1", "l2", "obs", "random"} <= set(CRITERIA.names())
+    True
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from graphprune.registry import Registry
@@ -18,11 +27,15 @@ from graphprune.registry import Registry
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from graphprune.calibrate import Statistic
+    from graphprune.layers import Layer
+
 CRITERIA = Registry(
     "graphprune.criteria",
     {
         "l1": "graphprune.criteria.l1:L1",
         "l2": "graphprune.criteria.l2:L2",
+        "obs": "graphprune.criteria.obs:OBS",
         "random": "graphprune.criteria.random_:Random",
     },
 )
@@ -41,6 +54,89 @@ class WeightCriterion(Protocol):
 
     def finish(self, sums: NDArray[Any]) -> NDArray[Any]:
         """The scores of entries from the sums of the worths of their weights."""
+
+
+@runtime_checkable
+class GradientCriterion(Protocol):
+    """A score that is a sum over the weights of an entry and a derivative of the loss by them."""
+
+    @property
+    def name(self) -> str:
+        """The registered name."""
+
+    @property
+    def derivative(self) -> str:
+        """Which one: a name of :data:`DERIVATIVES`."""
+
+    def products(self, weight: NDArray[Any], derivative: NDArray[Any]) -> NDArray[Any]:
+        """What each number of a weight contributes (same shape; may be negative)."""
+
+    def finish(self, sums: NDArray[Any]) -> NDArray[Any]:
+        """The scores of entries from the sums of the contributions of their weights."""
+
+
+DERIVATIVES = {
+    "gradient": "g = dL/dw, averaged over all samples",
+    "squared gradient": "the mean of g**2 over batches, each of which counts as a sample",
+    "hessian-gradient product": "H g, with the gradient over all samples",
+    "hessian diagonal": "diag(H), estimated from products with random signs",
+    "synaptic flow": "dR/dw with R the sum of the outputs of the network of |w| for an input of ones",
+}
+"""What a gradient criterion can ask for; computed by dialects that have gradients."""
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One layer that reads a group.
+
+    matrices:  its weight as ``[groups, outputs, inputs]``
+    statistic: what was collected of its inputs
+    labels:    for every input ``[groups, inputs]`` the entry of the group that it belongs to, -1 for none
+    size:      how many entries the group has
+    """
+
+    layer: Layer
+    matrices: NDArray[Any]
+    statistic: Any
+    labels: NDArray[Any]
+    size: int
+
+    def summed(self, worth: NDArray[Any]) -> NDArray[Any]:
+        """Sums of the worths of inputs ``[groups, inputs]`` by entry, ``[size]``."""
+        import numpy as np
+
+        inside = self.labels >= 0
+        return np.bincount(self.labels[inside], worth[inside], self.size)
+
+
+@runtime_checkable
+class DataCriterion(Protocol):
+    """A score of the entries that a layer reads, from its weight and its activations."""
+
+    @property
+    def name(self) -> str:
+        """The registered name."""
+
+    def statistic(self, layer: Layer) -> Statistic:
+        """What to collect of the inputs of this layer."""
+
+    def entries(self, part: Part) -> NDArray[Any]:
+        """Scores for the entries of a group as this layer sees them (shape ``[size]``)."""
+
+
+@runtime_checkable
+class JointCriterion(Protocol):
+    """A score of a group from all layers that read it."""
+
+    @property
+    def name(self) -> str:
+        """The registered name."""
+
+    def statistic(self, layer: Layer) -> Statistic:
+        """What to collect of the inputs of this layer."""
+
+    def together(self, parts: Sequence[Part]) -> NDArray[Any]:
+        """Scores for the entries of the group (shape ``[size]``)."""
 
 
 @runtime_checkable

@@ -15,9 +15,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from graphprune.analysis import Analysis, Group
-from graphprune.criteria import CRITERIA, GroupCriterion, WeightCriterion
+from graphprune.calibrate import Calibration, collect
+from graphprune.criteria import (
+    CRITERIA,
+    DataCriterion,
+    GradientCriterion,
+    GroupCriterion,
+    JointCriterion,
+    Part,
+    WeightCriterion,
+)
+from graphprune.dialects import tools_of
 from graphprune.dims import Axis, Dim, labels, leaves
 from graphprune.errors import GraphPruneError, did_you_mean
+from graphprune.layers import Layer, layers
 from graphprune.program import Array, Contraction, Use, Value
 
 Scores = dict[Dim, Array]
@@ -84,11 +95,13 @@ def score_groups(
     reduction: str = "mean",
     normalize: str = "mean",
     seed: int = 0,
+    calibration: Calibration | None = None,
 ) -> Scores:
     """A score for every entry of every group (float64, shape ``[size]``): the lower, the sooner it goes.
 
-    Groups of which no weight is constant get zeros: nothing says that one entry matters more than another. Raises
-    GraphPruneError GP106 for names that are not known, GP107 where weights are not finite.
+    Groups of which no weight is constant get zeros: nothing says that one entry matters more than another. Groups that
+    no layer reads of which the criterion could know the data get no scores at all. Raises GraphPruneError: GP106 for
+    names that are not known, GP107 where weights are not finite, GP704 where the criterion needs what is not there.
     """
     for name, known, what in ((reduction, REDUCTIONS, "reduction"), (normalize, NORMALIZATIONS, "normalization")):
         if name not in known:
@@ -98,9 +111,83 @@ def score_groups(
         raw = {group.dim: np.asarray(chosen.group(group.name, group.size, seed), np.float64) for group in groups}
     elif isinstance(chosen, WeightCriterion):
         raw = _reduced(_parts(analysis, groups, chosen), groups, REDUCTIONS[reduction])
+    elif isinstance(chosen, GradientCriterion):
+        raw = _reduced(_gradient_parts(analysis, groups, chosen, _needed(criterion, calibration), seed), groups,
+                       REDUCTIONS[reduction])  # fmt: skip
+    elif isinstance(chosen, DataCriterion | JointCriterion):
+        found = read_parts(analysis, groups, chosen, _needed(criterion, calibration), seed)
+        raw = {dim: _scored(chosen, parts, REDUCTIONS[reduction]) for dim, parts in found.items()}
     else:
         raise GraphPruneError("GP111", f"criterion {criterion!r} has neither elements and finish nor group")
     return {dim: NORMALIZATIONS[normalize](score) for dim, score in raw.items()}
+
+
+def _needed(criterion: str, calibration: Calibration | None) -> Calibration:
+    if calibration is None:
+        raise GraphPruneError("GP704", f"the criterion {criterion!r} needs calibration data", "option calibration")
+    return calibration
+
+
+def _scored(
+    criterion: DataCriterion | JointCriterion, parts: Sequence[Part], reduce: Callable[[Array], Array]
+) -> Array:
+    if isinstance(criterion, JointCriterion):
+        return np.asarray(criterion.together(parts), np.float64)
+    return reduce(np.stack([np.asarray(criterion.entries(part), np.float64) for part in parts]))
+
+
+def read_parts(
+    analysis: Analysis,
+    groups: Sequence[Group],
+    criterion: DataCriterion | JointCriterion,
+    calibration: Calibration,
+    seed: int,
+) -> dict[Dim, list[Part]]:
+    """The layers that read each group, with what the criterion collects of their inputs."""
+    wanted = [group.dim for group in groups]
+    readers = [layer for layer in layers(analysis) if any(_labels(layer, dim) is not None for dim in wanted)]
+    statistics = collect(analysis, readers, calibration.cases, criterion.statistic, rows=calibration.rows, seed=seed)
+    found: dict[Dim, list[Part]] = {}
+    for layer, statistic in statistics.items():
+        weight = analysis.program.dialect.constant(layer.weight)
+        matrices = layer.matrices(np.asarray(weight)).astype(np.float64)
+        for group in groups:
+            labels_of = _labels(layer, group.dim)
+            if labels_of is not None:
+                found.setdefault(group.dim, []).append(Part(layer, matrices, statistic, labels_of, group.size))
+    return found
+
+
+def _labels(layer: Layer, dim: Dim) -> Array | None:
+    """Which entry of a dimension each input of a layer belongs to, ``[groups, inputs]``; None where it has none."""
+    groups, _, inputs = layer.shape
+    found = np.full((groups, inputs), -1, np.int64)
+    for label in layer.entries(dim, layer.inputs):
+        found = np.where(label >= 0, label[None, :], found)
+    for label in layer.entries(dim, layer.groups):
+        found = np.where(label[:, None] >= 0, label[:, None], found)
+    return found if (found >= 0).any() else None
+
+
+def _gradient_parts(
+    analysis: Analysis, groups: Sequence[Group], criterion: GradientCriterion, calibration: Calibration, seed: int
+) -> dict[Dim, list[Array]]:
+    """As :func:`_parts`, for sums of products with derivatives."""
+    wanted = {group.dim for group in groups}
+    tools = tools_of(analysis.program.native)
+    derivatives = tools.derivatives(analysis.program, criterion.derivative, calibration, seed)
+    found: dict[Dim, list[Array]] = {}
+    for value, contractions in _by_weight(analysis).items():
+        axes = [(each, place) for each in contractions for place in range(len(each.weight_axes))]
+        if value.stored is None or value.name not in derivatives:
+            continue
+        products = criterion.products(value.stored.read(), derivatives[value.name])
+        once = {(place, dim): each for each, place in axes for dim in _dims(each, place, wanted)}
+        for (place, dim), each in once.items():
+            others = tuple(k for k in range(products.ndim) if k != place)
+            sums = products.sum(axis=others, dtype=np.float64)
+            found.setdefault(dim, []).append(criterion.finish(_entries(sums, each.weight_axes[place], dim)))
+    return found
 
 
 def _reduced(parts: Mapping[Dim, list[Array]], groups: Sequence[Group], reduce: Callable[[Array], Array]) -> Scores:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from graphprune.analysis import Analysis
+    from graphprune.calibrate import Calibration
     from graphprune.dims import Keep
     from graphprune.program import Array, Node, Program, Stored, Value
 
@@ -109,6 +110,14 @@ class Tools(Protocol):
 
     def with_stored(self, program: Program, arrays: Mapping[str, Array]) -> Model:
         """A copy of the model of a program with other numbers, of the same shapes, in some stored tensors, by name."""
+
+    def derivatives(self, program: Program, kind: str, calibration: Calibration, seed: int) -> Mapping[str, Array]:
+        """A derivative of the loss by every stored floating-point tensor, by name (float64, its shape).
+
+        kind: a name of `graphprune.criteria.DERIVATIVES`
+        Raises GraphPruneError: GP704 where the dialect has no gradients, or labels are missing; GP703 where they are
+        not finite.
+        """
 
     def cases(self, model: Model, seed: int, sizes: Mapping[str, int], count: int) -> Iterator[list[Case]]:
         """Batches of seeded inputs to try in turn until the model runs on a whole one, at least one batch.

@@ -10,6 +10,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from graphprune.analysis import Analysis
+from graphprune.calibrate import Calibration
 from graphprune.dialects.aten import masks, reader, writer
 from graphprune.dialects.aten.capture import CAPTURE_FAILS, Captured
 from graphprune.dialects.aten.stages import AtenStaged, write_tensor
@@ -98,6 +99,11 @@ class AtenTools:
             if stored.name in arrays:
                 write_tensor(graph, stored, arrays[stored.name])
         return captured.with_graph(graph)
+
+    def derivatives(self, program: Program, kind: str, calibration: Calibration, seed: int) -> Mapping[str, Array]:
+        from graphprune.dialects.aten.derivatives import derivatives
+
+        return derivatives(program, kind, calibration, seed)
 
     def jittered(self, model: Captured, seed: int) -> Captured:
         generator = torch.Generator().manual_seed(seed)

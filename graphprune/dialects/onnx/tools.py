@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from graphprune.errors import GraphPruneError
+
 if TYPE_CHECKING:
     import onnx_ir as ir
 
     from graphprune.analysis import Analysis
+    from graphprune.calibrate import Calibration
     from graphprune.dialects.onnx.runner import Runner
     from graphprune.dialects.tools import Staged, Tools
     from graphprune.dims import Keep
@@ -73,6 +76,11 @@ class OnnxTools:
         from graphprune.dialects.onnx.stages import with_stored
 
         return with_stored(program, arrays)
+
+    def derivatives(self, program: Program, kind: str, calibration: Calibration, seed: int) -> Mapping[str, Array]:
+        what = "it needs gradients, and ONNX models have none"
+        remedy = "prune the PyTorch module it was exported from, or choose a criterion without gradients"
+        raise GraphPruneError("GP704", what, program.name, remedy)
 
     def cases(
         self, model: ir.Model, seed: int, sizes: Mapping[str, int], count: int
