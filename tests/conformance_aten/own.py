@@ -142,6 +142,10 @@ OWN: dict[str, tuple[Callable[..., Any], Callable[[], list[Arguments]]]] = {
         lambda: [(_x(4, 3), 0.1, 3, -128, 127)],
     ),
     "aten.diagonal": (_ATEN.diagonal.default, lambda: [(_x(4, 4, 3),), (_x(3, 4, 5), 1, -1, 0)]),
+    "aten.diagonal_copy": (_ATEN.diagonal_copy.default, lambda: [(_x(4, 4, 3),), (_x(3, 4, 5), 1, -1, 0)]),
+    "aten.view_as_complex_copy": (_ATEN.view_as_complex_copy.default, lambda: [(_x(4, 3, 2),)]),
+    "aten.view_as_real_copy": (_ATEN.view_as_real_copy.default, lambda: [(torch.complex(_x(4, 3), _x(4, 3)),)]),
+    "aten.slogdet": (_ATEN.slogdet.default, lambda: [(_x(3, 3),)]),
     "aten.linalg_diagonal": (_ATEN.linalg_diagonal.default, lambda: [(_x(3, 4, 4),)]),
     "aten.dropout": (_ATEN.dropout.default, lambda: [(_x(4, 3), 0.5, False), (_x(4, 3), 0.5, True)]),
     "aten.alpha_dropout": (_ATEN.alpha_dropout.default, lambda: [(_x(4, 3), 0.5, False)]),
@@ -172,8 +176,10 @@ OWN: dict[str, tuple[Callable[..., Any], Callable[[], list[Arguments]]]] = {
     "aten._is_any_true": (_ATEN._is_any_true.default, lambda: [(_x(4, 3) > 0,)]),
     "aten.frobenius_norm": (_ATEN.frobenius_norm.dim, lambda: [(_x(4, 3, 5), [1, 2]), (_x(4, 3, 5), [1], True)]),
     "aten.nuclear_norm": (_ATEN.nuclear_norm.dim, lambda: [(_x(4, 3, 5), [1, 2])]),
-    "aten.hann_window": (_ATEN.hann_window.default, lambda: [(6,)]),
-    "aten.hamming_window": (_ATEN.hamming_window.default, lambda: [(6,)]),
+    **{
+        f"aten.{name}_window": (getattr(_ATEN, f"{name}_window").default, lambda: [(6,)])
+        for name in ("bartlett", "blackman", "hamming", "hann", "kaiser")
+    },
     "aten.lift": (_ATEN.lift.default, lambda: [(_x(4, 3),)]),
     "aten.lstm": (_ATEN.lstm.input, functools.partial(_recurrent_samples, 4)),
     "aten.gru": (_ATEN.gru.input, functools.partial(_recurrent_samples, 3)),

@@ -15,6 +15,8 @@ from graphprune.dialects.aten.elementwise import ELEMENTWISE
 from graphprune.dialects.aten.flow import FLOW
 from graphprune.dialects.aten.places import operand
 from graphprune.dialects.aten.positions import POSITIONS
+from graphprune.dialects.aten.products import PRODUCTS
+from graphprune.dialects.aten.statistics import STATISTICS
 from graphprune.dialects.aten.structure import STRUCTURE
 from graphprune.dims import Axis, Dim, Misfit, find, fresh
 from graphprune.program import Array, Contraction, Node, Value
@@ -23,7 +25,12 @@ from graphprune.rules.operator import Operator
 from graphprune.rules.trace import Trace, Typed
 from graphprune.sizes import Extent
 
-TABLE: dict[str, Operator] = {**ELEMENTWISE, **STRUCTURE, **POSITIONS, **COMPUTE, **CELLS, **FLOW}
+_TABLES = (ELEMENTWISE, STRUCTURE, POSITIONS, COMPUTE, PRODUCTS, STATISTICS, CELLS, FLOW)
+_VIEWS = """alias as_strided detach diagonal expand narrow permute select slice split split_with_sizes squeeze t
+transpose unbind unfold unsqueeze view view_as_complex view_as_real"""
+
+TABLE: dict[str, Operator] = {name: row for table in _TABLES for name, row in table.items()}
+TABLE |= {f"aten.{name}_copy": TABLE[f"aten.{name}"] for name in _VIEWS.split()}
 
 
 class AtenDialect:

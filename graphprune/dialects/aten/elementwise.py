@@ -11,22 +11,28 @@ from graphprune.rules.trace import Trace, Typed
 from graphprune.sizes import Extent
 
 # Operators of one tensor; in-place forms (`relu_`) are the same operator.
-UNARY = """_conj _neg_view _to_copy abs absolute acos acosh alias alias_copy angle arccos arccosh arcsin arcsinh arctan
-arctanh asin asinh atan atanh bitwise_not ceil celu clone conj contiguous cos cosh deg2rad detach detach_copy
-digamma elu empty_like erf erfc erfinv exp exp2 expm1 fake_quantize_per_tensor_affine fill fix floor frac
-full_like gelu hardshrink hardsigmoid hardswish hardtanh i0 imag isfinite isinf isnan isneginf isposinf
-leaky_relu lgamma lift lift_fresh lift_fresh_copy log log10 log1p log2 log_sigmoid logical_not logit mish
-nan_to_num neg negative ones_like pin_memory polygamma positive quantize_per_tensor rad2deg real reciprocal relu
-relu6 resolve_conj resolve_neg round rsqrt selu sgn sigmoid sign signbit silu sin sinc sinh softplus
-softshrink special_erf special_expit special_i0 special_log_ndtr special_ndtr sqrt square tan tanh tanhshrink
-threshold to trunc type_as zero zeros_like"""
+UNARY = """_conj _neg_view _to_copy abs absolute acos acosh alias angle arccos arccosh arcsin arcsinh arctan arctanh
+asin asinh atan atanh bitwise_not ceil celu clone conj conj_physical contiguous cos cosh deg2rad detach digamma elu
+empty_like erf erfc erfinv exp exp2 expm1 fake_quantize_per_tensor_affine fill fix floor frac full_like gelu
+hardshrink hardsigmoid hardswish hardtanh i0 imag isfinite isinf isnan isneginf isposinf isreal leaky_relu lgamma
+lift lift_fresh lift_fresh_copy log log10 log1p log2 log_sigmoid logical_not logit mish mvlgamma nan_to_num neg
+negative ones_like pin_memory polygamma positive quantize_per_tensor rad2deg real reciprocal relu relu6 resolve_conj
+resolve_neg round rsqrt selu sgn sigmoid sign signbit silu sin sinc sinh softplus softshrink special_airy_ai
+special_bessel_j0 special_bessel_j1 special_bessel_y0 special_bessel_y1 special_digamma special_entr special_erf
+special_erfc special_erfcx special_erfinv special_exp2 special_expit special_expm1 special_gammaln special_i0
+special_i0e special_i1 special_i1e special_log1p special_log_ndtr special_logit special_modified_bessel_i0
+special_modified_bessel_i1 special_modified_bessel_k0 special_modified_bessel_k1 special_multigammaln special_ndtr
+special_ndtri special_polygamma special_psi special_round special_scaled_modified_bessel_k0
+special_scaled_modified_bessel_k1 special_sinc special_spherical_bessel_j0 sqrt square tan tanh tanhshrink threshold
+to trunc type_as zero zeros_like"""
 BROADCAST = """__and__ __lshift__ __or__ __rshift__ __xor__ add addcdiv addcmul arctan2 atan2 bitwise_and
-bitwise_left_shift bitwise_or bitwise_right_shift bitwise_xor clamp clamp_max clamp_min clip complex
-copy copysign div divide eq expand_as float_power floor_divide fmax fmin fmod ge greater
-greater_equal gt heaviside hypot igamma igammac isclose ldexp le lerp less less_equal logaddexp
-logaddexp2 logical_and logical_or logical_xor lt masked_fill maximum minimum mul multiply ne
-nextafter not_equal polar pow remainder rsub special_xlogy sub subtract true_divide where xlogy"""
-RANDOM = """bernoulli exponential normal poisson rand_like randint_like randn_like uniform"""
+bitwise_left_shift bitwise_or bitwise_right_shift bitwise_xor clamp clamp_max clamp_min clip complex copy copysign
+div divide eq expand_as float_power floor_divide fmax fmin fmod gcd ge greater greater_equal gt heaviside hypot
+igamma igammac isclose lcm ldexp le lerp less less_equal logaddexp logaddexp2 logical_and logical_or logical_xor lt
+masked_fill maximum minimum mul multiply ne nextafter not_equal polar pow remainder rsub special_gammainc
+special_gammaincc special_xlog1py special_xlogy special_zeta sub subtract true_divide where xlogy"""
+RANDOM = """bernoulli cauchy exponential geometric log_normal normal poisson rand_like randint_like randn_like
+uniform"""
 # Random only in training, and graphs are captured in evaluation mode.
 DROPOUT = "dropout feature_dropout alpha_dropout feature_alpha_dropout native_dropout rrelu"
 ARITHMETIC = {"add": "+", "sub": "-", "mul": "*", "floordiv": "/"}

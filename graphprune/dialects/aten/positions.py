@@ -44,6 +44,16 @@ def _diagonal(trace: Trace, node: Node) -> list[Typed]:
     return [made(call, dict(enumerate(rest)), "a diagonal")]
 
 
+def _diagonal_matrices(trace: Trace, node: Node) -> list[Typed]:
+    """``... n -> ... m m``: the last axis becomes a diagonal of two axes, wherever they stand."""
+    call = Call(trace, node)
+    x = trace.need(0)
+    trace.whole(x.axes[-1], "it becomes a diagonal")
+    new = {call.number("dim1", -2) % (x.rank + 1), call.number("dim2", -1) % (x.rank + 1)}
+    rest = [k for k in range(x.rank + 1) if k not in new]
+    return [made(call, dict(zip(rest, x.axes, strict=False)), "a diagonal")]
+
+
 def _frequencies(trace: Trace, node: Node) -> list[Typed]:
     """Fourier transforms along some axes: each frequency is made of all positions."""
     call = Call(trace, node)
@@ -65,6 +75,24 @@ def _embedding(trace: Trace, node: Node) -> list[Typed]:
     """``v c, ... -> ... c``: rows of a table; `padding_idx` matters in training only."""
     call = Call(trace, node)
     return [indexing.gather(trace, call.tensor("weight"), call.tensor("indices"), 0)]
+
+
+def _embedding_bag(trace: Trace, node: Node) -> list[Typed]:
+    """``v c, positions -> bags c``: rows of a table, added up, averaged or the largest of each column. The other
+    outputs are of use in training only."""
+    call = Call(trace, node)
+    table = call.tensor("weight")
+    for name in ("indices", "offsets", "per_sample_weights"):
+        given = call.optional(name)
+        for axis in given.axes if given is not None else []:
+            trace.whole(axis, "it says which rows are in which bag")
+    indexing.gather(trace, table, call.tensor("indices"), 0)
+    columns = [made(call, {1: table.axes[1]}, "bags")]
+    for output in range(1, len(node.outputs)):
+        sizes = call.shape(output)
+        known = table.axes[1:] if len(sizes) == 2 else []  # where the largest are, column by column
+        columns.append(Typed([*(trace.fixed(size, "bags") for size in sizes[: len(sizes) - len(known)]), *known]))
+    return columns
 
 
 def _index(trace: Trace, node: Node) -> list[Typed]:
@@ -223,12 +251,14 @@ _CUMULATIVE = "cumsum cumprod cummax cummin logcumsumexp"
 _TRANSFORMS = "fft ifft rfft irfft fft2 ifft2 rfft2 irfft2 fftn ifftn rfftn irfftn hfft ihfft"
 _WHOLE = {
     "it works with positions in the whole tensor": """nonzero nonzero_static masked_select take put bincount histc
-        searchsorted bucketize unique_consecutive _unique2 unique_dim as_strided multinomial masked_scatter""",
+        searchsorted bucketize isin histogram diagflat trace cov corrcoef cartesian_prod combinations
+        unique_consecutive _unique2 unique_dim as_strided multinomial masked_scatter""",
     "frequencies mix all positions": "stft istft fft_fftfreq fft_rfftfreq",
     "it is a factorisation of the whole matrix": """linalg_inv linalg_inv_ex linalg_det linalg_svd linalg_qr
         linalg_eigh linalg_cholesky linalg_cholesky_ex linalg_solve linalg_solve_triangular linalg_matrix_exp
         linalg_pinv linalg_lstsq linalg_slogdet cholesky inverse logdet det linalg_matrix_power linalg_lu_factor
-        _linalg_slogdet linalg_eig""",
+        _linalg_slogdet linalg_eig linalg_eigvals linalg_eigvalsh linalg_svdvals linalg_cond linalg_matrix_rank
+        linalg_lu matrix_exp matrix_power svd qr slogdet pinverse cholesky_solve cholesky_inverse triangular_solve""",
     "it is a loss, and no part of inference": """cross_entropy_loss nll_loss nll_loss_nd nll_loss2d ctc_loss mse_loss
         l1_loss smooth_l1_loss huber_loss binary_cross_entropy binary_cross_entropy_with_logits kl_div
         cosine_embedding_loss margin_ranking_loss triplet_margin_loss multi_margin_loss hinge_embedding_loss
@@ -238,14 +268,18 @@ _WHOLE = {
 POSITIONS: dict[str, Operator] = {
     "aten.roll": _along("its entries are rotated", "dims"),
     "aten.flip": _along("its entries are reversed", "dims"),
+    "aten.fliplr": _along("its entries are reversed", "", [1]),
+    "aten.flipud": _along("its entries are reversed", "", [0]),
     "aten.rot90": _along("it is turned", "dims"),
     **{f"aten.{name}": _along("each entry depends on those before it", "dim") for name in _CUMULATIVE.split()},
     **{f"aten.{name}": _along("its entries are put in order", "dim", [-1]) for name in ("sort", "argsort")},
     "aten.msort": _along("its entries are put in order", "dim", [0]),
     **{f"aten.{name}": Operator(_triangle, sizes=True) for name in ("tril", "triu")},
     **{f"aten.{name}": Operator(_diagonal) for name in ("diagonal", "linalg_diagonal", "diag")},
+    "aten.diag_embed": Operator(_diagonal_matrices),
     "aten.index_select": Operator(_index_select, sizes=True),
     "aten.embedding": Operator(_embedding),
+    **{f"aten.{name}": Operator(_embedding_bag) for name in ("embedding_bag", "_embedding_bag_forward_only")},
     **{f"aten.{name}": Operator(_index, sizes=True) for name in ("index", "_unsafe_index")},
     **{f"aten.{name}": Operator(_index_put) for name in ("index_put", "_unsafe_index_put")},
     **{

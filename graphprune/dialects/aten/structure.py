@@ -201,15 +201,20 @@ def _cat(trace: Trace, node: Node) -> list[Typed]:
     return [indexing.concat(trace, filled, call.number("dim", 0))]
 
 
+_PILED = {"hstack": (1, 2), "vstack": (0, 2), "row_stack": (0, 2), "dstack": (2, 3), "column_stack": (1, 2)}
+"""Along which axis operands are laid end to end, and how many axes they must have for it."""
+
+
 def _pile(trace: Trace, node: Node) -> list[Typed]:
-    """`hstack`, `vstack` and `dstack`: laid end to end along the second, first and third axis, once there is one."""
+    """`hstack`, `vstack` and `dstack`: laid end to end along the second, first and third axis, once there is one;
+    `column_stack` makes columns of vectors."""
     name = node.op.split(".")[1]
     operands = [x for x in Call(trace, node).tensors("tensors") if x is not None]
     flat = name == "hstack" and max(x.rank for x in operands) < 2
-    at, rank = (0, 1) if flat else {"hstack": (1, 2), "vstack": (0, 2), "dstack": (2, 3)}[name]
+    at, rank = (0, 1) if flat else _PILED[name]
     wide = []
     for x in operands:
-        before = rank > 1 and x.rank < 2
+        before = rank > 1 and x.rank < 2 and name != "column_stack"
         axes = [*([UNIT] if before else []), *(x.axes or [UNIT])]
         wide.append(with_axes(x, [*axes, *[UNIT] * (rank - len(axes))]))
     return [indexing.concat(trace, wide, at)]
@@ -220,10 +225,16 @@ def _stack(trace: Trace, node: Node) -> list[Typed]:
     return [indexing.stack(trace, [x for x in call.tensors("tensors") if x is not None], call.number("dim", 0))]
 
 
+def split_axis(node: Node) -> int:
+    """The axis that a split takes apart."""
+    places = {"hsplit": min(1, len(node.outputs[0].shape or ()) - 1), "vsplit": 0, "dsplit": 2}
+    return places.get(node.op.split(".")[1], int(node.attributes.get("dim", 0)))
+
+
 def _split(trace: Trace, node: Node) -> list[Typed]:
     """Pieces of whatever sizes come out; the call is rewritten to give each size."""
     call = Call(trace, node)
-    x, at = call.tensor("self"), call.number("dim", 0) % call.tensor("self").rank
+    x, at = call.tensor("self"), split_axis(node) % call.tensor("self").rank
     given = call.given.get("split_sizes")
     if isinstance(given, list):
         return indexing.split_into(trace, x, at, call.entries("split_sizes"))
@@ -311,10 +322,10 @@ def _col2im(trace: Trace, node: Node) -> list[Typed]:
     return [Typed((found.axes or [])[3 - x.rank :])]
 
 
-_VIEWS = "view reshape _unsafe_view view_copy"
+_VIEWS = "view reshape _unsafe_view"
 _CREATED = "zeros ones full empty new_zeros new_ones new_full new_empty empty_strided new_empty_strided"
 _POSITIONS = """arange linspace logspace eye scalar_tensor rand randn randint randperm tril_indices triu_indices
-hann_window hamming_window"""
+hann_window hamming_window bartlett_window blackman_window kaiser_window"""
 
 STRUCTURE: dict[str, Operator] = {
     **{f"aten.{name}": Operator(_view, sizes=True) for name in _VIEWS.split()},
@@ -330,7 +341,7 @@ STRUCTURE: dict[str, Operator] = {
     **{f"aten.{name}": Operator(_transpose) for name in ("transpose", "swapaxes", "swapdims")},
     **{f"aten.{name}": Operator(_reversed_axes) for name in ("t", "numpy_T", "mT", "mH", "adjoint", "matrix_H")},
     **{f"aten.{name}": Operator(_movedim) for name in ("movedim", "moveaxis")},
-    **{f"aten.{name}": Operator(_expand, sizes=True) for name in ("expand", "broadcast_to", "expand_copy")},
+    **{f"aten.{name}": Operator(_expand, sizes=True) for name in ("expand", "broadcast_to")},
     **{f"aten.{name}": Operator(_repeat, sizes=True) for name in ("repeat", "tile")},
     "aten.repeat_interleave": Operator(_interleave, sizes=True),
     **{f"aten.{name}": Operator(_filled, sizes=True) for name in _CREATED.split()},
@@ -338,7 +349,7 @@ STRUCTURE: dict[str, Operator] = {
     **{f"aten.{name}": Operator(_pixel_shuffle) for name in ("pixel_shuffle", "pixel_unshuffle")},
     **{f"aten.{name}": Operator(_channel_shuffle) for name in ("channel_shuffle", "native_channel_shuffle")},
     **{f"aten.{name}": Operator(_cat) for name in ("cat", "concat", "concatenate")},
-    **{f"aten.{name}": Operator(_pile) for name in ("hstack", "vstack", "dstack")},
+    **{f"aten.{name}": Operator(_pile) for name in ("hstack", "vstack", "row_stack", "dstack", "column_stack")},
     "aten.stack": Operator(_stack),
     **{
         f"aten.{name}": Operator(_split, sizes=True)
@@ -350,14 +361,15 @@ STRUCTURE: dict[str, Operator] = {
             "unsafe_chunk",
             "tensor_split",
             "unsafe_split_with_sizes",
-            "split_copy",
-            "split_with_sizes_copy",
+            "hsplit",
+            "vsplit",
+            "dsplit",
         )
     },
-    **{f"aten.{name}": Operator(_unbind) for name in ("unbind", "unbind_copy")},
-    **{f"aten.{name}": Operator(_slice, sizes=True) for name in ("slice", "slice_copy")},
+    "aten.unbind": Operator(_unbind),
+    "aten.slice": Operator(_slice, sizes=True),
     "aten.narrow": Operator(_narrow, sizes=True),
-    **{f"aten.{name}": Operator(_select, sizes=True) for name in ("select", "select_copy")},
+    "aten.select": Operator(_select, sizes=True),
     **{f"aten.{name}": Operator(_pad, sizes=True) for name in ("pad", "constant_pad_nd")},
     "aten.unfold": Operator(_unfold),
     "aten.im2col": Operator(_im2col),

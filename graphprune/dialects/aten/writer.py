@@ -17,6 +17,7 @@ from graphprune.dialects.aten.capture import Captured
 from graphprune.dialects.aten.gather import gathered
 from graphprune.dialects.aten.inline import graphs_of, owner_of
 from graphprune.dialects.aten.places import replace_operand, set_argument
+from graphprune.dialects.aten.structure import split_axis
 from graphprune.dims import Axis, Keep, evaluated, indices, is_cut, whole_size, width
 from graphprune.program import Array, Node, Use
 
@@ -114,7 +115,7 @@ def write_numbers(analysis: Analysis, keep: Keep, twins: dict[FxNode, FxNode]) -
 
 def _write_out_split(analysis: Analysis, keep: Keep, node: Node, twin: FxNode) -> None:
     """A split into even pieces gives each piece its size, where they are no longer even."""
-    at = int(node.attributes.get("dim", 0))
+    at = split_axis(node)
     axes = [(analysis.trace.types[value].axes or [])[at] for value in node.outputs]
     sizes = [int(width(axis, keep)) for axis in axes]  # type: ignore[arg-type]  # pieces that are cut have known sizes
     twin.target = torch.ops.aten.split_with_sizes.default
