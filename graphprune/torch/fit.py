@@ -69,12 +69,14 @@ class Fit:
     constants: the numbers that no attribute holds; code may still work them out
     followed:  the numbers that an attribute holds; code may still not read it
     rigid:     the dimensions of classes that cannot be edited
+    stale:     numbers of a configuration that are no longer true of all that share it, a line each
     """
 
     edits: Edits = field(default_factory=dict)
     constants: list[Constant] = field(default_factory=list)
     followed: list[Constant] = field(default_factory=list)
     rigid: set[Dim] = field(default_factory=set)
+    stale: list[str] = field(default_factory=list)
 
     def suspects(self, places: Sequence[str]) -> list[Constant]:
         """The numbers to tell the user when the code fails: those that nothing holds, else those on its lines."""
@@ -104,6 +106,7 @@ def fit(model: nn.Module, analysis: Analysis, keep: Keep, cuts: Cuts, *, setting
         if is_cut(default.axis, keep):
             line = f"{default.node.op} works out its {default.name!r} from a size"
             found.constants.append(Constant(line, _line(default.node), frozenset(leaves(default.axis))))
+    _leave_shared_settings(found, modules)
     sizes = _new_sizes(model, cuts)
     for path, module in modules.items():
         _from_shapes(found, path, module, sizes)
@@ -233,6 +236,30 @@ def _owners(node: Node) -> list[str]:
     stack = node.native.meta.get("nn_module_stack") or {}
     paths = [str(path) for path, _ in stack.values() if not str(path).startswith("_empty")]
     return list(dict.fromkeys(paths[::-1]))
+
+
+def _leave_shared_settings(found: Fit, modules: Mapping[str, nn.Module]) -> None:
+    """Layers share one configuration: a number in it changes only where it becomes the same for all of a kind."""
+    settings = [(path, name) for path, edits in found.edits.items() for name in edits if _is_setting(name)]
+    untrue = []
+    for path, name in settings:
+        shared = vars(modules[path])[_SETTINGS_OBJECT]
+        wanted = {
+            found.edits.get(other, {}).get(name)
+            for other, module in modules.items()
+            if vars(module).get(_SETTINGS_OBJECT) is shared
+            and (type(module) is type(modules[path]) or (other, name) in settings)
+        }
+        if len(wanted) > 1:
+            untrue.append((path, name, getattr(shared, name.partition(".")[2])))
+    for path, name, _ in untrue:
+        del found.edits[path][name]
+    lines = (f"{name} is {old} as before: not all layers that share it have the same number" for _, name, old in untrue)
+    found.stale = list(dict.fromkeys(lines))
+
+
+def _is_setting(name: str) -> bool:
+    return name.startswith(f"{_SETTINGS_OBJECT}.")
 
 
 def _holding(owner: nn.Module, number: int) -> Iterator[tuple[str, Any]]:

@@ -237,6 +237,7 @@ class _Cut:
                 self.fit = first
                 return reason
         attach(model, Pruned(self.plan, self.cuts, self.fit.edits, "module", "", self.shapes))
+        self.notes = tuple(self.fit.stale)
         return ""
 
     def _tried(self, model: nn.Module) -> str:
@@ -330,9 +331,9 @@ def _as_class(model: nn.Module, analysis: Analysis, plan: Plan | None, options: 
         reason = cut.into(model)
         if not reason:
             names = ", ".join(list(left)[:3]) + (", ..." if len(left) > 3 else "")
-            cut.notes = (
-                f"{len(left)} groups were left alone because the module's code cannot follow: {names}",
-            ) * bool(left)
+            if left:
+                line = f"{len(left)} groups were left alone because the module's code cannot follow: {names}"
+                cut.notes = (line, *cut.notes)
             return cut
         more = [] if plan is not None else _not_followed(cut, left)
         if not more:

@@ -1,5 +1,6 @@
 """Pruned modules are of the class that they were, with attributes that say what their tensors are."""
 
+import types
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,7 @@ torch = pytest.importorskip("torch")
 
 from torch import nn
 
+from graphprune.errors import GraphPruneError
 from graphprune.torch.pruned import pruned_of
 from graphprune.torch.pruning import prune
 from tests.torch import networks
@@ -230,3 +232,76 @@ def test_the_old_weight_norm() -> None:
     assert isinstance(result.model, networks.Convolutions), result.report.notes
     assert len(result.model.stem.weight_g) == result.model.stem.out_channels < 8
     agrees_with_the_graph(model, result, images)
+
+
+class _OfConfig(nn.Module):
+    """Attention whose number of heads stands in a configuration, and is read from the shape of what it makes."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config, self.width = config, 4
+        self.reads, self.writes = nn.Linear(16, 12), nn.Linear(12, 16)
+
+    def forward(self, x: Any) -> Any:
+        heads = self.reads(x).view(*x.shape[:-1], -1, self.width)
+        mixed = torch.softmax(heads.reshape(-1, heads.shape[-2], self.width) @ torch.eye(4), -1)
+        return x + self.writes(mixed.reshape(*x.shape[:-1], -1))
+
+
+class _SharedConfig(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        config = types.SimpleNamespace(num_heads=3)
+        self.config, self.first, self.second = config, _OfConfig(config), _OfConfig(config)
+
+    def forward(self, x: Any) -> Any:
+        return self.second(self.first(x))
+
+
+@pytest.mark.parametrize(("ignored", "heads"), [((), 2), (("second.reads.weight:0/0",), 3)])
+def test_a_shared_configuration_changes_only_where_it_stays_true(ignored: tuple[str, ...], heads: int) -> None:
+    """It says two heads where both layers have two; where one layer has two and the other three, it is left alone."""
+    torch.manual_seed(0)
+    model = _SharedConfig()
+    result = prune(model, torch.randn(2, 5, 16), ratio=0.4, allocate="uniform", ignore=ignored)
+    small = result.model
+    assert isinstance(small, _SharedConfig), result.report.notes
+    assert small.config is small.first.config is small.second.config
+    assert (small.first.reads.out_features, small.config.num_heads) == (8, heads)
+    assert model.config.num_heads == 3
+    assert any("config.num_heads is 3 as before" in note for note in result.report.notes) == (heads == 3)
+
+
+class _Cached(nn.Module):
+    """Returns an object that holds tensors, unless it is told not to."""
+
+    class Cache:
+        def __init__(self, x: Any) -> None:
+            self.keys = x
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = types.SimpleNamespace(use_cache=True)
+        self.up, self.down = nn.Linear(16, 32), nn.Linear(32, 16)
+
+    def forward(self, x: Any, use_cache: bool | None = None) -> Any:
+        y = self.down(torch.relu(self.up(x)))
+        return (y, self.Cache(x)) if (self.config.use_cache if use_cache is None else use_cache) else (y,)
+
+
+@pytest.mark.parametrize("given", [{}, {"use_cache": True}])
+def test_a_cache_that_cannot_be_captured_is_named(given: dict[str, Any]) -> None:
+    with pytest.raises(GraphPruneError, match="GP112") as caught:
+        prune(_Cached(), {"x": torch.randn(2, 5, 16), **given}, ratio=0.5)
+    assert "use_cache=False" in str(caught.value.remedy)
+    prune(_Cached(), {"x": torch.randn(2, 5, 16), "use_cache": False}, ratio=0.5)
+
+
+def test_what_fails_without_a_cache_is_not_said_to_be_one() -> None:
+    class Fails(_Cached):
+        def forward(self, x: Any, use_cache: bool | None = None) -> Any:
+            raise TypeError("something else")
+
+    with pytest.raises(GraphPruneError, match="GP112") as caught:
+        prune(Fails(), {"x": torch.randn(2, 5, 16), "use_cache": False}, ratio=0.5)
+    assert "use_cache" not in str(caught.value.remedy)

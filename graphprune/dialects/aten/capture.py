@@ -136,7 +136,16 @@ def _export(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
                 f"its code branches on the numbers in a tensor, which torch.export cannot capture: {_first_line(error)}"
             )
             remedy = "write it with torch.where or torch.cond, or prune the parts around it one by one"
+        elif _keeps_a_cache(model, kwargs):
+            remedy = "its cache of keys and values is no tensor: give use_cache=False with the example inputs, "
+            remedy += "or set model.config.use_cache = False"
         raise GraphPruneError("GP112", what, where, remedy) from error
+
+
+def _keeps_a_cache(model: torch.nn.Module, kwargs: Mapping[str, Any]) -> bool:
+    """Whether it is a language model that was not told to do without the keys and values of earlier calls."""
+    asked = kwargs.get("use_cache")
+    return bool(getattr(getattr(model, "config", None), "use_cache", False) if asked is None else asked)
 
 
 @contextmanager
