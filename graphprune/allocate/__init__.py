@@ -10,7 +10,7 @@ Most allocators take the same share of everything that competes, and differ in w
 Another package adds its own under the entry-point group ``graphprune.allocators``.
 
     >>> sorted(ALLOCATORS.builtin)
-    ['erk', 'global', 'greedy', 'isomorphic', 'lamp', 'uniform']
+    ['erk', 'global', 'greedy', 'isomorphic', 'knapsack', 'lamp', 'milp', 'uniform']
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ ALLOCATORS = Registry(
         "global": "graphprune.allocate.global_:allocate",
         "greedy": "graphprune.allocate.greedy:allocate",
         "isomorphic": "graphprune.allocate.isomorphic:allocate",
+        "knapsack": "graphprune.allocate.knapsack:allocate",
         "lamp": "graphprune.allocate.lamp:allocate",
+        "milp": "graphprune.allocate.milp:allocate",
         "uniform": "graphprune.allocate.uniform:allocate",
     },
 )

@@ -122,19 +122,19 @@ def bounds(
 
 def _steps(analysis: Analysis, free: set[Dim], align: Align) -> dict[Dim, int]:
     """What the width of each dimension must be a multiple of, so that every stored axis that is cut is aligned: each
-    part of a concatenation is. What keeps its full size keeps the alignment that it had.
+    part of a concatenation is; and so that operators get the multiples that they take. What keeps its full size keeps
+    the alignment that it had.
 
     In a product one factor carries the requirement, the largest that may be cut, reduced by what the fixed factors
     bring: of 12 heads * 64 features, 8 | width is enough, and the number of heads is free.
     """
     steps: dict[Dim, int] = {}
-    if align == 1:
-        return steps
-    for _, _, _, axes in analysis.stored_axes():
-        for axis in axes:
-            if is_free(axis):
-                for factors in products(axis):
-                    _require(factors, free, align, steps)
+    wanted: list[tuple[Axis, Align]] = [*analysis.trace.multiples]
+    if align != 1:
+        wanted += [(axis, align) for _, _, _, axes in analysis.stored_axes() for axis in axes]
+    for axis, multiple in wanted:
+        for factors in products(axis) if is_free(axis) else ():
+            _require(factors, free, multiple, steps)
     return steps
 
 
