@@ -84,7 +84,7 @@ class Trace:
 
     ``skipped`` are nodes that no rule could be applied to; ``positions`` are stored vectors whose entries are positions
     along a first axis, one for each entry of a second; ``open`` are axes of run-time sizes that may still become those
-    they are tied to.
+    they are tied to; ``multiples`` are axes that an operator takes only at multiples of so many entries.
     """
 
     is_constant: Callable[[Value], bool]
@@ -99,6 +99,7 @@ class Trace:
     defaults: list[Default] = field(default_factory=list)
     inexact_uses: list[tuple[Node, Axis]] = field(default_factory=list)
     open: list[Axis] = field(default_factory=list)
+    multiples: list[tuple[Axis, int]] = field(default_factory=list)
     symbol_count: int = 0
     node: Node = field(default_factory=lambda: Node("", "", [], []))
     walk: Callable[[Block], None] = lambda block: None

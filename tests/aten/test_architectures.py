@@ -9,6 +9,12 @@ torch = pytest.importorskip("torch")
 import torch.nn.functional as F  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
+from graphprune.analysis import analyze_program  # noqa: E402
+from graphprune.dialects.aten.capture import capture  # noqa: E402
+from graphprune.dialects.aten.tools import ATEN  # noqa: E402
+from graphprune.errors import GraphPruneError  # noqa: E402
+from graphprune.plan import make_plan  # noqa: E402
+from graphprune.verify import verify_models  # noqa: E402
 from tests.aten.cases import examined, groups  # noqa: E402
 
 
@@ -38,6 +44,46 @@ def test_experts_keep_their_number_and_lose_width() -> None:
         frozenset({"into.weight:0", "into.bias:0", "weight:1"}): 8,
         frozenset({"weight:2", "out.weight:1"}): 6,
     }
+
+
+class GatedExperts(nn.Module):
+    """Experts on PyTorch's own operator, whose rows must be multiples of 16 bytes: 8 entries of bfloat16, which is what
+    torch.export takes. The first gives values and gates at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        dtype = torch.bfloat16
+        self.into = nn.Linear(4, 32, dtype=dtype)
+        self.up = nn.Parameter(torch.randn(2, 32, 2 * 24, dtype=dtype))
+        self.down = nn.Parameter(torch.randn(2, 40, 24, dtype=dtype))
+        self.out = nn.Linear(40, 4, dtype=dtype)
+
+    def forward(self, x: Tensor, ends: Tensor) -> Tensor:
+        gates, values = torch._grouped_mm(self.into(x), self.up, offs=ends).chunk(2, -1)
+        return self.out(torch._grouped_mm(gates.sigmoid() * values, self.down.transpose(1, 2), offs=ends))
+
+
+RUNS = torch.randn(5, 4, dtype=torch.bfloat16), torch.tensor([2, 5], dtype=torch.int32)
+
+
+@pytest.mark.parametrize("ratio", [0.3, 0.45, 0.6])
+def test_experts_keep_rows_that_their_operator_takes(ratio: float) -> None:
+    captured = capture(GatedExperts().eval(), RUNS)
+    analysis = analyze_program(ATEN.read(captured))
+    plan = make_plan(analysis, ratio=ratio, criterion="random")
+    assert [cut.size for cut in plan.groups] == [32, 24, 40]
+    assert all(len(cut.keep) % 8 == 0 for cut in plan.groups)
+    verification = verify_models(captured, ATEN.write(analysis, plan.keep(analysis)), plan)
+    assert verification.ok, verification
+
+
+def test_without_multiples_the_operator_would_refuse() -> None:
+    captured = capture(GatedExperts().eval(), RUNS)
+    analysis = analyze_program(ATEN.read(captured))
+    analysis.trace.multiples.clear()
+    plan = make_plan(analysis, ratio=0.3, criterion="random")
+    with pytest.raises(GraphPruneError, match="GP402"):
+        ATEN.runner(ATEN.write(analysis, plan.keep(analysis)))((RUNS, {}))
 
 
 class Turned(nn.Module):

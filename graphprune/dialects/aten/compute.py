@@ -44,6 +44,9 @@ def _grouped(trace: Trace, node: Node) -> list[Typed]:
     ends, bias = call.optional("offs"), call.optional("bias")
     if x.rank != 2 or weight.rank != 3 or ends is None:
         raise ValueError("groups of equal length are not followed")
+    if node.op.startswith("aten."):  # its kernels read 16 bytes at a time, in every row
+        entries = max(1, 16 // weight.value.native[1].element_size())
+        trace.multiples += [(axis, entries) for axis in (*x.axes[1:], *weight.axes[1:])]
     return [linear.grouped(trace, x, weight, ends, bias)]
 
 
