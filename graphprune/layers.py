@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -125,7 +125,18 @@ class Layer:
         if kernel and sweep is not None:
             spread = _windows(spread, [self.sizes[letter] for letter in kernel], sweep)
             letters = [f"p{letter[1:]}" if letter[0] == "s" else letter for letter in letters] + kernel
-        return self._rows(spread, letters, self.inputs)
+        return replace(self._rows(spread, letters, self.inputs), maps=self._maps(data))
+
+    def _maps(self, data: Array) -> Array:
+        """An activation without windows, ``[images, groups, channels, *positions]``."""
+        letters, spread = _letters(self.terms.data), self._spread(data, self.terms.data)
+        channels = [letter for letter in self.inputs if letter in letters]
+        others = [letter for letter in letters if letter not in (*self.groups, *channels)]
+        images = [letter for letter in others if letter in self.samples[:1]]
+        positions = [letter for letter in others if letter not in images]
+        order = [letters.index(letter) for letter in (*images, *self.groups, *channels, *positions)]
+        sizes = [spread.shape[letters.index(letter)] for letter in positions]
+        return spread.transpose(order).reshape(-1, self._size(self.groups), self._size(channels), *sizes)
 
     def results(self, result: Array) -> Rows:
         """The results of all samples, bias and all."""
@@ -161,6 +172,23 @@ class Layer:
             found += [np.tile(np.repeat(label, after), before) for label in labels(axis, dim)]
         return found
 
+    @cached_property
+    def read(self) -> tuple[Dim, ...]:
+        """The dimensions of stored sizes among the inputs and the groups that could lose entries."""
+        axes = [self.terms.axes[letter] for letter in (*self.inputs, *self.groups) if letter in self.terms.axes]
+        found = dict.fromkeys(dim for axis in axes for dim in leaves(axis))
+        return tuple(dim for dim in found if dim.pin is None and isinstance(dim.size, int))
+
+    def labels(self, dim: Dim) -> Array:
+        """Which entry of a dimension each input belongs to, ``[groups, inputs]``; -1 for none."""
+        groups, _, inputs = self.shape
+        found = np.full((groups, inputs), -1, np.int64)
+        for label in self.entries(dim, self.inputs):
+            found = np.where(label >= 0, label[None, :], found)
+        for label in self.entries(dim, self.groups):
+            found = np.where(label[:, None] >= 0, label[:, None], found)
+        return found
+
 
 # Samples that are laid out at a time: enough for matrix products at full speed, few enough to stay in a cache.
 _CHUNK = 8192
@@ -168,12 +196,16 @@ _CHUNK = 8192
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Samples in row-major order of the result, ``[samples, groups, width]``: a view, laid out when it is taken."""
+    """Samples in row-major order of the result, ``[samples, groups, width]``: a view, laid out when it is taken.
+
+    maps: the activation they are taken from, ``[images, groups, channels, *positions]``; None for results
+    """
 
     view: Array
     lead: int
     groups: int
     width: int
+    maps: Array | None = None
 
     def __len__(self) -> int:
         return math.prod(self.view.shape[: self.lead])

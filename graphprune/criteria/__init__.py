@@ -7,6 +7,8 @@ A criterion is a frozen dataclass with a ``name``, of one of these kinds:
 - a :class:`GradientCriterion` does the same with a derivative of the loss beside the weight;
 - a :class:`DataCriterion` scores the inputs of a layer from its weight and a statistic of its activations;
 - a :class:`JointCriterion` scores a group from all layers that read it at once;
+- a :class:`FilterCriterion` scores the entries of a group from all numbers of one weight at once;
+- an :class:`AnalysisCriterion` scores a group from whatever the analysis knows of it;
 - a :class:`GroupCriterion` scores the entries of a group without looking at weights.
 
 All scores say how important an entry is: the lowest go first. Another package adds its own under the entry-point group
@@ -27,16 +29,24 @@ from graphprune.registry import Registry
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from graphprune.analysis import Analysis, Group
     from graphprune.calibrate import Statistic
     from graphprune.layers import Layer
 
 CRITERIA = Registry(
     "graphprune.criteria",
     {
+        "apoz": "graphprune.criteria.apoz:APoZ",
+        "chip": "graphprune.criteria.chip:CHIP",
+        "flap": "graphprune.criteria.flap:FLAP",
+        "hrank": "graphprune.criteria.hrank:HRank",
         "l1": "graphprune.criteria.l1:L1",
         "l2": "graphprune.criteria.l2:L2",
         "obs": "graphprune.criteria.obs:OBS",
         "random": "graphprune.criteria.random_:Random",
+        "thinet": "graphprune.criteria.thinet:ThiNet",
+        "variance": "graphprune.criteria.variance:Variance",
+        "wanda": "graphprune.criteria.wanda:Wanda",
     },
 )
 
@@ -72,11 +82,14 @@ class GradientCriterion(Protocol):
         """What each number of a weight contributes (same shape; may be negative)."""
 
     def finish(self, sums: NDArray[Any]) -> NDArray[Any]:
-        """The scores of entries from the sums of the contributions of their weights."""
+        """The scores of entries from the sums of the contributions of their weights. Where there is more than one
+        derivative (one for each batch), the scores are averaged over them."""
 
 
 DERIVATIVES = {
     "gradient": "g = dL/dw, averaged over all samples",
+    "gradient of each batch": "g of one batch after the other",
+    "gradient of each sample": "g of one sample after the other; of each batch, where the batch size is fixed",
     "squared gradient": "the mean of g**2 over batches, each of which counts as a sample",
     "hessian-gradient product": "H g, with the gradient over all samples",
     "hessian diagonal": "diag(H), estimated from products with random signs",
@@ -137,6 +150,34 @@ class JointCriterion(Protocol):
 
     def together(self, parts: Sequence[Part]) -> NDArray[Any]:
         """Scores for the entries of the group (shape ``[size]``)."""
+
+
+@runtime_checkable
+class FilterCriterion(Protocol):
+    """A score of the entries of a group from all numbers of one weight."""
+
+    @property
+    def name(self) -> str:
+        """The registered name."""
+
+    @property
+    def outputs(self) -> bool:
+        """Whether only weights of which the entries are outputs count."""
+
+    def filters(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """Scores (shape ``[size]``) from what each entry has of a weight, as ``[size, numbers]`` in float64."""
+
+
+@runtime_checkable
+class AnalysisCriterion(Protocol):
+    """A score from what the analysis knows."""
+
+    @property
+    def name(self) -> str:
+        """The registered name."""
+
+    def score(self, analysis: Analysis, group: Group) -> NDArray[Any] | None:
+        """Scores for the entries of a group (shape ``[size]``); None where the criterion does not apply to it."""
 
 
 @runtime_checkable
