@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from graphprune.allocate import ALLOCATORS
 from graphprune.errors import BudgetNotMet, GraphPruneError
 from graphprune.plan import Cut, Plan, fingerprint, make_plan, named
 from tests.models import CASES
@@ -199,6 +200,14 @@ def test_a_budget_that_cannot_be_met_says_what_limits_it() -> None:
     assert "10.0% were asked for, 37.5% is the least possible" in str(caught.value)
     assert "first:1 (4 of 8 kept)" in str(caught.value)
     assert "third:1 (GP202)" in str(caught.value)
+
+
+@pytest.mark.parametrize("allocate", ALLOCATORS.builtin)
+def test_the_least_possible_is_at_the_bounds_whoever_allocates(allocate: str) -> None:
+    with pytest.raises(BudgetNotMet, match=r"GP301.*37\.5% is the least possible"):
+        make_plan(analysed(two_layers()), macs=0.3749, max_ratio=0.5, allocate=allocate)
+    plan = make_plan(analysed(two_layers()), macs=0.375, max_ratio=0.5, allocate=allocate)
+    assert [len(cut.keep) for cut in plan.groups] == [4, 2]
 
 
 def test_groups_at_their_bound_are_listed() -> None:

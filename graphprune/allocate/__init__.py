@@ -4,8 +4,10 @@ An allocator is a function of a :class:`graphprune.allocate.problem.Problem` tha
 that the group's bound allows; together they meet all budgets of the problem. It is only asked where that is possible.
 Which entries stay is not its business: those with the highest scores.
 
-Most allocators take the same share of everything that competes, and differ in what competes with what
-(:mod:`graphprune.allocate.nested`); the others weigh what an entry is worth against what its removal saves.
+``global``, ``uniform``, ``isomorphic``, ``erk`` and ``lamp`` take the same share of everything that competes, and
+differ in what competes with what (:mod:`graphprune.allocate.nested`). ``greedy``, ``knapsack`` and ``milp`` weigh what
+entries are worth against what their removal saves; they add scores up, so these have to be in one unit: that of the
+criterion (``normalize="none"``), or one that a normalisation makes.
 
 Another package adds its own under the entry-point group ``graphprune.allocators``.
 

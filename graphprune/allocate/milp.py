@@ -23,7 +23,7 @@ from graphprune.dims import Dim
 from graphprune.errors import GraphPruneError
 from graphprune.program import Array
 
-MOST_NODES = 200
+MOST_NODES = 50
 
 # A solution that is above the bound by at most this share of it for each group is good enough: widths are whole, so the
 # bound is off by about what one group loses.

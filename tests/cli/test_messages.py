@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from graphprune.allocate import ALLOCATORS
 from graphprune.cli import main
 
 ROOT = Path(__file__).parent.parent.parent
@@ -235,6 +236,22 @@ def test_passes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = answer(capsys, "passes", "--json")
     assert status == 0
     assert {"clean", "width"} <= {entry["name"] for entry in json.loads("\n".join(out))}
+
+
+def test_allocators_are_listed_and_suggested(capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = answer(capsys, "plan", EXAMPLE, "--macs", "0.5", "--allocate", "gredy")
+    assert (status, err[0]) == (2, "GP106 no 'gredy' in graphprune.allocators")
+    assert "did you mean 'greedy'? known: erk, global" in err[1]
+    status, out, _ = answer(capsys, "plan", "--help")
+    shown = " ".join(" ".join(out).replace("│", " ").split())
+    assert status == 0 and ", ".join(sorted(ALLOCATORS.builtin)) in shown
+
+
+@pytest.mark.parametrize("allocate", sorted(ALLOCATORS.builtin))
+def test_a_plan_is_all_that_is_printed(allocate: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = answer(capsys, "plan", EXAMPLE, "--macs", "0.5", "--allocate", allocate)
+    assert (status, err) == (0, [])
+    assert json.loads("\n".join(out))["options"]["allocate"] == allocate
 
 
 def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
