@@ -27,8 +27,8 @@ _HOME = {
     "mask": "graphprune.torch.masks",
     "unmask": "graphprune.torch.masks",
     "masked_cuts": "graphprune.torch.masks",
-    "graphprune_backend": "graphprune.torch.compile",
-    "report": "graphprune.torch.compile",
+    "graphprune_backend": "graphprune.torch.compile.backend",
+    "report": "graphprune.torch.compile.backend",
 }
 
 __all__ = [
@@ -41,7 +41,7 @@ sys.modules[__name__].__class__ = LazyPackage
 
 if TYPE_CHECKING:
     from graphprune.torch.checkpoint import load, save
-    from graphprune.torch.compile import graphprune_backend, report
+    from graphprune.torch.compile.backend import graphprune_backend, report
     from graphprune.torch.fx_pass import PrunePass
     from graphprune.torch.gradual import Gradual, agree, lightning_callback, transformers_callback
     from graphprune.torch.masks import mask, masked_cuts, unmask

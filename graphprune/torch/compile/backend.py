@@ -34,12 +34,12 @@ from graphprune.dialects.aten.places import argument_names, arguments
 from graphprune.dialects.aten.tools import ATEN, output_names
 from graphprune.errors import BudgetNotMet, GraphPruneError
 from graphprune.plan import Plan, fingerprint, make_plan
-from graphprune.torch import dynamo
-from graphprune.torch.compile_options import Settings
-from graphprune.torch.compile_report import CompileReport, Part
-from graphprune.torch.compile_run import Follower, runner
-from graphprune.torch.decisions import Decisions
-from graphprune.torch.exploit import dead
+from graphprune.torch.compile import dynamo
+from graphprune.torch.compile.decisions import Decisions
+from graphprune.torch.compile.exploit import dead
+from graphprune.torch.compile.options import Settings
+from graphprune.torch.compile.report import CompileReport, Part
+from graphprune.torch.compile.run import Follower, runner
 from graphprune.verify import Check, Verification, difference, tolerance, verify_models
 
 

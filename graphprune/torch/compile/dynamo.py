@@ -27,7 +27,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from graphprune.dialects.aten.capture import CAPTURE_FAILS, Captured, sizes_of
 from graphprune.dialects.aten.normal import normalise
 from graphprune.errors import GraphPruneError
-from graphprune.torch.fused import WRITTEN_OUT
+from graphprune.torch.compile.fused import WRITTEN_OUT
 from graphprune.torch.tensors import places
 
 _GRADIENTS = torch._C._set_grad_enabled

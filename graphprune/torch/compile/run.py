@@ -15,7 +15,7 @@ from torch.fx import GraphModule
 
 from graphprune.cuts import Cuts
 from graphprune.dialects.aten.gather import gathered
-from graphprune.torch import dynamo
+from graphprune.torch.compile import dynamo
 from graphprune.torch.tensors import plain_mode
 
 
