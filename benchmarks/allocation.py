@@ -6,8 +6,8 @@ The networks are residual: blocks of two 1 x 1 convolutions, ten blocks a stream
 to four times, with 64 to 1,024 entries a group. Weights have shapes and no numbers; scores are random, and their
 magnitude is log-normal from group to group. 40 % of the multiply-accumulates and half of the parameters may remain,
 both at once. `loss` is the sum of the scores that are lost as a share of all: the smaller the better, among the
-allocators of one column. Seconds are medians over the rounds, of the whole call, in processor time of all threads, which
-other work on the machine hardly touches; `wall` is by the clock.
+allocators of one column. Seconds are medians over the rounds, of the whole call, in processor time of all threads,
+which other work on the machine hardly touches; `wall` is by the clock.
 """
 
 from __future__ import annotations
