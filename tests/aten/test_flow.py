@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._higher_order_ops.associative_scan import associative_scan
 from torch._higher_order_ops.scan import scan
 from torch._higher_order_ops.while_loop import while_loop
 from torch.fx import GraphModule
@@ -212,3 +213,23 @@ def test_a_pruned_graph_with_bodies_is_exported_again() -> None:
     small = gp.prune(Scan().eval(), x, ratio=0.5, as_graph=True).model
     with torch.no_grad():
         torch.testing.assert_close(torch.export.export(small, (x,)).module()(-x), small(-x))
+
+
+class Associative(nn.Module):
+    """What torch.export makes a graph of that does not run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(8, 16), nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps = self.up(x).transpose(0, 1)
+        found: Tensor = associative_scan(lambda a, b: a * b + a, steps, 0, combine_mode="generic")
+        return self.down(found)
+
+
+def test_an_associative_scan_stays_and_says_why() -> None:
+    analysis = gp.analyze(Associative().eval(), torch.randn(3, 5, 8))
+    assert analysis.groups == []
+    reasons = {each.reason for each in analysis.refusals if each.code == "GP204"}
+    assert reasons == {"torch.export leaves vmap half done, in a graph that cannot run"}

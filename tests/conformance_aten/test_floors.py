@@ -38,6 +38,8 @@ _NO_SAMPLE_BY_REASON = {
         transformers::grouped_mm_fallback""",
     "it takes functions, and is tested in tests/aten/test_flow.py": """higher_order.cond higher_order.while_loop
         higher_order.scan higher_order.map_impl""",
+    "the graphs it stands in do not run": """torch._functorch.predispatch._add_batch_dim
+        torch._functorch.predispatch._remove_batch_dim""",
     "it is of another library": """torchvision::deform_conv2d torchvision::ps_roi_align torchvision::ps_roi_pool
         torchvision::roi_align torchvision::roi_pool torchvision::nms torchvision::qnms""",
 }
