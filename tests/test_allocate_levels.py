@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import math
+import os
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +19,7 @@ from graphprune.allocate import ALLOCATORS, knapsack, levels, milp
 from graphprune.allocate.bounds import Bound
 from graphprune.allocate.levels import Levels, levels_around
 from graphprune.allocate.problem import Problem
+from graphprune.allocate.silence import silence
 from graphprune.analysis import Analysis
 from graphprune.cost import MEASURES
 from graphprune.errors import GraphPruneError
@@ -152,6 +155,16 @@ def test_rounded_cells_stay_close(monkeypatch: pytest.MonkeyPatch) -> None:
     widths = ALLOCATORS.load("knapsack")(asked)
     asked.check(widths, "knapsack")
     assert exact <= asked.loss(widths) <= asked.loss(ALLOCATORS.load("greedy")(asked))
+
+
+def test_nothing_is_printed_from_c(capfd: pytest.CaptureFixture[str]) -> None:
+    library = ctypes.CDLL(None)
+    library.printf(b"seen\n")
+    with silence():
+        library.printf(b"from C\n")
+        os.write(1, b"from anywhere\n")
+    library.fflush(None)
+    assert capfd.readouterr().out == "seen\n"
 
 
 def test_milp_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:

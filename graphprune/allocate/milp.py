@@ -19,6 +19,7 @@ import numpy as np
 
 from graphprune.allocate.levels import Levels, best
 from graphprune.allocate.problem import Problem
+from graphprune.allocate.silence import silence
 from graphprune.dims import Dim
 from graphprune.errors import GraphPruneError
 from graphprune.program import Array
@@ -94,17 +95,18 @@ class _Program:
 
         if len(np.unique(self.groups[near])) < len(self.starts):
             return None
-        result = milp(
-            self.losses[near],
-            integrality=np.ones(int(near.sum())),
-            bounds=Bounds(0, 1),
-            constraints=[
-                LinearConstraint(self._one_each(self.groups[near]), 1, 1),
-                LinearConstraint(self.costs[:, near], -np.inf, self.room),
-            ],
-            # Presolve takes longer than the rest, and the program is as small as it can be. (And it prints.)
-            options={"mip_rel_gap": self.gap, "node_limit": MOST_NODES, "presolve": False},
-        )
+        with silence():  # HiGHS 1.12 prints a line of its debugging, whatever it is told
+            result = milp(
+                self.losses[near],
+                integrality=np.ones(int(near.sum())),
+                bounds=Bounds(0, 1),
+                constraints=[
+                    LinearConstraint(self._one_each(self.groups[near]), 1, 1),
+                    LinearConstraint(self.costs[:, near], -np.inf, self.room),
+                ],
+                # Presolve takes longer than the rest, and the program is as small as it can be.
+                options={"mip_rel_gap": self.gap, "node_limit": MOST_NODES, "presolve": False},
+            )
         if result.x is None:
             return None
         taken = np.zeros(len(near))
