@@ -27,7 +27,8 @@ class Calibration:
 
     cases:   inputs in the form that the dialect runs, one batch each; can be read more than once
     labels:  what a loss compares the outputs with, one for each case; None where there are none
-    loss:    name of a loss (see `graphprune.torch.losses`), for criteria that need gradients
+    loss:    for criteria that need gradients: the name of a loss (see `graphprune.torch.losses`), a function of outputs
+             and labels that returns a scalar, or where it is (``"module:function"``)
     rows:    the most samples of one case that count for one layer: positions of an image, tokens
     source:  where the data comes from, as a report says it
     data_free: whether it is noise
@@ -35,7 +36,7 @@ class Calibration:
 
     cases: Sequence[Case]
     labels: Sequence[Any] | None = None
-    loss: str = "cross_entropy"
+    loss: str | Callable[[Any, Any], Any] = "cross_entropy"
     rows: int | None = 65536
     source: str = ""
     data_free: bool = False

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from graphprune.criteria.custom import name_of
 from graphprune.errors import BudgetNotMet, GraphPruneError, did_you_mean
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ def make_plan(
     params: float | None = None,
     bytes: float | None = None,
     ratio: float | None = None,
-    criterion: str = "l2",
+    criterion: Any = "l2",
     reduction: str = "mean",
     normalize: str = "mean",
     allocate: str = "global",
@@ -192,14 +193,14 @@ def make_plan(
     fractions = _fractions({"macs": macs, "parameters": params, "bytes": bytes}, ratio)
     _check_bounds(max_ratio, min_width, align, seed, sizes or {})
     options = {
-        "macs": macs, "params": params, "bytes": bytes, "ratio": ratio, "criterion": criterion,
+        "macs": macs, "params": params, "bytes": bytes, "ratio": ratio, "criterion": name_of(criterion),
         "reduction": reduction, "normalize": normalize, "allocate": allocate, "max_ratio": max_ratio,
         "min_width": min_width, "align": align, "ignore": list(ignore), "only": list(only), "heads": heads,
         "seed": seed, "sizes": dict(sizes or {}), "calibration": calibration.source if calibration else None,
     }  # fmt: skip
     # Here, not above: a plan can be read and printed without NumPy.
     from graphprune.allocate import ALLOCATORS
-    from graphprune.allocate.bounds import Left, bounds, select
+    from graphprune.allocate.bounds import bounds, select
     from graphprune.allocate.problem import Problem, limits_of
     from graphprune.cost import Costing
     from graphprune.criteria.transfer import score_groups
@@ -214,7 +215,7 @@ def make_plan(
         analysis, groups, criterion=criterion, reduction=reduction, normalize=normalize, seed=seed,
         calibration=calibration,
     )  # fmt: skip
-    left += [Left(each.name, "GP704", f"{criterion} cannot score it") for each in groups if each.dim not in scores]
+    left += _unscored(analysis, groups, scores, name_of(criterion))
     groups = [group for group in groups if group.dim in scores]
     limits = limits_of(costing, groups, allowed, fractions, ratio or 0.0)
     problem = Problem(analysis, groups, scores, allowed, costing, limits, ratio)
@@ -299,6 +300,15 @@ def _check_bounds(max_ratio: float, min_width: int, align: int | str, seed: int,
 
 
 # -------------------------------------------------------------------- what was left
+def _unscored(analysis: Analysis, groups: Sequence[Group], scores: Mapping[Dim, Array], criterion: str) -> list[Left]:
+    """The groups that the criterion says nothing about. Raises GraphPruneError GP704 where those are all."""
+    from graphprune.allocate.bounds import Left
+
+    if not any(group.dim in scores for group in groups):
+        raise GraphPruneError("GP704", f"{criterion} can score no group of it", analysis.program.name)
+    return [Left(each.name, "GP704", f"{criterion} cannot score it") for each in groups if each.dim not in scores]
+
+
 def _limited(groups: Sequence[Group], limits: Mapping[Dim, Bound], widths: Mapping[Dim, int]) -> list[Left]:
     """The groups that are as narrow as their bound allows."""
     from graphprune.allocate.bounds import Left

@@ -11,20 +11,23 @@ Each weight is read once, in slices, and never more than one of them is held.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from graphprune.analysis import Analysis, Group
 from graphprune.calibrate import Calibration, collect
 from graphprune.criteria import (
-    CRITERIA,
+    AnalysisCriterion,
     DataCriterion,
+    FilterCriterion,
     GradientCriterion,
     GroupCriterion,
     JointCriterion,
     Part,
     WeightCriterion,
 )
+from graphprune.criteria.custom import criterion_of, name_of
 from graphprune.dialects import tools_of
 from graphprune.dims import Axis, Dim, labels, leaves
 from graphprune.errors import GraphPruneError, did_you_mean
@@ -78,26 +81,29 @@ def lamp(score: Array) -> Array:
 
 NORMALIZATIONS: dict[str, Callable[[Array], Array]] = {
     "none": lambda score: score,
-    "sum": lambda score: _over(score, float(score.sum())),
-    "mean": lambda score: _over(score, float(score.mean())),
-    "max": lambda score: _over(score, float(score.max())),
+    "sum": lambda score: _over(score, float(np.abs(score).sum())),
+    "mean": lambda score: _over(score, float(np.abs(score).mean())),
+    "max": lambda score: _over(score, float(np.abs(score).max())),
     "standard": lambda score: _over(score - score.mean(), float(score.std())),
     "lamp": lamp,
 }
-"""How the scores of different groups are made comparable; each takes and gives the scores of one group."""
+"""How the scores of different groups are made comparable; each takes and gives the scores of one group. Some scores
+have signs: what they are divided by is taken without."""
 
 
 def score_groups(
     analysis: Analysis,
     groups: Sequence[Group],
     *,
-    criterion: str = "l2",
+    criterion: Any = "l2",
     reduction: str = "mean",
     normalize: str = "mean",
     seed: int = 0,
     calibration: Calibration | None = None,
 ) -> Scores:
     """A score for every entry of every group (float64, shape ``[size]``): the lower, the sooner it goes.
+
+    criterion: as :func:`graphprune.criteria.custom.criterion_of` takes it
 
     Groups of which no weight is constant get zeros: nothing says that one entry matters more than another. Groups that
     no layer reads of which the criterion could know the data get no scores at all. Raises GraphPruneError: GP106 for
@@ -106,19 +112,23 @@ def score_groups(
     for name, known, what in ((reduction, REDUCTIONS, "reduction"), (normalize, NORMALIZATIONS, "normalization")):
         if name not in known:
             raise GraphPruneError("GP106", f"there is no {what} {name!r}", remedy=did_you_mean(name, known))
-    chosen = CRITERIA.load(criterion)()
+    chosen = criterion_of(criterion)
     if isinstance(chosen, GroupCriterion):
         raw = {group.dim: np.asarray(chosen.group(group.name, group.size, seed), np.float64) for group in groups}
+    elif isinstance(chosen, AnalysisCriterion):
+        scored = {group.dim: chosen.score(analysis, group) for group in groups}
+        raw = {dim: np.asarray(score, np.float64) for dim, score in scored.items() if score is not None}
+    elif isinstance(chosen, FilterCriterion):
+        raw = _reduced(_filter_parts(analysis, groups, chosen), groups, REDUCTIONS[reduction])
     elif isinstance(chosen, WeightCriterion):
         raw = _reduced(_parts(analysis, groups, chosen), groups, REDUCTIONS[reduction])
     elif isinstance(chosen, GradientCriterion):
-        raw = _reduced(_gradient_parts(analysis, groups, chosen, _needed(criterion, calibration), seed), groups,
-                       REDUCTIONS[reduction])  # fmt: skip
+        raw = _reduced(_gradient_parts(analysis, groups, chosen, calibration, seed), groups, REDUCTIONS[reduction])
     elif isinstance(chosen, DataCriterion | JointCriterion):
-        found = read_parts(analysis, groups, chosen, _needed(criterion, calibration), seed)
+        found = read_parts(analysis, groups, chosen, _needed(name_of(criterion), calibration), seed)
         raw = {dim: _scored(chosen, parts, REDUCTIONS[reduction]) for dim, parts in found.items()}
     else:
-        raise GraphPruneError("GP111", f"criterion {criterion!r} has neither elements and finish nor group")
+        raise GraphPruneError("GP111", f"criterion {name_of(criterion)!r} is of no kind that there is")
     return {dim: NORMALIZATIONS[normalize](score) for dim, score in raw.items()}
 
 
@@ -170,24 +180,86 @@ def _labels(layer: Layer, dim: Dim) -> Array | None:
 
 
 def _gradient_parts(
-    analysis: Analysis, groups: Sequence[Group], criterion: GradientCriterion, calibration: Calibration, seed: int
+    analysis: Analysis,
+    groups: Sequence[Group],
+    criterion: GradientCriterion,
+    calibration: Calibration | None,
+    seed: int,
 ) -> dict[Dim, list[Array]]:
-    """As :func:`_parts`, for sums of products with derivatives."""
+    """As :func:`_parts`, for sums of products with derivatives, averaged over them where there are several."""
     wanted = {group.dim for group in groups}
+    total: dict[tuple[Value, int, Dim], Array] = {}
+    count = 0
     tools = tools_of(analysis.program.native)
-    derivatives = tools.derivatives(analysis.program, criterion.derivative, calibration, seed)
+    for derivatives in tools.derivatives(analysis.program, criterion.derivative, calibration, seed):
+        count += 1
+        for value, contractions in _by_weight(analysis).items():
+            once = _once(contractions, wanted)
+            if not once or value.stored is None or value.name not in derivatives:
+                continue
+            products = criterion.products(value.stored.read(), derivatives[value.name])
+            for (place, dim), axis in once.items():
+                others = tuple(k for k in range(products.ndim) if k != place)
+                score = criterion.finish(_entries(products.sum(axis=others, dtype=np.float64), axis, dim))
+                total[value, place, dim] = total.get((value, place, dim), 0) + score
+    found: dict[Dim, list[Array]] = {}
+    for (_, _, dim), score in total.items():
+        found.setdefault(dim, []).append(score / count)
+    return found
+
+
+def _once(contractions: Sequence[Contraction], wanted: set[Dim]) -> dict[tuple[int, Dim], Axis]:
+    """Where the dimensions stand in a weight; one that several nodes read in the same way is one weight."""
+    return {
+        (place, dim): each.weight_axes[place]
+        for each in contractions
+        for place in range(len(each.weight_axes))
+        for dim in _dims(each, place, wanted)
+    }
+
+
+def _filter_parts(analysis: Analysis, groups: Sequence[Group], criterion: FilterCriterion) -> dict[Dim, list[Array]]:
+    """As :func:`_parts`, for scores of all numbers of an entry at once."""
+    wanted = {group.dim for group in groups}
     found: dict[Dim, list[Array]] = {}
     for value, contractions in _by_weight(analysis).items():
-        axes = [(each, place) for each in contractions for place in range(len(each.weight_axes))]
-        if value.stored is None or value.name not in derivatives:
+        once = _once(contractions, wanted)
+        weight = analysis.program.dialect.constant(value) if once else None
+        if weight is None or weight.dtype.kind not in "fiuV" or weight.size == 0:
             continue
-        products = criterion.products(value.stored.read(), derivatives[value.name])
-        once = {(place, dim): each for each, place in axes for dim in _dims(each, place, wanted)}
-        for (place, dim), each in once.items():
-            others = tuple(k for k in range(products.ndim) if k != place)
-            sums = products.sum(axis=others, dtype=np.float64)
-            found.setdefault(dim, []).append(criterion.finish(_entries(sums, each.weight_axes[place], dim)))
+        numbers = weight.astype(np.float64)
+        scale, zero = _factors(analysis, contractions[0])
+        numbers = (numbers if zero is None else numbers - zero) * (1 if scale is None else scale)
+        _check_finite(numbers, value)
+        for (place, dim), axis in once.items():
+            if not criterion.outputs or any(_is_output(each, place) for each in contractions):
+                rows = _rows(np.moveaxis(numbers, place, 0).reshape(numbers.shape[place], -1), axis, dim)
+                found.setdefault(dim, []).append(np.asarray(criterion.filters(rows), np.float64))
     return found
+
+
+def _is_output(contraction: Contraction, place: int) -> bool:
+    """Whether an axis of a weight is one of its outputs (or groups), as far as it is known."""
+    if contraction.terms is None:
+        return True
+    result = {letter for axis in contraction.terms.result for letter in axis}
+    return not result.isdisjoint(contraction.terms.weight[place])
+
+
+def _rows(numbers: Array, axis: Axis, dim: Dim) -> Array:
+    """``[positions, numbers]`` of an axis as ``[size, numbers of an entry]``."""
+    assert isinstance(dim.size, int)
+    found = []
+    for label in labels(axis, dim):
+        order = np.argsort(label, kind="stable")[np.count_nonzero(label < 0) :]
+        found.append(numbers[order].reshape(dim.size, -1))
+    return np.hstack(found)
+
+
+def _check_finite(numbers: Array, value: Value) -> None:
+    if not np.isfinite(numbers).all():
+        what = "a weight has numbers that are not finite, or overflow"
+        raise GraphPruneError("GP107", what, value.name, "repair it: no score can be computed")
 
 
 def _reduced(parts: Mapping[Dim, list[Array]], groups: Sequence[Group], reduce: Callable[[Array], Array]) -> Scores:
@@ -214,18 +286,10 @@ def _parts(analysis: Analysis, groups: Sequence[Group], criterion: WeightCriteri
         factors = _factors(analysis, contractions[0])
         with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is looked at in the next line
             sums = _marginals(weight, factors, criterion, sorted({place for _, place in axes}))
-        if not all(np.isfinite(each).all() for each in sums.values()):
-            what, remedy = (
-                "a weight has numbers that are not finite, or overflow",
-                "repair it: no score can be computed",
-            )
-            raise GraphPruneError("GP107", what, value.name, remedy)
-        # A weight that several nodes read in the same way is one weight, and counts once.
-        once = {(place, dim): contraction for contraction, place in axes for dim in _dims(contraction, place, wanted)}
-        for (place, dim), contraction in once.items():
-            found.setdefault(dim, []).append(
-                criterion.finish(_entries(sums[place], contraction.weight_axes[place], dim))
-            )
+        for each in sums.values():
+            _check_finite(each, value)
+        for (place, dim), axis in _once(contractions, wanted).items():
+            found.setdefault(dim, []).append(criterion.finish(_entries(sums[place], axis, dim)))
     return found
 
 

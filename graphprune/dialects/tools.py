@@ -111,12 +111,14 @@ class Tools(Protocol):
     def with_stored(self, program: Program, arrays: Mapping[str, Array]) -> Model:
         """A copy of the model of a program with other numbers, of the same shapes, in some stored tensors, by name."""
 
-    def derivatives(self, program: Program, kind: str, calibration: Calibration, seed: int) -> Mapping[str, Array]:
-        """A derivative of the loss by every stored floating-point tensor, by name (float64, its shape).
+    def derivatives(
+        self, program: Program, kind: str, calibration: Calibration | None, seed: int
+    ) -> Iterator[Mapping[str, Array]]:
+        """A derivative of the loss by every weight, by name (float64, its shape); for some kinds one after the other.
 
         kind: a name of `graphprune.criteria.DERIVATIVES`
-        Raises GraphPruneError: GP704 where the dialect has no gradients, or labels are missing; GP703 where they are
-        not finite.
+        Raises GraphPruneError: GP704 where the dialect has no gradients, or data or labels are missing; GP703 where
+        they are not finite; GP702 where labels do not fit.
         """
 
     def cases(self, model: Model, seed: int, sizes: Mapping[str, int], count: int) -> Iterator[list[Case]]:
@@ -126,6 +128,10 @@ class Tools(Protocol):
         count: how many cases a batch has at least; more where further inputs take other ways through the model
         Raises GraphPruneError GP402 where inputs would be too large.
         """
+
+    def case(self, model: Model, arrays: Mapping[str, Array]) -> Case:
+        """The inputs of a model from arrays, by the names of the inputs of its program. What is no array, such as a
+        number that a module takes, is as in its example inputs."""
 
     def signature(self, model: Model) -> object:
         """Everything by which a caller knows the model: two of them are compared with ``==``."""

@@ -100,7 +100,9 @@ class AtenTools:
                 write_tensor(graph, stored, arrays[stored.name])
         return captured.with_graph(graph)
 
-    def derivatives(self, program: Program, kind: str, calibration: Calibration, seed: int) -> Mapping[str, Array]:
+    def derivatives(
+        self, program: Program, kind: str, calibration: Calibration | None, seed: int
+    ) -> Iterator[Mapping[str, Array]]:
         from graphprune.dialects.aten.derivatives import derivatives
 
         return derivatives(program, kind, calibration, seed)
@@ -132,6 +134,13 @@ class AtenTools:
             found.append(pytree.tree_map(lambda each, rng=rng: _drawn(each, rng), first))
         yield found
 
+    def case(self, model: Captured, arrays: Mapping[str, Array]) -> Case:
+        leaves, tree = pytree.tree_flatten((model.args, model.kwargs))
+        names = [node.name for node in model.graph.graph.nodes if node.op == "placeholder"]
+        found = [_filled(each, arrays.get(name)) for name, each in zip(names, leaves, strict=True)]
+        made: Case = pytree.tree_unflatten(found, tree)
+        return made
+
     def signature(self, model: Captured) -> object:
         """Structure, names, shapes and types of inputs and outputs."""
         nodes = [node for node in model.graph.graph.nodes if node.op == "placeholder"]
@@ -155,6 +164,12 @@ class AtenTools:
 def _described(node: torch.fx.Node) -> str:
     value = node.meta.get("val")
     return f"{tuple(value.shape)} {value.dtype}" if isinstance(value, torch.Tensor) else type(value).__name__
+
+
+def _filled(each: Any, array: Array | None) -> Any:
+    if array is None or not isinstance(each, torch.Tensor):
+        return each
+    return torch.as_tensor(np.ascontiguousarray(array)).to(each.dtype).to(each.device)
 
 
 def _drawn(each: Any, rng: np.random.Generator) -> Any:

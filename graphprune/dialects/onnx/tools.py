@@ -77,7 +77,9 @@ class OnnxTools:
 
         return with_stored(program, arrays)
 
-    def derivatives(self, program: Program, kind: str, calibration: Calibration, seed: int) -> Mapping[str, Array]:
+    def derivatives(
+        self, program: Program, kind: str, calibration: Calibration | None, seed: int
+    ) -> Iterator[Mapping[str, Array]]:
         what = "it needs gradients, and ONNX models have none"
         remedy = "prune the PyTorch module it was exported from, or choose a criterion without gradients"
         raise GraphPruneError("GP704", what, program.name, remedy)
@@ -92,6 +94,9 @@ class OnnxTools:
         for dynamic in DYNAMIC_SIZES:
             cases = [feeds(model, seed + k, sizes, dynamic) for k in range(count)]
             yield cases + [{**cases[0], name: number} for name, number in integer_choices(model, cases[0])]
+
+    def case(self, model: ir.Model, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        return dict(arrays)
 
     def signature(self, model: ir.Model) -> object:
         """Names, shapes and data types of the inputs and outputs; and the operator sets."""
