@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 __all__ = [
-    "load", "save", "analyze", "plan", "apply", "prune", "prune_", "mask", "shrink", "clean", "verify",
+    "load", "save", "analyze", "calibration", "plan", "apply", "prune", "prune_", "mask", "shrink", "clean", "verify",
     "Analysis", "Group", "Plan", "Result", "Verification", "GraphPruneError",
 ]  # fmt: skip
 
@@ -25,6 +25,7 @@ _HOME = {
     "load": "graphprune.api",
     "save": "graphprune.api",
     "analyze": "graphprune.api",
+    "calibration": "graphprune.data.calibration",
     "plan": "graphprune.api",
     "apply": "graphprune.api",
     "prune": "graphprune.api",
@@ -72,6 +73,7 @@ sys.modules[__name__].__class__ = LazyPackage
 if TYPE_CHECKING:
     from graphprune.analysis import Analysis, Group
     from graphprune.api import Result, analyze, apply, clean, load, mask, plan, prune, prune_, save, shrink, verify
+    from graphprune.data.calibration import calibration
     from graphprune.errors import GraphPruneError
     from graphprune.plan import Plan
     from graphprune.verify import Verification

@@ -189,7 +189,7 @@ def plan(
     params: float | None = None,
     bytes: float | None = None,
     ratio: float | None = None,
-    criterion: str = "l2",
+    criterion: Any = "l2",
     reduction: str = "mean",
     normalize: str = "mean",
     allocate: str = "global",
@@ -201,6 +201,7 @@ def plan(
     heads: str = "both",
     seed: int = 0,
     sizes: Mapping[str, int] | None = None,
+    calibration: Any = None,
 ) -> Plan:
     """Decide what to keep of every group; no weight is changed. The same arguments give the same plan.
 
@@ -208,7 +209,8 @@ def plan(
     macs, params, bytes: the share of multiply-accumulates, parameters or bytes of weights that may remain, in (0, 1];
                 several are all met
     ratio:      the share of all channels to remove, in [0, 1); of every group alike with allocate="uniform"
-    criterion:  how channels are scored: a name of `graphprune.criteria`
+    criterion:  how channels are scored: a name of `graphprune.criteria`, an object of a kind that is described there, a
+                function from the weights of channels ``[channels, numbers]`` to their scores, or ``"module:function"``
     reduction:  how the scores of coupled tensors become one: sum, mean, max or l2
     normalize:  how groups are made comparable: a name that `graphprune plan --help` lists
     allocate:   how the cut is divided among groups: a name that `graphprune plan --help` lists
@@ -217,29 +219,28 @@ def plan(
     ignore, only: patterns of tensors or groups to leave alone, or to prune alone
     heads:      of attention: prune heads, their width, or both
     sizes:      numbers for dynamic axes by name, for costs; the model's own default, else 1, where not given
-    Raises GraphPruneError: GP106 and GP107 for options, GP302 where nothing can be pruned; BudgetNotMet (GP301).
+    calibration: data for criteria that look at some: what `graphprune.calibration` returns, or anything it takes
+    Raises GraphPruneError: GP106 and GP107 for options, GP701 to GP704 where the criterion needs what is not there,
+    GP302 where nothing can be pruned; BudgetNotMet (GP301).
     """
     from graphprune.plan import make_plan
 
+    analysis = _analysis(model, example_inputs)
     return make_plan(
-        _analysis(model, example_inputs),
-        macs=macs,
-        params=params,
-        bytes=bytes,
-        ratio=ratio,
-        criterion=criterion,
-        reduction=reduction,
-        normalize=normalize,
-        allocate=allocate,
-        max_ratio=max_ratio,
-        min_width=min_width,
-        align=align,
-        ignore=tuple(ignore),
-        only=tuple(only),
-        heads=heads,
-        seed=seed,
-        sizes=dict(sizes or {}),
-    )
+        analysis, macs=macs, params=params, bytes=bytes, ratio=ratio, criterion=criterion,
+        reduction=reduction, normalize=normalize, allocate=allocate, max_ratio=max_ratio, min_width=min_width,
+        align=align, ignore=tuple(ignore), only=tuple(only), heads=heads, seed=seed, sizes=dict(sizes or {}),
+        calibration=calibrated(analysis, calibration, seed, sizes),
+    )  # fmt: skip
+
+
+def calibrated(analysis: Analysis, source: Any, seed: int = 0, sizes: Mapping[str, int] | None = None) -> Any:
+    """The calibration that an option asks for; None where it asks for none."""
+    if source is None:
+        return None
+    from graphprune.data.calibration import calibration
+
+    return calibration(source, analysis, seed=seed, sizes=sizes)
 
 
 def apply(model: Model | Analysis, plan: Plan, example_inputs: Any = None) -> Model:
@@ -329,7 +330,14 @@ def result_of(analysis: Analysis, plan: Plan, *, sizes: Mapping[str, int] | None
     from graphprune.apply import apply_keep
 
     keep = plan.keep(analysis)
-    return Result(apply_keep(analysis, keep), plan, report_of(analysis, keep, sizes=sizes))
+    report = report_of(analysis, keep, sizes=sizes).with_(notes=data_notes(plan))
+    return Result(apply_keep(analysis, keep), plan, report)
+
+
+def data_notes(plan: Plan) -> tuple[str, ...]:
+    """What a report says about the data that a plan was made with; nothing where there was none."""
+    source = plan.options.get("calibration")
+    return (f"scores are from {source}",) if source else ()
 
 
 def report_of(analysis: Analysis, keep: Keep, *, sizes: Mapping[str, int] | None = None) -> Report:

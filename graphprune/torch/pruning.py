@@ -108,7 +108,17 @@ def prune(
     """
     with torch.inference_mode(False):  # what is made here may be trained later
         analysis = analyze(model, example_inputs, dynamic=dynamic, rules=rules)
-        return _pruned(model, analysis, plan, as_graph, verify, options)
+        return _pruned(model, analysis, plan, as_graph, verify, _calibrated(analysis, options))
+
+
+def _calibrated(analysis: Analysis, options: dict[str, Any]) -> dict[str, Any]:
+    """The options with the calibration that they ask for: once, because data may be readable once."""
+    from graphprune.api import calibrated
+
+    if options.get("calibration") is None:
+        return options
+    made = calibrated(analysis, options["calibration"], options.get("seed", 0), options.get("sizes"))
+    return {**options, "calibration": made}
 
 
 def _pruned(
@@ -156,7 +166,7 @@ def prune_(
         raise GraphPruneError("GP103", f"a {type(model).__name__} cannot be pruned in place", "", "use gp.prune")
     with torch.inference_mode(False):
         analysis = analyze(model, example_inputs, dynamic=dynamic, rules=rules)
-        cut = _as_class(model, analysis, plan, options)
+        cut = _as_class(model, analysis, plan, _calibrated(analysis, options))
         try:
             return cut.result(model, verify)
         except BaseException:
@@ -264,12 +274,12 @@ class _Cut:
 
     def result(self, model: Any, verify: bool) -> Result:
         """The outcome, verified when asked. Raises GraphPruneError GP401 and GP402."""
-        from graphprune.api import Result, report_of, require
+        from graphprune.api import Result, data_notes, report_of, require
         from graphprune.verify import verify_models
 
         source: Captured = self.analysis.program.native
         sizes, seed = self.options.get("sizes"), self.options.get("seed", 0)
-        notes = (*source.notes, *self.notes)
+        notes = (*source.notes, *self.notes, *data_notes(self.plan))
         report = report_of(self.analysis, self.keep, sizes=sizes).with_(notes=notes)
         if not verify:
             return Result(model, self.plan, report)
