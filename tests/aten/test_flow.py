@@ -208,11 +208,14 @@ def test_calls_that_share_a_body_get_their_own() -> None:
     torch.testing.assert_close(graph(signed(Branches)), expected)
 
 
-def test_a_pruned_graph_with_bodies_is_exported_again() -> None:
-    x = signed(Scan)
-    small = gp.prune(Scan().eval(), x, ratio=0.5, as_graph=True).model
+@pytest.mark.parametrize("model", [Branches, Scan])
+def test_a_pruned_graph_with_bodies_is_exported_again(model: type[nn.Module]) -> None:
+    x = signed(model)
+    small = gp.prune(model().eval(), x, ratio=0.5, as_graph=True).model
     with torch.no_grad():
-        torch.testing.assert_close(torch.export.export(small, (x,)).module()(-x), small(-x))
+        again = torch.export.export(small, (x,)).module()
+        for each in (x, -x):
+            torch.testing.assert_close(again(each), small(each))
 
 
 class Associative(nn.Module):
@@ -233,3 +236,23 @@ def test_an_associative_scan_stays_and_says_why() -> None:
     assert analysis.groups == []
     reasons = {each.reason for each in analysis.refusals if each.code == "GP204"}
     assert reasons == {"torch.export leaves vmap half done, in a graph that cannot run"}
+
+
+def test_bodies_hold_no_tensors() -> None:
+    """What traces a pruned graph anew (torch.export, torch.compile) would mistake them for others."""
+    x = signed(Branches)
+    dense = capture(Branches().eval(), (x,)).graph
+    small = gp.prune(Branches().eval(), x, ratio=0.5, as_graph=True).model
+    for graph in (dense, small):
+        bodies = [each for each in graph.modules() if isinstance(each, GraphModule) and each is not graph]
+        assert len(bodies) == 2
+        assert not any(body.graph.find_nodes(op="get_attr") for body in bodies)
+
+
+@pytest.mark.parametrize("model", [Branches, Loop])
+def test_modules_with_bodies_are_compiled(model: type[nn.Module]) -> None:
+    x = signed(model)
+    compiled = torch.compile(model().eval(), backend="graphprune", options={"ratio": 0.5, "then": "aot_eager"})
+    with torch.no_grad():
+        for each in (x, -x):
+            assert compiled(each).shape[-1] == 4

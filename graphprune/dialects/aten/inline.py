@@ -80,6 +80,55 @@ def separate_bodies(module: GraphModule) -> None:
     module.recompile()
 
 
+_CALLS_BODIES = frozenset({"cond", "while_loop", "scan", "map_impl"})
+"""Operators whose last argument holds what their bodies read as it stands."""
+
+
+def lift_tensors(module: GraphModule) -> None:
+    """Hand the tensors that bodies hold to them from outside, in place: what traces a graph anew takes those of a body
+    for others, or does not find them."""
+    for node in list(module.graph.nodes):
+        if not isinstance(node.target, torch._ops.HigherOrderOperator) or node.target.name() not in _CALLS_BODIES:  # type: ignore[no-untyped-call]
+            continue
+        named = [each for each in node.args if isinstance(each, Node) and each.op == "get_attr"]
+        bodies = [each for each in (operator.attrgetter(str(n.target))(module) for n in named) if _is_graph(each)]
+        for body in bodies:
+            lift_tensors(body)
+            own = [
+                n for n in body.graph.find_nodes(op="get_attr") if not _is_graph(operator.attrgetter(n.target)(body))
+            ]
+            for held in own:
+                _lift(module, node, bodies, body, held)
+            for target in {str(held.target) for held in own}:
+                path, _, name = target.rpartition(".")
+                delattr(body.get_submodule(path), name)
+        for body in bodies:
+            body.recompile()
+    module.recompile()
+
+
+def _lift(module: GraphModule, node: Node, bodies: list[GraphModule], body: GraphModule, held: Node) -> None:
+    """Make one tensor of a body an operand of the call, and an input of all bodies."""
+    name = _moved(module, body, str(held.target))
+    with module.graph.inserting_before(node):
+        outer = module.graph.get_attr(name)
+    given: Any = node.args[-1]
+    node.args = (*node.args[:-1], (*given, outer))
+    outer.meta = dict(held.meta)
+    for each in bodies:
+        first = next(inner for inner in each.graph.nodes if inner.op != "placeholder")
+        with each.graph.inserting_before(first):
+            formal = each.graph.placeholder(name)
+        formal.meta = dict(held.meta)
+        if each is body:
+            held.replace_all_uses_with(formal)
+            each.graph.erase_node(held)
+
+
+def _is_graph(value: object) -> bool:
+    return isinstance(value, GraphModule)
+
+
 def _body(module: GraphModule, node: Node) -> tuple[GraphModule, tuple[Any, ...]] | None:
     """The body of a wrapper and the arguments it is called with, `None` for any other node."""
     name = str(getattr(node.target, "__name__", "")) if node.op == "call_function" else ""

@@ -7,7 +7,13 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from graphprune.dialects.aten.inline import graphs_of, inline_wrappers, separate_bodies, separate_sizes
+from graphprune.dialects.aten.inline import (
+    graphs_of,
+    inline_wrappers,
+    lift_tensors,
+    separate_bodies,
+    separate_sizes,
+)
 
 _ATEN = torch.ops.aten
 
@@ -17,6 +23,7 @@ def normalise(module: GraphModule) -> None:
     for graph in graphs_of(module):
         inline_wrappers(graph)
         separate_bodies(graph)
+    lift_tensors(module)
     for graph in graphs_of(module):
         allow_other_strides(graph)
         sizes_from_inputs(graph)

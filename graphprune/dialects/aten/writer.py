@@ -15,7 +15,7 @@ from graphprune.analysis import Analysis
 from graphprune.cuts import Cuts
 from graphprune.dialects.aten.capture import Captured
 from graphprune.dialects.aten.gather import gathered
-from graphprune.dialects.aten.inline import graphs_of, owner_of
+from graphprune.dialects.aten.inline import graphs_of, lift_tensors, owner_of
 from graphprune.dialects.aten.places import replace_operand, set_argument
 from graphprune.dialects.aten.structure import split_axis
 from graphprune.dims import Axis, Keep, evaluated, indices, is_cut, whole_size, width
@@ -28,6 +28,7 @@ def write(analysis: Analysis, keep: Keep) -> Captured:
     graph, twins = captured.twin()
     write_numbers(analysis, keep, twins)
     cut_tensors(graph, analysis, _places(analysis, keep))
+    lift_tensors(graph)  # positions that bodies were given
     _recompile(graph)
     return captured.with_graph(graph)
 
