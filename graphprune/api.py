@@ -337,7 +337,7 @@ def result_of(analysis: Analysis, plan: Plan, *, sizes: Mapping[str, int] | None
 def data_notes(plan: Plan) -> tuple[str, ...]:
     """What a report says about the data that a plan was made with; nothing where there was none."""
     source = plan.options.get("calibration")
-    return (f"scores are from {source}",) if source else ()
+    return (f"calibration data: {source}",) if source else ()
 
 
 def report_of(analysis: Analysis, keep: Keep, *, sizes: Mapping[str, int] | None = None) -> Report:

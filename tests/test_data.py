@@ -345,7 +345,7 @@ def test_a_plan_says_what_it_was_made_from() -> None:
     assert plan.groups == again.groups
     assert plan.to_json() == gp.plan(ROWS, macs=0.6, criterion="wanda", calibration={"x": X.copy()}).to_json()
     result = gp.prune(ROWS, macs=0.6, criterion="flap", calibration="noise")
-    assert any(note.startswith("scores are from noise, no data: 512 samples") for note in result.report.notes)
+    assert any(note.startswith("calibration data: noise, no data: 512 samples") for note in result.report.notes)
 
 
 def test_one_batch_is_in_memory_at_a_time() -> None:

@@ -8,12 +8,14 @@ import math
 import typing
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from graphprune.allocate import ALLOCATORS
 from graphprune.cli.console import Console
+from graphprune.criteria import CRITERIA
 from graphprune.errors import GraphPruneError
 
 BUDGETS = ("macs", "params", "bytes", "ratio")
@@ -100,7 +102,12 @@ class Choices:
         _option("--ratio", help="Share of channels to remove.", parser=_removed("--ratio"), **_BUDGET),
     ] = None
     criterion: Annotated[
-        str, _option("--criterion", help="How channels are scored: l1, l2, random, ...", **_CHOICE)
+        str,
+        _option(
+            "--criterion",
+            help=f"How channels are scored: {', '.join(CRITERIA.builtin)}; graphprune criteria says what they need.",
+            **_CHOICE,
+        ),
     ] = "l2"
     reduction: Annotated[
         str, _option("--reduction", help="How scores of coupled tensors become one: sum, mean, max, l2.", **_CHOICE)
@@ -162,6 +169,67 @@ class Choices:
             remedy = "add --macs 0.6 to keep 60 % of the multiplications, or --params, --bytes or --ratio"
             raise GraphPruneError("GP107", "it was not said how far to prune", "", remedy)
         return {each.name: getattr(self, each.name) for each in fields(self)}
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    """Numbers between commas. Raises GraphPruneError GP107."""
+    try:
+        return tuple(float(each) for each in str(text).split(","))
+    except ValueError:
+        what = f"{text!r} is neither a number nor several between commas"
+        raise GraphPruneError("GP107", what, "options --mean and --std", "write 0.485,0.456,0.406") from None
+
+
+_DATA: dict[str, Any] = {"rich_help_panel": "Calibration data"}
+
+
+@dataclass(frozen=True)
+class Data:
+    """What to calibrate with: the arguments of `graphprune.calibration`."""
+
+    calibration: Annotated[
+        str | None,
+        _option(
+            "--calibration",
+            help="For criteria that need inputs: .npz, .npy, a folder of images, a text, module:callable, or noise.",
+            metavar="SOURCE",
+            **_DATA,
+        ),
+    ] = None
+    samples: Annotated[int | None, _option("--samples", help="Most samples to take: 512.", min=1, **_DATA)] = None
+    batch: Annotated[int | None, _option("--batch", help="Samples of a batch: 32.", min=1, **_DATA)] = None
+    labels: Annotated[
+        str | None,
+        _option("--labels", help="Labels (.npy), or folders: those that images are in.", metavar="FILE", **_DATA),
+    ] = None
+    tokenizer: Annotated[
+        str | None,
+        _option("--tokenizer", help="Of a text: folder or name of one of transformers, or bytes.", **_DATA),
+    ] = None
+    length: Annotated[int | None, _option("--length", help="Tokens of a sequence: 128.", min=1, **_DATA)] = None
+    mean: Annotated[
+        Any,
+        _option("--mean", help="Subtracted from images in 0..1.", parser=_numbers, metavar="NUMBERS", **_DATA),
+    ] = None
+    std: Annotated[
+        Any, _option("--std", help="What they are divided by then.", parser=_numbers, metavar="NUMBERS", **_DATA)
+    ] = None
+
+    def request(self) -> Any:
+        """For the option `calibration` of `graphprune.api.plan`. Raises GraphPruneError GP107 where options are given
+        for data, and no data is."""
+        found = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "calibration"}
+        given = {name: value for name, value in found.items() if value is not None}
+        if self.calibration is None:
+            if given:
+                what = f"--{next(iter(given))} is about calibration data, and there is none"
+                raise GraphPruneError("GP107", what, "", "add --calibration SOURCE")
+            return None
+        from graphprune.data.calibration import Request
+
+        if given.get("labels", "folders") != "folders":
+            given["labels"] = Path(given["labels"])
+        return Request(self.calibration, given)
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import typer
 from graphprune import api
 from graphprune.cli import modules
 from graphprune.cli.modules import TorchJob
-from graphprune.cli.options import Before, Choices, Inputs, Output, Writing, taking
-from graphprune.cli.prune import In, Out, _Job, check_output, finish
+from graphprune.cli.options import Before, Choices, Data, Inputs, Output, Writing, taking
+from graphprune.cli.prune import In, Out, _Job, calibrated, check_output, finish
 from graphprune.cli.source import Module, read
 from graphprune.output import write_text
 
@@ -28,6 +28,7 @@ def plan(
         typer.Argument(metavar="MODEL", help="The trained model: .onnx, .pt2 or module:callable.", show_default=False),
     ],
     choices: Choices,
+    data: Data,
     before: Before,
     module: Module,
     inputs: Inputs,
@@ -39,13 +40,16 @@ def plan(
     """Choose what to keep, without cutting: JSON that can be read, edited and applied.
 
     graphprune plan resnet.onnx --macs 0.6 -o resnet.plan.json
+    graphprune plan resnet.onnx --macs 0.6 --criterion wanda --calibration images/ --std 0.5 -o resnet.plan.json
     """
-    arguments = choices.arguments()
+    arguments = {**choices.arguments(), "calibration": data.request()}
     console = output.console
     with console.working("reading"):
         dense = read(model, before, module, inputs.seed)
-    with console.working("planning"):
+    with console.working("finding what is coupled"):
         analysis = dense.analysis()
+    arguments = calibrated(analysis, arguments, inputs, console)
+    with console.working("choosing what to keep"):
         made = api.plan(analysis, **arguments, seed=inputs.seed, sizes=inputs.sizes)
     if out is None:
         print(made.to_json())

@@ -12,13 +12,15 @@ import typer
 from graphprune import api
 from graphprune.cli import modules
 from graphprune.cli.console import Console
+from graphprune.cli.criteria import looks_at_data
 from graphprune.cli.modules import TorchJob
-from graphprune.cli.options import Before, Choices, Inputs, Output, Writing, taking
+from graphprune.cli.options import Before, Choices, Data, Inputs, Output, Writing, taking
 from graphprune.cli.source import Module, names_torch, read, read_onnx
 from graphprune.errors import GraphPruneError
 from graphprune.output import Outputs
 
 if TYPE_CHECKING:
+    from graphprune.analysis import Analysis
     from graphprune.report import Report
     from graphprune.verify import Verification
 
@@ -36,6 +38,7 @@ def prune(
     dense: In,
     out: Out,
     choices: Choices,
+    data: Data,
     before: Before,
     module: Module,
     writing: Writing,
@@ -45,10 +48,11 @@ def prune(
     """Prune a model to a budget, prove the result right and write it, with its plan beside it.
 
     graphprune prune resnet.onnx small.onnx --macs 0.6
+    graphprune prune resnet.onnx small.onnx --macs 0.6 --criterion wanda --calibration data.npz
     graphprune prune resnet.pt2 small.pt2 --macs 0.6
     graphprune prune mypkg.models:resnet small --weights w.safetensors --input 1,3,224,224 --macs 0.6
     """
-    arguments = choices.arguments()
+    arguments = {**choices.arguments(), "calibration": data.request()}
     check_output(dense, out, writing)
     console, sizes = output.console, inputs.sizes
     with console.working("reading"):
@@ -57,11 +61,23 @@ def prune(
         return modules.run(TorchJob(dense, out, source, arguments, writing, console, inputs))
     with console.working("finding what is coupled"):
         analysis = source.analysis()
+    arguments = calibrated(analysis, arguments, inputs, console)
     with console.working("choosing what to keep"):
         plan = api.plan(analysis, **arguments, seed=inputs.seed, sizes=sizes)
     with console.working("cutting"):
         result = api.result_of(analysis, plan, sizes=sizes)
     return finish(_Job(dense, out, source.model, result, writing, console, inputs))
+
+
+def calibrated(analysis: Analysis, arguments: dict[str, Any], inputs: Inputs, console: Console) -> dict[str, Any]:
+    """The arguments with the calibration data that they ask for, read and checked."""
+    if arguments["calibration"] is None:
+        return arguments
+    if not looks_at_data(arguments["criterion"]):
+        console.say(f"the criterion {arguments['criterion']} looks at no data: see graphprune criteria")
+    with console.working("reading calibration data"):
+        made = api.calibrated(analysis, arguments["calibration"], inputs.seed, inputs.sizes)
+    return {**arguments, "calibration": made}
 
 
 @taking

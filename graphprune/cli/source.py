@@ -6,22 +6,19 @@ nothing is unpickled.
 
 from __future__ import annotations
 
-import importlib
-import os
 import re
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from graphprune import api
 from graphprune.cli.options import Before, _option
+from graphprune.data.named import imported, is_named
 from graphprune.errors import GraphPruneError
 
 if TYPE_CHECKING:
     from graphprune.analysis import Analysis
 
-_CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", re.ASCII)
 _INPUT = re.compile(r"(?:([A-Za-z_]\w*)=)?(\d+(?:,\d+)*)(?::([a-z]+\d+))?", re.ASCII)
 
 
@@ -68,7 +65,7 @@ def names_torch(path: Path) -> bool:
 
 def is_callable(path: Path) -> bool:
     """Whether this is `module:callable` and not a file of that name."""
-    return bool(_CALLABLE.fullmatch(str(path))) and not path.exists()
+    return is_named(str(path))
 
 
 def read(path: Path, before: Before, module: Module, seed: int = 0) -> Source:
@@ -133,18 +130,8 @@ def _shape(text: str) -> tuple[str, tuple[int, ...], str]:
 
 
 def _callable(name: str) -> Any:
-    """Import what `package.module:name` names. Raises GraphPruneError GP101."""
-    module, _, attribute = name.partition(":")
-    folder = os.getcwd()
-    if folder not in sys.path:
-        sys.path.insert(0, folder)  # as python -m does; an installed command does not
-    try:
-        found = importlib.import_module(module)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        remedy = "write package.module:callable; modules of the current folder are found"
-        raise GraphPruneError("GP101", f"it cannot be imported: {error}", name, remedy) from error
+    """Import what `package.module:name` names. Raises GraphPruneError GP101, and GP107 where it cannot be called."""
+    found = imported(name)
     if not callable(found):
         raise GraphPruneError("GP107", f"it is a {type(found).__name__}, not a callable that makes a model", name)
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,14 @@ from graphprune.dialects import tools_of
 from graphprune.errors import GraphPruneError
 
 NOISE = "noise"
+
+
+@dataclass(frozen=True)
+class Request:
+    """A source with options of :func:`calibration`, before the model is known."""
+
+    source: Any
+    options: Mapping[str, Any]
 
 
 def calibration(
@@ -61,26 +70,34 @@ def calibration(
     """
     if isinstance(source, Calibration):
         return source
+    if isinstance(source, Request):
+        return calibration(source.source, model, example_inputs, **{"seed": seed, "sizes": sizes, **source.options})
     for option, value in (("batch", batch), ("samples", samples), ("length", length)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise GraphPruneError("GP107", f"{value!r} is not a whole number from 1 on", f"option {option}")
-    if isinstance(model, Analysis):
-        analysis = model
-    else:
-        from graphprune.api import analyze
-
-        analysis = analyze(model, example_inputs)
-    program = analysis.program
-    batches = Batches(Inputs.of(program), batch, samples)
-    known = {**program.sizes, **(sizes or {})}
+    analysis = _analysed(model, example_inputs)
+    known = {**analysis.program.sizes, **(sizes or {})}
     reading = Reading(seed, _labels(labels), known, tokenizer, length, mean, std)
-    what = _read(batches, source, analysis, reading)
+    batches = Batches(Inputs.of(analysis.program), batch, samples)
+    return _made(batches, _read(batches, source, analysis, reading), analysis, loss)
+
+
+def _analysed(model: Any, example_inputs: Any) -> Analysis:
+    if isinstance(model, Analysis):
+        return model
+    from graphprune.api import analyze
+
+    return analyze(model, example_inputs)
+
+
+def _made(batches: Batches, what: str, analysis: Analysis, loss: str | Callable[[Any, Any], Any]) -> Calibration:
     if not batches.cases:
         left = f": {batches.left} samples do not fill a batch of {batches.fixed}" if batches.left else ""
         raise GraphPruneError("GP701", f"there is not one batch of calibration data{left}", what)
-    tools = tools_of(program.native)
+    native = analysis.program.native
+    tools = tools_of(native)
     return Calibration(
-        cases=[tools.case(program.native, each) for each in batches.cases],
+        cases=[tools.case(native, each) for each in batches.cases],
         labels=batches.labelled,
         loss=loss,
         source=_described(what, batches),

@@ -29,7 +29,7 @@ def imported(name: str) -> Any:
         for part in attribute.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
-        remedy = "write package.module:name; modules of the current folder are found"
+        remedy = "write package.module:callable; modules of the current folder are found"
         raise GraphPruneError("GP101", f"it cannot be imported: {error}", name, remedy) from error
     return found
 

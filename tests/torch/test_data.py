@@ -65,7 +65,7 @@ def test_a_module_is_pruned_by_its_activations(criterion: str) -> None:
     result = gp.prune(model, EXAMPLE, macs=0.6, criterion=criterion, calibration=loader())
     assert result.model.first.out_features < 8
     assert result.verification is not None and result.verification.ok
-    assert any(note.startswith("scores are from batches: 20 samples in 3 batches") for note in result.report.notes)
+    assert any(note.startswith("calibration data: batches: 20 samples in 3 batches") for note in result.report.notes)
 
 
 def test_in_place_from_a_generator() -> None:
