@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,6 +29,7 @@ from graphprune.errors import GraphPruneError
 
 if TYPE_CHECKING:
     from graphprune.analysis import Analysis
+    from graphprune.calibrate import Calibration
     from graphprune.cost import Cost
     from graphprune.dims import Keep
     from graphprune.plan import Plan
@@ -256,8 +257,18 @@ def apply(model: Model | Analysis, plan: Plan, example_inputs: Any = None) -> Mo
     return apply_keep(analysis, plan.keep(analysis))
 
 
-def prune(model: Model, example_inputs: Any = None, *, verify: bool = True, **options: Any) -> Result:
+def prune(
+    model: Model,
+    example_inputs: Any = None,
+    *,
+    verify: bool = True,
+    recover: str | Sequence[str] = (),
+    **options: Any,
+) -> Result:
     """Plan, apply and verify; options as for :func:`plan`. `.model` is of the kind that went in.
+
+    recover: what to do for the weights that stay, in this order and after the checks: names of `graphprune.recover`;
+             computed from `calibration`, nothing is trained
 
     For PyTorch also `plan=`, `as_graph=` and `dynamic=`: see :func:`graphprune.torch.pruning.prune`.
     Raises GraphPruneError as `plan` does, GP401 where the pruned model is wrong (nothing is returned then) and GP402
@@ -266,15 +277,37 @@ def prune(model: Model, example_inputs: Any = None, *, verify: bool = True, **op
     if is_of_torch(model):
         from graphprune.torch import pruning
 
-        return pruning.prune(model, example_inputs, verify=verify, **options)
+        return pruning.prune(model, example_inputs, verify=verify, recover=recover, **options)
     analysis = _analysis(model, example_inputs)
-    made = plan(analysis, **options)
     seed, sizes = options.get("seed", 0), options.get("sizes")
+    data = calibrated(analysis, options.pop("calibration", None), seed, sizes)
+    made = plan(analysis, **options, calibration=data)
     result = result_of(analysis, made, sizes=sizes)
-    if not verify:
+    if verify:
+        verification = _verified(analysis, result.model, made, seed, sizes)
+        result = Result(result.model, made, result.report.with_(verification=verification), verification)
+    return recovered(analysis, result, recover, data, seed)
+
+
+def recovered(
+    analysis: Analysis, result: Result, recover: str | Sequence[str], calibration: Calibration | None, seed: int = 0
+) -> Result:
+    """A result whose model has other weights of the same shapes; its plan says so, its report what was done.
+
+    Raises GraphPruneError: GP106 for names that are not known, GP701 to GP704 for the data.
+    """
+    if not recover:
         return result
-    verification = _verified(analysis, result.model, made, seed, sizes)
-    return Result(result.model, made, result.report.with_(verification=verification), verification)
+    from graphprune.recover.run import checked
+    from graphprune.recover.run import recover as refit
+
+    names = checked(recover, calibration)
+    if not names or calibration is None:
+        return result
+    done = refit(analysis, result.plan.keep(analysis), result.model, names, calibration, seed)
+    plan = replace(result.plan, options={**result.plan.options, "recover": list(names)})
+    report = result.report.with_(notes=(*result.report.notes, *done.notes))
+    return Result(done.model, plan, report, result.verification)
 
 
 def prune_(model: Model, example_inputs: Any = None, **options: Any) -> Result:

@@ -123,6 +123,8 @@ def verify_models(
     if tools_of(pruned) is not tools:
         what = f"a {type(dense).__name__} cannot be compared with a {type(pruned).__name__}"
         raise GraphPruneError("GP103", what, "", "compare models of one kind")
+    if plan is not None and dict(plan.options).get("recover"):
+        plan = None  # its weights were refitted: only that it is coupled rightly can be told from outside
     checks = [_interface(dense, pruned)]
     analysis = analyze_program(tools.read(tools.inlined(pruned if plan is None else dense)))
     session = _Session(analysis, seed, dict(sizes or {}))

@@ -10,7 +10,8 @@ from __future__ import annotations
 import copy
 import inspect
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -91,6 +92,7 @@ def prune(
     as_graph: bool | None = None,
     dynamic: bool = True,
     verify: bool = True,
+    recover: str | Sequence[str] = (),
     rules: Mapping[str, str] | None = None,
     **options: Any,
 ) -> Result:
@@ -103,12 +105,13 @@ def prune(
                 leaving alone what its code cannot follow; None for the class where it can run at the new sizes, else
                 the graph
     dynamic:    leave batch and sequence axes open in the graph
+    recover:    what to do for the weights that stay (see :func:`graphprune.api.prune`)
     options:    those of :func:`graphprune.plan`
     Raises GraphPruneError: as `graphprune.plan` and `graphprune.verify` do; GP103, GP107, GP112 for the model.
     """
     with torch.inference_mode(False):  # what is made here may be trained later
         analysis = analyze(model, example_inputs, dynamic=dynamic, rules=rules)
-        return _pruned(model, analysis, plan, as_graph, verify, _calibrated(analysis, options))
+        return _pruned(model, analysis, plan, as_graph, verify, _calibrated(analysis, options), recover)
 
 
 def _calibrated(analysis: Analysis, options: dict[str, Any]) -> dict[str, Any]:
@@ -122,20 +125,27 @@ def _calibrated(analysis: Analysis, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _pruned(
-    model: Model, analysis: Analysis, plan: Plan | None, as_graph: bool | None, verify: bool, options: dict[str, Any]
+    model: Model,
+    analysis: Analysis,
+    plan: Plan | None,
+    as_graph: bool | None,
+    verify: bool,
+    options: dict[str, Any],
+    recover: str | Sequence[str],
 ) -> Result:
     if isinstance(model, ExportedProgram):
         cut = _Cut(analysis, plan, options)
-        return cut.result(exported(cut.small), verify)
+        result = cut.result(None, verify, recover)
+        return replace(result, model=exported(cut.small))
     if as_graph is False:
         copied = _copied(model)
-        return _as_class(copied, analysis, plan, options).result(copied, verify)
+        return _as_class(copied, analysis, plan, options).result(copied, verify, recover)
     cut, reason = _Cut(analysis, plan, options), "it was asked for"
     if not as_graph:
         copied = _copied(model)
         reason = cut.into(copied)
         if not reason:
-            return cut.result(copied, verify)
+            return cut.result(copied, verify, recover)
         written = "the graph was written anew" if isinstance(model, GraphModule) else "the result is a GraphModule"
         cut.notes = (f"{written} with the same parameter names: {reason}",)
     graph = cut.small.graph
@@ -143,7 +153,7 @@ def _pruned(
     graph.__dict__.pop("_tracer_cls", None)  # that of torch.export cannot be pickled; any will do
     graph.train(model.training)
     attach(graph, Pruned(cut.plan, cut.cuts, {}, "graph", reason, cut.shapes))
-    return cut.result(graph, verify)
+    return cut.result(graph, verify, recover)
 
 
 def prune_(
@@ -153,6 +163,7 @@ def prune_(
     plan: Plan | None = None,
     dynamic: bool = True,
     verify: bool = True,
+    recover: str | Sequence[str] = (),
     rules: Mapping[str, str] | None = None,
     **options: Any,
 ) -> Result:
@@ -168,7 +179,7 @@ def prune_(
         analysis = analyze(model, example_inputs, dynamic=dynamic, rules=rules)
         cut = _as_class(model, analysis, plan, _calibrated(analysis, options))
         try:
-            return cut.result(model, verify)
+            return cut.result(model, verify, recover)
         except BaseException:
             cut.undo(model)
             raise
@@ -272,8 +283,22 @@ class _Cut:
             self.undone.restore()
             forget(model)
 
-    def result(self, model: Any, verify: bool) -> Result:
-        """The outcome, verified when asked. Raises GraphPruneError GP401 and GP402."""
+    def result(self, model: Any, verify: bool, recover: str | Sequence[str] = ()) -> Result:
+        """The outcome, verified when asked, and then with other weights where that is asked for, in the model as in the
+        pruned graph. Raises GraphPruneError: GP401 and GP402, and as :func:`graphprune.api.recovered` does."""
+        result = self._checked(model, verify)
+        from graphprune.api import recovered
+
+        calibration, seed = self.options.get("calibration"), self.options.get("seed", 0)
+        done = recovered(self.analysis, replace(result, model=self.small), recover, calibration, seed)
+        if done.model is self.small:
+            return result
+        if model is not None:
+            _copy_weights(self.small, done.model, model)
+        self.small = done.model
+        return replace(done, model=model)
+
+    def _checked(self, model: Any, verify: bool) -> Result:
         from graphprune.api import Result, data_notes, report_of, require
         from graphprune.verify import verify_models
 
@@ -326,6 +351,19 @@ class _Cut:
             if difference(a, b) > max(tolerance(self.analysis, a.dtype), 1e-5):
                 what = f"its code computes something else at the new sizes (by {difference(a, b):.1e})"
                 raise GraphPruneError("GP507", what, type(model).__name__)
+
+
+def _copy_weights(before: Captured, after: Captured, model: nn.Module) -> None:
+    """Give a module the numbers that are new in a graph. Raises GraphPruneError GP705 where it has no such tensor."""
+    known, old = places(model), places(before.graph)
+    new = {name: each.tensor for name, each in places(after.graph).items() if each.tensor is not old[name].tensor}
+    missing = [name for name in new if name not in known]
+    if missing:
+        what = "the module computes this tensor itself, so that no new numbers can be written"
+        raise GraphPruneError("GP705", what, missing[0], "prune it with as_graph=True")
+    with torch.no_grad(), plain_mode():
+        for name, tensor in new.items():
+            known[name].tensor.copy_(tensor)
 
 
 _MOST_ATTEMPTS = 6

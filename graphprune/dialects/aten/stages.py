@@ -73,17 +73,20 @@ class AtenStaged:
 
     def _run(self, node: FxNode, state: _State) -> None:
         known = state.known
-        if node.op == "get_attr":
-            known[node] = operator.attrgetter(str(node.target))(self.graph)
-        elif node.op == "call_function":
-            args, kwargs = torch.fx.map_arg((node.args, node.kwargs), known.__getitem__)
+
+        def given(each: FxNode) -> Any:
+            # Attributes are looked up where they are read, not where the graph names them: they may have been written.
+            return known[each] if each.op != "get_attr" else operator.attrgetter(str(each.target))(self.graph)
+
+        if node.op == "call_function":
+            args, kwargs = torch.fx.map_arg((node.args, node.kwargs), given)
             known[node] = node.target(*args, **kwargs)  # type: ignore[operator]  # of a call it is callable
         elif node.op == "output":
-            found = torch.fx.map_arg(node.args[0], known.__getitem__)
+            found = torch.fx.map_arg(node.args[0], given)
             leaves = [each for each in pytree.tree_leaves(found) if isinstance(each, torch.Tensor)]
             state.outputs = [numbers(each).copy() for each in leaves]
         for value in self.watched.get(node, ()):
-            state.watched[value.name] = self._numbers(known[node], value)
+            state.watched[value.name] = self._numbers(given(node), value)
         for done in self.last.get(node, ()):
             known.pop(done, None)
 
@@ -96,7 +99,10 @@ class AtenStaged:
     def read(self, state: _State, value: Value) -> Array:
         if value.name in state.watched:
             return state.watched[value.name]
-        return self._numbers(state.known[self.twin[value.native[0]]], value)
+        node = self.twin[value.native[0]]
+        if node not in state.known:
+            raise GraphPruneError("GP402", f"the value {value.name!r} is not known at this stage", "")
+        return self._numbers(state.known[node], value)
 
     def outputs(self, state: _State) -> list[Array]:
         return state.outputs

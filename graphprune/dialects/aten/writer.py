@@ -3,7 +3,7 @@ tensors that are not cut are shared with it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ def write(analysis: Analysis, keep: Keep) -> Captured:
     graph, twins = captured.twin()
     write_numbers(analysis, keep, twins)
     cut_tensors(graph, analysis, _places(analysis, keep))
+    _declare_shapes(analysis, keep, twins)
     lift_tensors(graph)  # positions that bodies were given
     _recompile(graph)
     return captured.with_graph(graph)
@@ -45,6 +46,24 @@ def out_of_step(analysis: Analysis, keep: Keep, most: int = 8) -> Iterator[Captu
         cut_tensors(graph, analysis, {other: cuts for other, cuts in every.items() if other != name})
         _recompile(graph)
         yield captured.with_graph(graph)
+
+
+def _declare_shapes(analysis: Analysis, keep: Keep, twins: Mapping[FxNode, FxNode]) -> None:
+    """The shapes that values were traced with become those after the cut, so that the graph can be read again."""
+    for value, typed in analysis.trace.types.items():
+        twin = None if value.stored is not None or not value.native else twins.get(value.native[0])
+        if twin is None or typed.axes is None or not any(is_cut(axis, keep) for axis in typed.axes):
+            continue
+        meta = value.native[1]
+        shape = [width(axis, keep) if is_cut(axis, keep) else meta.shape[k] for k, axis in enumerate(typed.axes)]
+        if len(shape) != meta.dim() or not all(isinstance(size, int | torch.SymInt) for size in shape):
+            continue  # a product with a size that only the run knows
+        new = meta.new_empty(shape)
+        old = twin.meta["val"]
+        if isinstance(old, tuple | list):
+            place = int(value.name.rpartition(".")[2])
+            new = [*old[:place], new, *old[place + 1 :]]
+        twin.meta["val"] = new
 
 
 def _recompile(graph: GraphModule) -> None:

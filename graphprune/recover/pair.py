@@ -1,0 +1,161 @@
+"""A dense network and what a plan made of it, side by side, layer by layer: what every recovery works on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from graphprune.analysis import Analysis, analyze_program
+from graphprune.calibrate import Calibration
+from graphprune.dialects import tools_of
+from graphprune.dialects.tools import Model
+from graphprune.dims import Keep, indices, is_cut
+from graphprune.layers import Layer, layers
+from graphprune.program import Array, BatchNorm, Node, Stored, Use, Value
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one layer: its relative squared error on held-out calibration data, before and after."""
+
+    layer: str
+    before: float
+    after: float
+    applied: bool
+    note: str = ""
+
+    def __str__(self) -> str:
+        what = f"{self.before:.2e} -> {self.after:.2e}" if np.isfinite(self.before) else ""
+        return f"{self.layer}: {what}{' ' if what and self.note else ''}{self.note}"
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """New numbers for stored tensors of the pruned network, by name, and what became of each layer."""
+
+    arrays: Mapping[str, Array]
+    outcomes: tuple[Outcome, ...]
+
+
+@dataclass(eq=False)
+class Pair:
+    """The dense network, what is kept of it, and the pruned one with its weights as they were cut."""
+
+    dense: Analysis
+    keep: Keep
+    small: Analysis
+    calibration: Calibration
+    seed: int = 0
+    _places: dict[int, Array] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, dense: Analysis, keep: Keep, small: Model, calibration: Calibration, seed: int = 0) -> Pair:
+        """The pair of an analysed model and the model that was written from it."""
+        return cls(dense, keep, analyze_program(tools_of(small).read(small)), calibration, seed)
+
+    @cached_property
+    def layers(self) -> list[tuple[Layer, Layer]]:
+        """The same layer in the dense and in the pruned network, in running order. Writing keeps nodes and their order,
+        so that the n-th contraction of one is the n-th of the other."""
+        small = {layer.node.place: layer for layer in layers(self.small)}
+        return [(each, small[each.node.place]) for each in layers(self.dense) if each.node.place in small]
+
+    # ------------------------------------------------------------------ what is kept
+    def kept(self, layer: Layer, letters: tuple[str, ...]) -> Array:
+        """The positions among some letters of a dense layer that the pruned one has, in its order."""
+        found = np.zeros(1, np.int64)
+        for letter in letters:
+            axis, size = layer.terms.axes.get(letter), layer.sizes[letter]
+            own = indices(axis, self.keep) if axis is not None and is_cut(axis, self.keep) else np.arange(size)
+            found = (found[:, None] * size + own[None, :]).reshape(-1)
+        return found
+
+    # ------------------------------------------------------------------ what follows
+    @cached_property
+    def _readers(self) -> dict[Value, list[Use]]:
+        found: dict[Value, list[Use]] = {}
+        for node in self.small.program.nodes():
+            for index, value in enumerate(node.inputs):
+                if value is not None:
+                    found.setdefault(value, []).append(Use(node, index))
+        return found
+
+    @cached_property
+    def _norms(self) -> dict[Node, BatchNorm]:
+        return {norm.node: norm for norm in self.small.trace.batch_norms}
+
+    @cached_property
+    def _sums(self) -> dict[Node, tuple[Use, Use]]:
+        return {each.node: each.operands for each in self.small.trace.additions}
+
+    def follow(self, layer: Layer) -> Follow:
+        """What becomes of the result of a pruned layer as long as that is affine, channel by channel."""
+        outputs = {value for value in self.small.program.main.outputs if value is not None}
+        follow, value = Follow(), layer.result
+        bias = layer.contraction.bias
+        if bias is not None:
+            follow.shift = self._own(bias)
+        while len(self._readers.get(value, ())) == 1 and value not in outputs:
+            (use,) = self._readers[value]
+            if use.node in self._norms and use.index == self._norms[use.node].data.index:
+                norm = self._norms[use.node]
+                gain = self.gain(norm)
+                if follow.shift is None and follow.gain is None:
+                    follow.mean = self._own(norm.mean)
+                follow.gain = gain if follow.gain is None else follow.gain * gain
+            elif use.node in self._sums:
+                other = next(each for each in self._sums[use.node] if each.index != use.index)
+                beside = other.node.inputs[other.index]
+                if beside is None or not self.small.trace.is_constant(beside):
+                    follow.beside = beside
+                    break
+                if follow.shift is None and follow.mean is None and follow.gain is None:
+                    follow.shift = self._own(other)
+            else:
+                break
+            value = use.node.outputs[0]
+        return follow
+
+    def _own(self, use: Use) -> Stored | None:
+        """The stored tensor at a use, if that alone reads it."""
+        value = use.node.inputs[use.index]
+        if value is None or value.stored is None or len(self._readers.get(value, ())) != 1:
+            return None
+        return value.stored
+
+    def gain(self, norm: BatchNorm) -> Array:
+        """``scale / sqrt(variance + epsilon)`` of each channel."""
+        constant = self.small.program.dialect.constant
+        variance = np.asarray(constant(norm.variance.node.inputs[norm.variance.index]), np.float64)
+        scale = (
+            1.0 if norm.scale is None else np.asarray(constant(norm.scale.node.inputs[norm.scale.index]), np.float64)
+        )
+        gain: Array = scale / np.sqrt(variance + norm.epsilon)
+        return gain
+
+    @cached_property
+    def twins(self) -> dict[str, Value]:
+        """The values of the dense network by name; those of the pruned one have the same names."""
+        values = [*self.dense.program.main.inputs, *(v for n in self.dense.program.main.nodes for v in n.outputs)]
+        names = Counter(value.name for value in values)
+        return {value.name: value for value in values if names[value.name] == 1}
+
+
+@dataclass(eq=False)
+class Follow:
+    """What comes after a layer, up to the first operator that is not affine.
+
+    shift:  a stored tensor that is added to the result, one number for each output
+    mean:   the stored mean that a BatchNorm subtracts from it, where there is no shift
+    gain:   the factor of the BatchNorms, None for 1
+    beside: the other operand of a residual connection
+    """
+
+    shift: Stored | None = None
+    mean: Stored | None = None
+    gain: Array | None = None
+    beside: Value | None = None

@@ -1,0 +1,69 @@
+"""Runs recoveries one after the other, each on what the one before it made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graphprune.analysis import Analysis
+from graphprune.calibrate import Calibration
+from graphprune.dialects import tools_of
+from graphprune.dialects.tools import Model
+from graphprune.dims import Keep
+from graphprune.errors import GraphPruneError
+from graphprune.program import Array
+from graphprune.recover import RECOVERIES
+from graphprune.recover.pair import Outcome, Pair
+
+
+@dataclass(frozen=True)
+class Refitted:
+    """The pruned network with other numbers, which tensors got them, and what to tell about it."""
+
+    model: Model
+    arrays: Mapping[str, Array]
+    notes: tuple[str, ...]
+
+
+def checked(names: str | Sequence[str], calibration: Calibration | None) -> tuple[str, ...]:
+    """The recoveries that an option names. Raises GraphPruneError: GP106 for names that are not known, GP704 where
+    there is no data."""
+    listed = tuple(name for name in (names.split(",") if isinstance(names, str) else names) if name != "none")
+    for name in listed:
+        RECOVERIES.load(name)
+    if listed and calibration is None:
+        raise GraphPruneError("GP704", f"the recovery {listed[0]!r} needs calibration data", "option recover",
+                              "give calibration data, or recover='none'")  # fmt: skip
+    return listed
+
+
+def recover(
+    analysis: Analysis, keep: Keep, small: Model, names: Sequence[str], calibration: Calibration, seed: int = 0
+) -> Refitted:
+    """A pruned network with other numbers; the one that is given stays as it is.
+
+    Raises GraphPruneError: GP402 where a model cannot be run, GP701 and GP703 for the data.
+    """
+    arrays: dict[str, Array] = {}
+    notes = []
+    for name in names:
+        pair = Pair.of(analysis, keep, small, calibration, seed)
+        made: Any = RECOVERIES.load(name)().run(pair)
+        small = tools_of(small).with_stored(pair.small.program, made.arrays)
+        arrays.update(made.arrays)
+        notes.append(f"{name}: {_told(made.outcomes)}")
+    return Refitted(small, arrays, tuple(notes))
+
+
+def _told(outcomes: Sequence[Outcome]) -> str:
+    done = [each for each in outcomes if each.applied]
+    text = f"{len(done)} of {len(outcomes)} layers changed"
+    errors = [(each.before, each.after) for each in done if np.isfinite(each.before)]
+    if errors:
+        before, after = np.mean(errors, axis=0)
+        text += f", their error on held-out data {before:.3g} -> {after:.3g} of what they compute"
+    left = [each for each in outcomes if not each.applied]
+    return text + (f"; left as they were: {', '.join(map(str, left[:3]))}" if left else "")
