@@ -300,6 +300,38 @@ def test_the_flow_of_a_linear_chain_is_a_product() -> None:
     assert_equal(found, expected)
 
 
+class Squeezed(nn.Module):
+    """Squeeze and excitation: a gate on channels, from the channels."""
+
+    def __init__(self, gate: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.gate, self.first, self.last = gate, nn.Linear(4, 6, bias=False), nn.Linear(6, 5, bias=False)
+        self.squeeze, self.excite = nn.Linear(6, 2, bias=False), nn.Linear(2, 6, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = torch.relu(self.first(x))
+        return self.last(hidden * self.gate(self.excite(torch.relu(self.squeeze(hidden)))))
+
+
+@pytest.mark.parametrize("gate", [torch.sigmoid, nn.functional.hardsigmoid])
+def test_what_opens_a_gate_carries_what_passes_through(gate: Callable[[Tensor], Tensor]) -> None:
+    model = made(lambda: Squeezed(gate))
+    inputs = torch.randn(2, 4, dtype=torch.float64)
+    analysis = analyze(model, inputs)
+    found = flows(model, one(analysis, "synaptic flow", None))
+    passing = found["last.weight"]
+    expected = {
+        "squeeze.weight": passing,
+        "excite.weight": passing,
+        "last.weight": passing,
+        "first.weight": 2 * passing,
+    }
+    assert found == pytest.approx(expected)
+    # and hardsigmoid has second derivatives here, which it has not in PyTorch
+    data = Calibration([((inputs,), {})], loss="self")
+    assert all(np.any(each) for each in one(analysis, "hessian-gradient product", data).values())
+
+
 # ---------------------------------------------------------------- losses
 def test_losses_with_names_against_pytorch() -> None:
     logits, classes = torch.randn(3, 7, 5), torch.randint(0, 5, (3, 7))

@@ -4,6 +4,9 @@
 Every layer passes on what it gets: inputs are ones, biases and shifts zero, activations the identity (which is what
 ReLU is on positive numbers), and a normalisation is its scale alone: ``|gamma| / sqrt(variance + epsilon)`` of a batch
 norm, ``|gamma|`` of others. So what all weights of a layer are worth, ``|w| dR/d|w|``, is R for every layer in a chain.
+Gates (sigmoids) are open, and what opens them carries as much as passes through. Queries and keys get next to nothing:
+for inputs that are all equal, the softmax of their products does not depend on them.
+
 Numbers are float64: R grows with the depth. No data is needed.
 """
 
@@ -27,9 +30,11 @@ _FLOATS = {torch.float16, torch.bfloat16, torch.float32}
 
 _IDENTITY = frozenset({
     "relu", "relu6", "hardtanh", "gelu", "silu", "hardswish", "leaky_relu", "elu", "celu", "selu", "mish", "softplus",
-    "prelu", "threshold", "clamp", "clamp_min", "clamp_max",
+    "prelu", "tanh", "threshold", "clamp", "clamp_min", "clamp_max",
 })  # fmt: skip
-"""Activations that are close to the identity, or to a multiple of it, for large numbers."""
+"""Activations that are close to the identity, or to a multiple of it: for large numbers, tanh for small ones."""
+
+_GATES = frozenset({"sigmoid", "hardsigmoid"})
 
 
 def synaptic_flow(program: Program) -> Tensors:
@@ -72,6 +77,8 @@ class _Flow(Interpreter):
             return super().call_function(target, args, kwargs)
         if name in _IDENTITY and isinstance(args[0], Tensor) and args[0].is_floating_point():
             return args[0].clone()
+        if name in _GATES:
+            return _open(args[0])
         given = _named(target, args, kwargs)
         if name in _SCALES:
             return _SCALES[name](given)
@@ -91,6 +98,12 @@ def _wide(each: Any) -> Any:
 def _named(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     names = [each.name for each in target._schema.arguments]
     return {**dict(zip(names, args, strict=False)), **kwargs}
+
+
+def _open(data: Tensor) -> Tensor:
+    """One, with the derivative of ``data / data``, of which the denominator is held."""
+    held = data.detach()
+    return 1 + (data - held) / held.clamp(min=torch.finfo(held.dtype).tiny)
 
 
 def _batch_norm(given: dict[str, Any]) -> Tensor:
