@@ -12,6 +12,7 @@ from graphprune.criteria.custom import criterion_of
 from graphprune.errors import GraphPruneError
 
 _BACKWARD = {
+    "gradient of each sample": "one backward pass for each sample",
     "hessian-gradient product": "two backward passes over the data",
     "hessian diagonal": "some backward passes over the data",
     "synaptic flow": "one backward pass, without data",
