@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
@@ -19,6 +18,10 @@ from graphprune.program import Array
 # Groups of up to this many entries lose one at a time; larger ones lose a share of what is left in each step.
 _ONE_BY_ONE = 128
 _SHARE = 64
+# What is gone is left out when it is more than one of these shares of all rows.
+_WASTE = 8
+_GONE = -2
+_LEAF = 256
 
 
 @dataclass(frozen=True)
@@ -64,53 +67,93 @@ class OBS:
 
 
 @dataclass(eq=False)
+class _Block:
+    """The entries that have the same number of inputs: ``[entries]``, which inputs ``[entries, inputs of one]``, and
+    the inverse of H at those, ``[entries, inputs of one, inputs of one]``."""
+
+    entries: Array
+    places: Array
+    squares: Array
+
+
+@dataclass(eq=False)
 class _State:
-    """One matrix of a layer while entries are taken out of it: the inverse of H and the refitted weight, of the inputs
-    that are left. ``blocks`` are the positions of each entry among them."""
+    """One matrix of a layer while entries are taken out of it: the refitted weight, and the inverse of H.
+
+    The squares that errors are computed from are always those of now. The inverse as a whole is behind by ``late``,
+    products to subtract from it, until enough is gone for a copy of what is left to pay. Rows that are gone are zero,
+    and have the label ``_GONE``.
+    """
 
     inverse: Array
     weight: Array
     labels: Array
     size: int
     scale: float
-    blocks: list[Array] = field(default_factory=list)
+    late: list[tuple[Array, Array]] = field(default_factory=list)
+    blocks: list[_Block] = field(default_factory=list)
+    gone: int = 0
 
     def __post_init__(self) -> None:
-        self._index()
-
-    def _index(self) -> None:
         order = np.argsort(self.labels, kind="stable")
-        ends = np.searchsorted(self.labels[order], np.arange(self.size + 1))
-        self.blocks = [order[a:b] for a, b in pairwise(ends)]
+        order = order[self.labels[order] >= 0]
+        widths = np.bincount(self.labels[order], minlength=self.size)
+        starts = np.cumsum(widths) - widths
+        self.blocks = []
+        for width in np.unique(widths[widths > 0]).tolist():
+            entries = np.flatnonzero(widths == width)
+            places = order[starts[entries][:, None] + np.arange(width)]
+            self.blocks.append(_Block(entries, places, self.inverse[places[:, :, None], places[:, None, :]]))
 
     def errors(self) -> Array:
-        """What the removal of each entry adds to the error, next."""
+        """What the removal of each entry adds to the error, next; nothing for what is gone."""
         found = np.zeros(self.size)
-        by_width: dict[int, list[int]] = {}
-        for entry, block in enumerate(self.blocks):
-            if len(block):
-                by_width.setdefault(len(block), []).append(entry)
-        for entries in by_width.values():
-            places = np.stack([self.blocks[entry] for entry in entries])
-            squares = self.inverse[places[:, :, None], places[:, None, :]]
-            weights = self.weight[places]  # [entries, inputs of one, outputs]
-            found[entries] = np.einsum("eio,eio->e", weights, np.linalg.solve(squares, weights))
+        for block in self.blocks:
+            if block.places.shape[1] == 1:
+                norms = np.einsum("ro,ro->r", self.weight, self.weight)
+                found[block.entries] = (norms[block.places] / block.squares[:, 0])[:, 0]
+                continue
+            weights = self.weight[block.places]  # [entries, inputs of one, outputs]
+            found[block.entries] = np.einsum("eio,eio->e", weights, np.linalg.solve(block.squares, weights))
         return found / self.scale
 
-    def remove(self, gone: Sequence[int] | Array) -> None:
+    def remove(self, gone: Array) -> None:
         """Take entries out, and refit what is left."""
-        out = np.concatenate([self.blocks[entry] for entry in gone])
+        out = np.flatnonzero(np.isin(self.labels, gone))
         if not len(out):
             return
-        stays = np.setdiff1d(np.arange(len(self.labels)), out)
-        right = np.hstack([self.weight[out], self.inverse[np.ix_(out, stays)]])
-        step = np.linalg.solve(self.inverse[np.ix_(out, out)], right)
-        outputs = self.weight.shape[1]
-        across = self.inverse[np.ix_(stays, out)]
-        self.weight = self.weight[stays] - across @ step[:, :outputs]
-        self.inverse = self.inverse[np.ix_(stays, stays)] - across @ step[:, outputs:]
-        self.labels = self.labels[stays]
-        self._index()
+        across = self._columns(out)
+        step = np.linalg.solve(across[out], np.hstack([self.weight[out], across.T]))
+        refit, change = step[:, : self.weight.shape[1]], step[:, self.weight.shape[1] :]
+        self.weight -= across @ refit
+        self.weight[out] = 0
+        for block in self.blocks:
+            block.squares -= np.einsum("eik,ejk->eij", across[block.places], change.T[block.places])
+            block.squares[np.isin(block.entries, gone)] = np.eye(block.places.shape[1])
+        self.late.append((across, change))
+        self.labels[out] = _GONE
+        self.gone += len(out)
+        if self.gone * _WASTE > len(self.labels):
+            self._catch_up()
+
+    def _columns(self, out: Array) -> Array:
+        """Some columns of the inverse as it is now."""
+        found: Array = self.inverse[:, out]
+        for across, change in self.late:
+            found -= across @ change[:, out]
+        found[self.labels == _GONE] = 0
+        return found
+
+    def _catch_up(self) -> None:
+        """Leave out what is gone."""
+        stays = np.flatnonzero(self.labels != _GONE)
+        across = np.hstack([each[stays] for each, _ in self.late])
+        change = np.vstack([each[:, stays] for _, each in self.late])
+        self.inverse = self.inverse[stays].take(stays, axis=1)
+        self.inverse -= across @ change
+        self.weight, self.labels = self.weight[stays], self.labels[stays]
+        self.late, self.gone = [], 0
+        self.__post_init__()
 
 
 def _states(part: Part, dampening: float) -> list[_State]:
@@ -120,7 +163,24 @@ def _states(part: Part, dampening: float) -> list[_State]:
     for matrix, second, labels in zip(part.matrices, gram.matrix / max(1, gram.count), part.labels, strict=True):
         if not (labels >= 0).any():
             continue
-        scale = float(np.einsum("or,rs,os->", matrix, second, matrix))
+        scale = float(((matrix @ second) * matrix).sum())
         damped = second + (dampening * np.diag(second).mean() + 1e-12) * np.eye(len(second))
-        found.append(_State(np.linalg.inv(damped), matrix.T.copy(), labels, part.size, max(scale, 1e-12)))
+        found.append(_State(inverse(damped), matrix.T.copy(), labels.copy(), part.size, max(scale, 1e-12)))
     return found
+
+
+def inverse(matrix: Array) -> Array:
+    """The inverse of a positive definite matrix, by halves: half the work of the inverse of any matrix.
+
+    >>> inverse(np.array([[2.0, 1.0], [1.0, 2.0]])).round(3).tolist()
+    [[0.667, -0.333], [-0.333, 0.667]]
+    """
+    if len(matrix) <= _LEAF:
+        found: Array = np.linalg.inv(matrix)
+        return found
+    half = len(matrix) // 2
+    first = inverse(matrix[:half, :half])
+    over = first @ matrix[:half, half:]
+    second = inverse(matrix[half:, half:] - matrix[half:, :half] @ over)
+    corner = over @ second
+    return np.block([[first + corner @ over.T, -corner], [-corner.T, second]])
