@@ -105,9 +105,11 @@ def score_groups(
 
     criterion: as :func:`graphprune.criteria.custom.criterion_of` takes it
 
-    Groups of which no weight is constant get zeros: nothing says that one entry matters more than another. Groups that
-    no layer reads of which the criterion could know the data get no scores at all. Raises GraphPruneError: GP106 for
-    names that are not known, GP107 where weights are not finite, GP704 where the criterion needs what is not there.
+    Groups of which no weight is constant get zeros: nothing says that one entry matters more than another. Groups of
+    which the criterion can know nothing (the data, a derivative, a batch norm) get no scores at all.
+
+    Raises GraphPruneError: GP106 for names that are not known, GP107 where weights are not finite, GP704 where the
+    criterion needs what is not there.
     """
     for name, known, what in ((reduction, REDUCTIONS, "reduction"), (normalize, NORMALIZATIONS, "normalization")):
         if name not in known:
@@ -119,11 +121,13 @@ def score_groups(
         scored = {group.dim: chosen.score(analysis, group) for group in groups}
         raw = {dim: np.asarray(score, np.float64) for dim, score in scored.items() if score is not None}
     elif isinstance(chosen, FilterCriterion):
-        raw = _reduced(_filter_parts(analysis, groups, chosen), groups, REDUCTIONS[reduction])
+        parts = _filter_parts(analysis, groups, chosen)
+        raw = {dim: REDUCTIONS[reduction](np.stack(each)) for dim, each in parts.items()}
     elif isinstance(chosen, WeightCriterion):
         raw = _reduced(_parts(analysis, groups, chosen), groups, REDUCTIONS[reduction])
     elif isinstance(chosen, GradientCriterion):
-        raw = _reduced(_gradient_parts(analysis, groups, chosen, calibration, seed), groups, REDUCTIONS[reduction])
+        parts = _gradient_parts(analysis, groups, chosen, calibration, seed)
+        raw = {dim: REDUCTIONS[reduction](np.stack(each)) for dim, each in parts.items()}
     elif isinstance(chosen, DataCriterion | JointCriterion):
         found = read_parts(analysis, groups, chosen, _needed(name_of(criterion), calibration), seed)
         raw = {dim: _scored(chosen, parts, REDUCTIONS[reduction]) for dim, parts in found.items()}
@@ -195,9 +199,10 @@ def _gradient_parts(
         count += 1
         for value, contractions in _by_weight(analysis).items():
             once = _once(contractions, wanted)
-            if not once or value.stored is None or value.name not in derivatives:
+            weight = analysis.program.dialect.constant(value) if once and value.name in derivatives else None
+            if weight is None:
                 continue
-            products = criterion.products(value.stored.read(), derivatives[value.name])
+            products = criterion.products(weight, derivatives[value.name])
             for (place, dim), axis in once.items():
                 others = tuple(k for k in range(products.ndim) if k != place)
                 score = criterion.finish(_entries(products.sum(axis=others, dtype=np.float64), axis, dim))

@@ -230,6 +230,39 @@ def test_synaptic_flow_leaves_no_layer_empty_where_magnitude_does() -> None:
     assert sum(np.count_nonzero(each) for each in weights.values()) <= max(1e-3 * total, 8)
 
 
+# ---------------------------------------------------------------- weights that are computed
+class Transposed(Plain):
+    """The same function of weights that are stored the other way around."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flipped = nn.Parameter(self.first.weight.detach().t().contiguous())
+        del self.first
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.relu(nn.functional.linear(x, self.flipped.t())))
+
+
+def normalised() -> nn.Module:
+    model = network()
+    nn.utils.parametrizations.weight_norm(model.first)
+    nn.utils.parametrizations.weight_norm(model.last)
+    return model
+
+
+@pytest.mark.parametrize("criterion", GRADIENT)
+@pytest.mark.parametrize("reduction", ["sum", "max"])
+def test_weights_count_as_they_are_used(criterion: str, reduction: str) -> None:
+    calibration = data(5, 3)
+    expected = scores(network(), calibration, criterion, reduction=reduction)
+    torch.manual_seed(0)
+    for model in (Transposed().double(), normalised()):
+        found = scores(model, calibration, criterion, reduction=reduction)
+        if criterion != "hutchinson":  # of which the random signs are others
+            np.testing.assert_allclose(found, expected, rtol=1e-5)
+        assert len(np.unique(found)) == 6
+
+
 # ---------------------------------------------------------------- from end to end
 def batch_of(model: nn.Module) -> tuple[Any, Calibration]:
     if isinstance(model, Convolutions):

@@ -19,10 +19,11 @@ from torch.utils import _pytree as pytree
 
 from graphprune.calibrate import Calibration
 from graphprune.dialects.aten.capture import CAPTURE_FAILS, Captured
+from graphprune.dialects.aten.dialect import _evaluated
 from graphprune.dialects.aten.stages import _mutates
 from graphprune.dialects.aten.writer import put
 from graphprune.errors import GraphPruneError, did_you_mean
-from graphprune.program import Array, Program, Stored
+from graphprune.program import Array, Program, Stored, Value
 from graphprune.torch.losses import Function, loss_of
 
 Tensors = dict[str, Tensor]
@@ -66,23 +67,62 @@ def _checked(found: Tensors, kind: str) -> dict[str, Array]:
 
 
 # ---------------------------------------------------------------- the network
-def leaves_of(program: Program, graph: GraphModule, made: Callable[[Tensor, Stored], Tensor]) -> Tensors:
-    """Put a leaf in the place of every weight of a graph, by name; tied tensors are one leaf."""
+Nodes = Mapping[torch.fx.Node, torch.fx.Node]
+"""The nodes of a twin by those of the original."""
+
+
+def leaves_of(program: Program, graph: GraphModule, twins: Nodes, made: Callable[[Tensor], Tensor]) -> Tensors:
+    """Put a leaf in the place of every weight of a twin, by name: parameters (tied ones are one leaf), and what is
+    computed of parameters alone, as it is used: a transposed weight, or a normalised one."""
     found: Tensors = {}
+    parameters = set()
     for stored in program.stored:
         old: Tensor = operator.attrgetter(stored.native[0])(graph)
-        # Statistics of a batch norm are vectors, and no parameters: there are no derivatives by them.
-        if not old.is_floating_point() or not (isinstance(old, nn.Parameter) or old.dim() > 1):
+        if not isinstance(old, nn.Parameter) or not old.is_floating_point():
             continue
         if old.is_meta:
             raise GraphPruneError(
                 "GP103", "a tensor on the meta device has no numbers to differentiate at", stored.name
             )
-        leaf = nn.Parameter(made(old.detach(), stored))
+        leaf = nn.Parameter(made(old.detach()))
         for name in stored.native:
             put(graph, name, leaf)
         found[stored.name] = leaf
+        parameters.add(stored)
+    for value in _computed(program, parameters):
+        with torch.no_grad():
+            leaf = nn.Parameter(made(_evaluated(value)))
+        node = _node_of(value, twins)
+        name = f"_computed_{len(found)}"
+        graph.register_parameter(name, leaf)
+        with graph.graph.inserting_before(node):
+            node.replace_all_uses_with(graph.graph.get_attr(name))
+        found[value.name] = leaf
+    graph.recompile()
     return found
+
+
+def _computed(program: Program, parameters: set[Stored]) -> list[Value]:
+    """What is computed of constants, some of them parameters, and read by what is not."""
+    learned: set[Value] = set()
+    found: dict[Value, None] = {}
+    for node in program.main.nodes:
+        read = [each for each in node.inputs if each is not None]
+        constant = bool(node.outputs) and all(map(program.dialect.is_constant, node.outputs))
+        if constant and any(each in learned or each.stored in parameters for each in read):
+            learned.update(node.outputs)
+        elif not constant:
+            found.update(dict.fromkeys(each for each in read if each in learned))
+    return [value for value in found if isinstance(value.native[1], Tensor) and value.native[1].is_floating_point()]
+
+
+def _node_of(value: Value, twins: Nodes) -> torch.fx.Node:
+    """The node that a value is: of one of several results, the one that takes it."""
+    node = twins[value.native[0]]
+    if value.name == node.name:
+        return node
+    place = int(value.name.rpartition(".")[2])
+    return next(user for user in node.users if user.target is operator.getitem and user.args[1] == place)
 
 
 def _hardsigmoid(x: Tensor) -> Tensor:
@@ -99,8 +139,8 @@ class _Network:
     def __init__(self, program: Program, calibration: Calibration):
         captured: Captured = program.native
         self.captured = captured
-        self.graph, _ = captured.twin()
-        self.leaves = leaves_of(program, self.graph, lambda old, _: old.clone() if old.is_inference() else old)
+        self.graph, twins = captured.twin()
+        self.leaves = leaves_of(program, self.graph, twins, lambda old: old.clone() if old.is_inference() else old)
         self.function: Function = loss_of(calibration.loss)
         self.calibration = calibration
         labels = calibration.labels

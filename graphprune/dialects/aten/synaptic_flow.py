@@ -40,9 +40,9 @@ _GATES = frozenset({"sigmoid", "hardsigmoid"})
 def synaptic_flow(program: Program) -> Tensors:
     """``dR/d|w|`` for every weight, by name. Raises GraphPruneError GP402 where the network cannot be run so."""
     captured: Captured = program.native
-    graph, _ = captured.twin()
+    graph, twins = captured.twin()
     with torch.inference_mode(False), torch.enable_grad():
-        leaves = leaves_of(program, graph, lambda old, _: old.double().abs())
+        leaves = leaves_of(program, graph, twins, lambda old: old.double().abs())
         args, kwargs = pytree.tree_map(_ones, (captured.args, captured.kwargs))
         spec = getattr(getattr(graph.graph._codegen, "pytree_info", None), "in_spec", None)
         flat = (
