@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from graphprune.cli import bench, criteria, explain, inspect, plan, prune, verify
+from graphprune.cli import bench, criteria, explain, inspect, plan, prune, recoveries, verify
 from graphprune.errors import GraphPruneError, did_you_mean
 
 _HELP = """Prune trained networks: fewer channels, heads and features, same interface, proven right.
@@ -37,6 +37,7 @@ COMMANDS = {
     "explain": (explain.explain, "Say what a code means, or why an axis is as it is."),
     "ops": (explain.ops, "List the operators that are known."),
     "criteria": (criteria.criteria, "List the criteria: how channels can be scored."),
+    "recoveries": (recoveries.recoveries, "List the recoveries: what can be done for the weights that stay."),
     "passes": (explain.passes, "List the passes that are installed."),
 }
 for _name, (_command, _short) in COMMANDS.items():

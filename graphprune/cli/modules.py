@@ -22,7 +22,8 @@ _PLAN = ".plan.json"
 
 @dataclass(frozen=True)
 class TorchJob:
-    """A model of PyTorch on its way through a command. ``options`` are those of a plan, or the plan itself."""
+    """A model of PyTorch on its way through a command. ``options`` are those of a plan, or the plan itself; ``recover``
+    is what to do after the cut."""
 
     dense: Path
     out: Path
@@ -31,6 +32,7 @@ class TorchJob:
     writing: Writing
     console: Console
     inputs: Inputs
+    recover: tuple[str, ...] = ()
 
 
 def check_output(dense: Path, out: Path, writing: Writing) -> None:
@@ -56,13 +58,9 @@ def check_output(dense: Path, out: Path, writing: Writing) -> None:
 
 def run(job: TorchJob) -> int:
     """Prune, verify, write, report."""
-    from graphprune.torch import pruning
-
-    source, console, inputs = job.source, job.console, job.inputs
-    with console.working("finding what is coupled and cutting"):
-        options = job.options if "plan" in job.options else {**job.options, "seed": inputs.seed, "sizes": inputs.sizes}
-        result = pruning.prune(source.model, source.example_inputs, verify=False, **options)
-    report, failed = result.report, None
+    console = job.console
+    result, failed = _pruned(job)
+    report = result.report
     if job.writing.dry_run:
         console.show(report.to_text() + "\n\ndry run: nothing was written", report.to_dict())
         return 0
@@ -75,7 +73,7 @@ def run(job: TorchJob) -> int:
         except GraphPruneError as error:
             if not job.writing.keep_failed:
                 raise
-            failed = error
+            failed = failed or error
     with console.working("writing"):
         written = _written(job, result)
     console.show((report.with_(written=written)).to_text(), report.with_(written=written).to_dict())
@@ -86,11 +84,36 @@ def run(job: TorchJob) -> int:
     return 0
 
 
+def _pruned(job: TorchJob) -> tuple[api.Result, GraphPruneError | None]:
+    """The pruned model. Where its weights are to be recovered, it is verified before that, when it can still be held
+    against the masked dense one; the failure, where the result is wanted in spite of it."""
+    from graphprune.torch import pruning
+
+    source, inputs, options = job.source, job.inputs, job.options
+    if "plan" not in options:
+        options = {**options, "seed": inputs.seed, "sizes": inputs.sizes}
+    recover = () if job.writing.dry_run else job.recover
+    what = f", and recovering: {', '.join(recover)}" if recover else ""
+    with job.console.working(f"finding what is coupled and cutting{what}"):
+        verify, failed = bool(recover) and not job.writing.no_verify, None
+        try:
+            return pruning.prune(source.model, source.example_inputs, verify=verify, recover=recover, **options), None
+        except GraphPruneError as error:
+            if not verify or error.code != "GP401" or not job.writing.keep_failed:
+                raise
+            failed = error
+        return pruning.prune(source.model, source.example_inputs, verify=False, recover=recover, **options), failed
+
+
 def _verified(job: TorchJob, result: api.Result) -> Verification:
+    from graphprune.verify import Verification
+
     sizes, seed = job.inputs.sizes, job.inputs.seed
-    return api.verify(
+    after = api.verify(
         job.source.model, result.model, result.plan, example_inputs=job.source.example_inputs, seed=seed, sizes=sizes
     )
+    before = () if result.verification is None else result.verification.checks
+    return Verification((*before, *after.checks))
 
 
 def _written(job: TorchJob, result: api.Result) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from graphprune import api
 from graphprune.cli import modules
+from graphprune.cli.console import Console
 from graphprune.cli.modules import TorchJob
 from graphprune.cli.options import Before, Choices, Data, Inputs, Output, Writing, taking
 from graphprune.cli.prune import In, Out, _Job, calibrated, check_output, finish
@@ -78,12 +80,21 @@ def apply(
     check_output(dense, out, writing)
     console = output.console
     with console.working("reading"):
-        source, made = read(dense, before, module, inputs.seed), read_plan(plan)
+        source, made = read(dense, before, module, inputs.seed), cut_only(read_plan(plan), console)
     if source.is_of_torch:
         return modules.run(TorchJob(dense, out, source, {"plan": made}, writing, console, inputs))
     with console.working("cutting"):
         result = api.result_of(source.analysis(), made, sizes=inputs.sizes)
     return finish(_Job(dense, out, source.model, result, writing, console, inputs))
+
+
+def cut_only(plan: PlanFile, console: Console) -> PlanFile:
+    """A plan of a recovered model holds what was kept and no weights: what is cut by it is not recovered."""
+    names = plan.options.get("recover")
+    if not names:
+        return plan
+    console.say(f"the plan was made with --recover {','.join(map(str, names))}: here the weights are cut only")
+    return replace(plan, options={name: value for name, value in plan.options.items() if name != "recover"})
 
 
 def read_plan(path: Path) -> PlanFile:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,12 +16,14 @@ from graphprune.cli.console import Console
 from graphprune.cli.criteria import looks_at_data
 from graphprune.cli.modules import TorchJob
 from graphprune.cli.options import Before, Choices, Data, Inputs, Output, Writing, taking
+from graphprune.cli.recoveries import Recovery
 from graphprune.cli.source import Module, names_torch, read, read_onnx
 from graphprune.errors import GraphPruneError
 from graphprune.output import Outputs
 
 if TYPE_CHECKING:
     from graphprune.analysis import Analysis
+    from graphprune.calibrate import Calibration
     from graphprune.report import Report
     from graphprune.verify import Verification
 
@@ -39,6 +42,7 @@ def prune(
     out: Out,
     choices: Choices,
     data: Data,
+    recovery: Recovery,
     before: Before,
     module: Module,
     writing: Writing,
@@ -49,31 +53,38 @@ def prune(
 
     graphprune prune resnet.onnx small.onnx --macs 0.6
     graphprune prune resnet.onnx small.onnx --macs 0.6 --criterion wanda --calibration data.npz
+    graphprune prune resnet.onnx small.onnx --macs 0.6 --calibration data.npz --recover least_squares
     graphprune prune resnet.pt2 small.pt2 --macs 0.6
     graphprune prune mypkg.models:resnet small --weights w.safetensors --input 1,3,224,224 --macs 0.6
     """
     arguments = {**choices.arguments(), "calibration": data.request()}
+    recover = recovery.names(arguments["calibration"])
     check_output(dense, out, writing)
     console, sizes = output.console, inputs.sizes
     with console.working("reading"):
         source = read(dense, before, module, inputs.seed)
     if source.is_of_torch:
-        return modules.run(TorchJob(dense, out, source, arguments, writing, console, inputs))
+        return modules.run(TorchJob(dense, out, source, arguments, writing, console, inputs, recover))
     with console.working("finding what is coupled"):
         analysis = source.analysis()
-    arguments = calibrated(analysis, arguments, inputs, console)
+    arguments = calibrated(analysis, arguments, inputs, console, recover)
     with console.working("choosing what to keep"):
         plan = api.plan(analysis, **arguments, seed=inputs.seed, sizes=sizes)
     with console.working("cutting"):
         result = api.result_of(analysis, plan, sizes=sizes)
-    return finish(_Job(dense, out, source.model, result, writing, console, inputs))
+    job = _Job(dense, out, source.model, result, writing, console, inputs)
+    if recover and not writing.dry_run:
+        job = recovered(job, analysis, recover, arguments["calibration"])
+    return finish(job)
 
 
-def calibrated(analysis: Analysis, arguments: dict[str, Any], inputs: Inputs, console: Console) -> dict[str, Any]:
+def calibrated(
+    analysis: Analysis, arguments: dict[str, Any], inputs: Inputs, console: Console, recover: Sequence[str] = ()
+) -> dict[str, Any]:
     """The arguments with the calibration data that they ask for, read and checked."""
     if arguments["calibration"] is None:
         return arguments
-    if not looks_at_data(arguments["criterion"]):
+    if not recover and not looks_at_data(arguments["criterion"]):
         console.say(f"the criterion {arguments['criterion']} looks at no data: see graphprune criteria")
     with console.working("reading calibration data"):
         made = api.calibrated(analysis, arguments["calibration"], inputs.seed, inputs.sizes)
@@ -106,6 +117,30 @@ class _Job:
     writing: Writing
     console: Console
     inputs: Inputs
+
+    def verified(self, pruned: Any) -> Verification:
+        """The checks of a pruned model against the dense one."""
+        try:
+            return api.verify(self.model, pruned, self.result.plan, seed=self.inputs.seed, sizes=self.inputs.sizes)
+        except GraphPruneError as error:
+            if error.code == "GP402":
+                error.remedy += ", or write it unverified with --no-verify"
+            raise
+
+
+def recovered(job: _Job, analysis: Analysis, names: Sequence[str], data: Calibration) -> _Job:
+    """The cut is verified as it is in memory; then its weights get other numbers, which no longer compute what the
+    masked dense model does. What is written is verified once more, as far as that can be told from outside."""
+    result = job.result
+    if not job.writing.no_verify:
+        with job.console.working("verifying the cut"):
+            verification = job.verified(result.model)
+        failed = _failure(verification)
+        if failed is not None and not job.writing.keep_failed:
+            raise failed
+        result = replace(result, verification=verification)
+    with job.console.working(f"recovering: {', '.join(names)}"):
+        return replace(job, result=api.recovered(analysis, result, names, data, job.inputs.seed))
 
 
 def check_output(dense: Path, out: Path, writing: Writing) -> None:
@@ -174,16 +209,13 @@ def _tell(report: Report, job: _Job) -> None:
 
 
 def _verify(job: _Job, outputs: Outputs) -> Verification:
-    """Verify the file that was written, not the model in memory."""
+    """Verify the file that was written, not the model in memory; with what was found of that before."""
     from graphprune.dialects.onnx import files
+    from graphprune.verify import Verification
 
-    pruned = files.load(outputs.path(outputs.destination.name))
-    try:
-        return api.verify(job.model, pruned, job.result.plan, seed=job.inputs.seed, sizes=job.inputs.sizes)
-    except GraphPruneError as error:
-        if error.code == "GP402":
-            error.remedy += ", or write it unverified with --no-verify"
-        raise
+    before = () if job.result.verification is None else job.result.verification.checks
+    after = job.verified(files.load(outputs.path(outputs.destination.name)))
+    return Verification((*before, *after.checks))
 
 
 def _failure(verification: Verification) -> GraphPruneError | None:

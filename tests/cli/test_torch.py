@@ -8,6 +8,7 @@ import pickle
 import shutil
 import zipfile
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -325,3 +326,46 @@ def test_a_program_is_saved_whole(folder: Path) -> None:
     shutil.copy("dense.pt2", "old.pt2")
     assert api.save(program, "new.pt2") == [Path("new.pt2").resolve()]
     assert torch.equal(api.load("new.pt2").module()(images()), program.module()(images()))
+
+
+# ---------------------------------------------------------------- recovery
+@pytest.mark.parametrize("out", ["small.pt2", "small.onnx"])
+def test_a_program_is_recovered(folder: Path, capsys: pytest.CaptureFixture[str], out: str) -> None:
+    import numpy as np
+
+    np.save("data.npy", images(64).numpy())
+    line = ["dense.pt2", out, "--macs", "0.6", "--calibration", "data.npy", "--batch", "16"]
+    assert main([*line, "--recover", "least_squares", "--json"]) == 0
+    report = data(capsys)
+    assert any(note.startswith("least_squares: ") for note in report["notes"])
+    oracles = [check["oracle"] for check in report["verification"]["checks"]]
+    assert "mask" in oracles and oracles.count("permutation") == 2  # of the cut, then of what was made of it
+    assert json.loads(Path("small.plan.json").read_text())["options"]["recover"] == ["least_squares"]
+
+
+def test_a_module_is_recovered_into_a_folder(folder: Path) -> None:
+    import numpy as np
+
+    np.save("data.npy", np.random.default_rng(0).standard_normal((64, 3, 6, 6)).astype(np.float32))
+    weights()
+    line = ["nets:Net", "OUT", *INPUT, "--weights", "weights.safetensors", "--macs", "0.6"]
+    assert main([*line[:1], "plain", *line[2:], "-q"]) == 0
+    assert main([*line[:1], "small", *line[2:], "--calibration", "data.npy", "--recover", "least_squares", "-q"]) == 0
+    import nets
+
+    plain, small = (graphprune.torch.load(nets.Net, name, torch.zeros(2, 3, 6, 6)) for name in ("plain", "small"))
+    assert plain.last.weight.shape == small.last.weight.shape
+    assert not torch.equal(plain.last.weight, small.last.weight)
+
+
+def test_a_wrong_program_is_not_recovered(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import numpy as np
+
+    from graphprune.verify import Check, Verification
+
+    np.save("data.npy", images(16).numpy())
+    wrong = Verification((Check("mask", "y", 1, 0, False),))
+    monkeypatch.setattr(import_module("graphprune.verify"), "verify_models", lambda *_, **__: wrong)
+    line = ["dense.pt2", "small.pt2", "--macs", "0.6", "--calibration", "data.npy", "--recover", "bias"]
+    assert main(line) == 1 and not Path("small.pt2").exists()
+    assert main([*line, "--keep-failed"]) == 1 and Path("small.pt2").exists()
