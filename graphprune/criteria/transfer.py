@@ -28,10 +28,11 @@ from graphprune.criteria import (
     WeightCriterion,
 )
 from graphprune.criteria.custom import criterion_of, name_of
+from graphprune.criteria.effect import by_effect
 from graphprune.dialects import tools_of
 from graphprune.dims import Axis, Dim, labels, leaves
 from graphprune.errors import GraphPruneError, did_you_mean
-from graphprune.layers import Layer, layers
+from graphprune.layers import layers
 from graphprune.program import Array, Contraction, Use, Value
 
 Scores = dict[Dim, Array]
@@ -91,6 +92,10 @@ NORMALIZATIONS: dict[str, Callable[[Array], Array]] = {
 have signs: what they are divided by is taken without."""
 
 
+EFFECT = "effect"
+"""The normalisation that is measured: see :mod:`graphprune.criteria.effect`."""
+
+
 def score_groups(
     analysis: Analysis,
     groups: Sequence[Group],
@@ -111,7 +116,8 @@ def score_groups(
     Raises GraphPruneError: GP106 for names that are not known, GP107 where weights are not finite, GP704 where the
     criterion needs what is not there.
     """
-    for name, known, what in ((reduction, REDUCTIONS, "reduction"), (normalize, NORMALIZATIONS, "normalization")):
+    normalizations = (*NORMALIZATIONS, EFFECT)
+    for name, known, what in ((reduction, REDUCTIONS, "reduction"), (normalize, normalizations, "normalization")):
         if name not in known:
             raise GraphPruneError("GP106", f"there is no {what} {name!r}", remedy=did_you_mean(name, known))
     chosen = criterion_of(criterion)
@@ -131,8 +137,13 @@ def score_groups(
     elif isinstance(chosen, DataCriterion | JointCriterion):
         found = read_parts(analysis, groups, chosen, _needed(name_of(criterion), calibration), seed)
         raw = {dim: _scored(chosen, parts, REDUCTIONS[reduction]) for dim, parts in found.items()}
+        if normalize == EFFECT:
+            return by_effect(analysis, raw, found, _needed(name_of(criterion), calibration))
     else:
         raise GraphPruneError("GP111", f"criterion {name_of(criterion)!r} is of no kind that there is")
+    if normalize == EFFECT:
+        what = f"criteria that look at activations measure the effect of entries, and {name_of(criterion)!r} does not"
+        raise GraphPruneError("GP704", what, "option normalize", "take criterion='obs', or another normalization")
     return {dim: NORMALIZATIONS[normalize](score) for dim, score in raw.items()}
 
 
@@ -158,29 +169,18 @@ def read_parts(
     seed: int,
 ) -> dict[Dim, list[Part]]:
     """The layers that read each group, with what the criterion collects of their inputs."""
-    wanted = [group.dim for group in groups]
-    readers = [layer for layer in layers(analysis) if any(_labels(layer, dim) is not None for dim in wanted)]
+    wanted = {group.dim for group in groups}
+    readers = [layer for layer in layers(analysis) if wanted & set(layer.read)]
     statistics = collect(analysis, readers, calibration.cases, criterion.statistic, rows=calibration.rows, seed=seed)
     found: dict[Dim, list[Part]] = {}
     for layer, statistic in statistics.items():
         weight = analysis.program.dialect.constant(layer.weight)
         matrices = layer.matrices(np.asarray(weight)).astype(np.float64)
         for group in groups:
-            labels_of = _labels(layer, group.dim)
-            if labels_of is not None:
-                found.setdefault(group.dim, []).append(Part(layer, matrices, statistic, labels_of, group.size))
+            if group.dim in layer.read:
+                part = Part(layer, matrices, statistic, layer.labels(group.dim), group.size)
+                found.setdefault(group.dim, []).append(part)
     return found
-
-
-def _labels(layer: Layer, dim: Dim) -> Array | None:
-    """Which entry of a dimension each input of a layer belongs to, ``[groups, inputs]``; None where it has none."""
-    groups, _, inputs = layer.shape
-    found = np.full((groups, inputs), -1, np.int64)
-    for label in layer.entries(dim, layer.inputs):
-        found = np.where(label >= 0, label[None, :], found)
-    for label in layer.entries(dim, layer.groups):
-        found = np.where(label[:, None] >= 0, label[:, None], found)
-    return found if (found >= 0).any() else None
 
 
 def _gradient_parts(

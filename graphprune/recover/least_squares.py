@@ -142,15 +142,14 @@ class _Walk:
         weight = weight[np.ix_(kept_groups, kept)].astype(np.float32)
         for number, (before, after) in enumerate(self.states):
             data, was = self.small.read(after, small.activation), self.dense.read(before, dense.activation)
-            if not np.isfinite(data).all() or not np.isfinite(was).all():
-                raise GraphPruneError("GP703", f"batch {number + 1} makes activations that are not finite", small.name)
             rows = small.rows(data)
             chosen = draw(len(rows), pair.calibration.rows, (pair.seed, number, place))
-            inputs = dense.rows(was).take(chosen)[:, kept_groups]
+            taken, inputs = rows.take(chosen), dense.rows(was).take(chosen)[:, kept_groups]
+            if not np.isfinite(taken.sum() + inputs.sum()):
+                raise GraphPruneError("GP703", f"batch {number + 1} makes activations that are not finite", small.name)
             target = np.matmul(inputs.transpose(1, 0, 2), weight.transpose(0, 2, 1)).transpose(1, 0, 2)
             target = target + self._correction(dense, small, follow, before, after, chosen)
-            differs = data.shape != was.shape or np.abs(data - was).max() > _ROUNDING * max(1e-30, np.abs(was).max())
-            yield rows.take(chosen), target, bool(differs)
+            yield taken, target, _differs(taken, inputs)
 
     def _correction(
         self, dense: Layer, small: Layer, follow: Follow, before: Any, after: Any, chosen: Array | None
@@ -188,6 +187,13 @@ class _Walk:
         array = array.astype(stored.read().dtype)
         self.arrays[stored.name] = array
         self.small.write(stored, array)
+
+
+def _differs(rows: Array, others: Array) -> bool:
+    """Whether two sets of inputs are not the same but for rounding."""
+    if rows.shape != others.shape:
+        return True
+    return bool(np.abs(rows - others).max(initial=0) > _ROUNDING * np.abs(others).max(initial=1e-30))
 
 
 def _staged(pair: Pair, which: int) -> Staged:
