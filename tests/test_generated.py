@@ -119,3 +119,9 @@ def test_zeroed_silences_what_is_missing() -> None:
 
 def test_problems_of_a_sound_network_are_none() -> None:
     assert problems_of(Recipe(0, 18, "image", (), (("residual_bottleneck", 0),))) == ()
+
+
+def test_groups_normalised_over_a_size_that_only_the_run_knows() -> None:
+    """How many places come out of an If over parts of a list is known to no rule, at no sizes of the inputs."""
+    blocks = (("listed_parts", 679467834), ("branching_sequence", 932917209), ("normalised_groups", 419893018))
+    assert problems_of(Recipe(1051284342, 18, "image", ("places",), blocks)) == ()

@@ -50,6 +50,42 @@ normed (float[N, 5] x) => (float[N, 3] y) {
   y = MatMul (b, second)
 }
 """
+SOME_PLACES = """
+<ir_version: 10, opset_import: ["" : 21]>
+some_places (float[2, 3, 4, 4] x, bool[4] rows, bool[4] columns)
+=> (float[2, 5, Height, Width] y)
+<int64[3] grouped = {{0, 4, -1}}, int64[3] flat = {{0, 1, -1}}, int64[2] single = {{0, -1}}> {{
+  some_rows = Compress <axis = 2> (x, rows)
+  some = Compress <axis = 3> (some_rows, columns)
+  a = Conv (some, enter)
+  {body}
+  y = Conv (b, leave)
+}}
+"""
+# Over an axis that multiplies channels with how many places were chosen, which no size of an input tells.
+CHANNELS_FIRST = """
+  sizes = Shape (a)
+  parts = Reshape (a, grouped)
+  normed = InstanceNormalization (parts, factors, terms)
+  b = Reshape (normed, sizes)
+"""
+PRODUCT = """
+  parts = Reshape (a, single)
+  turned = Transpose (parts)
+  products = MatMul (parts, turned)
+  mean = ReduceMean <keepdims = 0> (products)
+  b = Mul (a, mean)
+"""
+TURNED = """
+  turned = Transpose <perm = {there}> (a)
+  sizes = Shape (turned)
+  parts = Reshape (turned, flat)
+  normed = LpNormalization <axis = 2> (parts)
+  apart = Reshape (normed, sizes)
+  b = Transpose <perm = {back}> (apart)
+"""
+CHANNELS_LAST = TURNED.format(there=[0, 2, 3, 1], back=[0, 3, 1, 2])
+CHANNELS_AMID = TURNED.format(there=[0, 2, 1, 3], back=[0, 2, 1, 3])
 SHAPES = {"first": (5, 8), "bias": (8,), "second": (8, 6), "third": (6, 3)}
 
 
@@ -64,6 +100,10 @@ def model(text: str = MLP, kind: str = "float", scale: float = 1.0, **shapes: tu
             proto.graph.initializer.append(numpy_helper.from_array(array, name))
     onnx.checker.check_model(proto)
     return ir.from_proto(proto)
+
+
+def some_places(body: str) -> ir.Model:
+    return model(SOME_PLACES.format(body=body), enter=(8, 3, 1, 1), leave=(5, 8, 1, 1), factors=(4,), terms=(4,))
 
 
 def analysed(dense: ir.Model) -> Analysis:
@@ -111,6 +151,22 @@ def test_a_right_cut_of_a_statistic_is_held_against_a_slice() -> None:
     assert found.ok and [check.oracle for check in found.checks][-1] == "slice", str(found)
     wrong = changed(pruned, "bias", lambda x: x[::-1])
     assert failed(verify_models(dense, wrong, plan)) == {"slice"}
+
+
+@pytest.mark.parametrize(("body", "oracle"), [(CHANNELS_FIRST, "slice"), (CHANNELS_LAST, "slice"), (PRODUCT, "mask")])
+def test_channels_times_a_size_that_only_the_run_knows_are_masked(body: str, oracle: str) -> None:
+    dense = some_places(body)
+    pruned, plan = cut(dense)
+    found = verify_models(dense, pruned, plan)
+    assert found.ok and [check.oracle for check in found.checks][-1] == oracle, str(found)
+    wrong = changed(pruned, "leave", lambda x: x[:, ::-1])
+    assert failed(verify_models(dense, wrong, plan)) == {oracle}
+
+
+def test_channels_amid_sizes_that_only_the_run_knows_cannot_be_verified() -> None:
+    dense = some_places(CHANNELS_AMID)
+    with pytest.raises(GraphPruneError, match=r"GP402 entries are removed amid "):
+        verify_models(dense, *cut(dense))
 
 
 @pytest.mark.parametrize("kind", ["float", "float16", "double"])

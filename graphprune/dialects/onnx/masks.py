@@ -3,21 +3,25 @@
 Entries are zeroed where a contraction sums over them, so nothing they are computed from matters any more. Where a
 statistic is taken over a cut axis, the node is run on the survivors alone: its inputs are gathered, and its outputs
 spread out again. This shares nothing with the writer but the index arrays.
+
+How many values a condition chooses, or a branch yields, is not known even at given sizes of the inputs. Where such a
+size is multiplied with channels, the positions along the axis are counted in the masked model itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
 from graphprune.analysis import Analysis
 from graphprune.dialects.onnx.writer import Twins
-from graphprune.dims import Axis, Keep, evaluated, find, indices, is_cut, leaves, whole_size
+from graphprune.dims import Axis, Keep, Prod, evaluated, find, indices, is_cut, leaves, whole_size, width
 from graphprune.errors import GraphPruneError
 from graphprune.program import Array, Node, Use
 from graphprune.rules.trace import Typed
+from graphprune.sizes import Extent
 
 
 def masked(analysis: Analysis, keep: Keep) -> ir.Model:
@@ -56,6 +60,19 @@ def at_sizes(model: ir.Model, feeds: Mapping[str, Array]) -> ir.Model:
     return copy
 
 
+def _around(axis: Axis, keep: Keep) -> tuple[Axis, Axis]:
+    """What lies before and after the run-time sizes in an axis. ``GP402`` where entries are removed in between: their
+    positions depend on sizes that cannot be told apart."""
+    axis = find(axis)
+    parts = axis.parts if isinstance(axis, Prod) else (axis,)
+    unknown = [place for place, part in enumerate(parts) if not isinstance(part.size, int)]
+    first, last = unknown[0], unknown[-1] + 1
+    if is_cut(Prod(parts[first:last]), keep):
+        what = f"entries are removed amid {axis}, whose sizes follow from more than those of the inputs"
+        raise GraphPruneError("GP402", what, "", "compare the two models on data of your own")
+    return Prod(parts[:first]), Prod(parts[last:])
+
+
 class _Masker:
     def __init__(self, analysis: Analysis, twins: Twins, keep: Keep):
         self.analysis, self.twins, self.keep = analysis, twins, keep
@@ -69,8 +86,6 @@ class _Masker:
         if not is_cut(axis, self.keep) or value is None or (twin, use.index, position) in self.done:
             return
         self.done.add((twin, use.index, position))
-        kept = np.zeros(whole_size(axis), np.bool_)
-        kept[indices(axis, self.keep)] = True
         typed = self.analysis.trace.typed(value, use)
         rank = len(typed.axes or [])
         if typed.axes is None or typed.axes[position].size != axis.size:
@@ -82,7 +97,7 @@ class _Masker:
         along = self._runs_along(zero_point, typed)
         if stored is not None and stored.dtype.is_integer():
             zero = self._zero(zero_point).reshape(along)
-            array = np.where(kept.reshape(shape), stored.numpy(), zero.astype(stored.numpy().dtype))
+            array = np.where(self._kept(axis).reshape(shape), stored.numpy(), zero.astype(stored.numpy().dtype))
             twin.replace_input_with(use.index, self._constant(twin, ir.Tensor(array, dtype=stored.dtype)))
             return
         dtype = (
@@ -92,17 +107,34 @@ class _Masker:
             if value.dtype
             else ir.DataType.FLOAT
         )
+        kept = self._kept_along(twin, source, position, axis, shape)
         if dtype.is_integer():
             zero_value = None if zero_point is None else twin.inputs[zero_point.index]
             if zero_value is not None and along:
                 zero_value = self._node(twin, "Reshape", [zero_value, self._constant(twin, ir.tensor(along))])
-            twin.replace_input_with(use.index, self._zeroed(twin, source, kept.reshape(shape), zero_value, dtype))
+            twin.replace_input_with(use.index, self._zeroed(twin, source, kept, zero_value, dtype))
             return
-        factor = self._constant(twin, ir.Tensor(kept.reshape(shape).astype(dtype.numpy()), dtype=dtype))
+        factor = self._placed(twin, ir.Node("", "Cast", [kept], [ir.AttrInt64("to", dtype.value)]))
         twin.replace_input_with(use.index, self._node(twin, "Mul", [source, factor]))
 
+    def _kept(self, axis: Axis) -> Array:
+        """For each entry of an axis whether it stays."""
+        kept = np.zeros(whole_size(axis), np.bool_)
+        kept[indices(axis, self.keep)] = True
+        return kept
+
+    def _kept_along(self, twin: ir.Node, source: ir.Value, place: int, axis: Axis, shape: list[int]) -> ir.Value:
+        """For each entry along one axis of a value whether it stays, in a shape that broadcasts against the value."""
+        if isinstance(axis.size, int):
+            return self._constant(twin, ir.tensor(self._kept(axis).reshape(shape)))
+        outer, inner = (self._kept(part) for part in _around(axis, self.keep))
+        above = np.where(outer[:, None, None] & inner, -1, np.iinfo(np.int64).max)
+        positions = self._positions(twin, source, place, [len(outer), -1, len(inner)])
+        kept = self._node(twin, "Greater", [positions, self._constant(twin, ir.tensor(above))])
+        return self._node(twin, "Reshape", [kept, self._constant(twin, ir.tensor(shape))])
+
     def _zeroed(
-        self, twin: ir.Node, source: ir.Value, kept: Array, zero: ir.Value | None, dtype: ir.DataType
+        self, twin: ir.Node, source: ir.Value, kept: ir.Value, zero: ir.Value | None, dtype: ir.DataType
     ) -> ir.Value:
         """A computed tensor of integers with removed entries at their zero point, worked out in 32 bits."""
         wide = [
@@ -112,7 +144,7 @@ class _Masker:
         ]
         if zero is None:
             wide.append(self._constant(twin, ir.tensor(np.zeros((), np.int32))))
-        chosen = self._node(twin, "Where", [self._constant(twin, ir.tensor(kept)), *wide])
+        chosen = self._node(twin, "Where", [kept, *wide])
         return self._placed(twin, ir.Node("", "Cast", [chosen], [ir.AttrInt64("to", dtype.value)]))
 
     def _zero(self, zero_point: Use | None) -> Array:
@@ -138,7 +170,7 @@ class _Masker:
             for place, axis in enumerate(typed.axes or []):
                 source = twin.inputs[index]
                 if is_cut(axis, self.keep) and source is not None:
-                    chosen = self._constant(twin, ir.tensor(indices(axis, self.keep)))
+                    chosen = self._chosen(twin, source, place, axis, whole_size, lambda part: indices(part, self.keep))
                     twin.replace_input_with(index, self._node(twin, "Gather", [source, chosen], place))
         self._numbers(node, twin)
         for value, output in zip(node.outputs, twin.outputs, strict=True):
@@ -155,20 +187,50 @@ class _Masker:
         for place, axis in enumerate(typed.axes or []):
             if not is_cut(axis, self.keep):
                 continue
-            kept = indices(axis, self.keep)
-            back = np.zeros(whole_size(axis), np.int64)  # where removed entries read does not matter: nothing uses them
-            back[kept] = np.arange(len(kept))
             producer = current.producer()
             assert producer is not None
-            chosen = ir.Node("", "Constant", [], [ir.AttrTensor("value", ir.tensor(back))])
-            gathered = ir.Node("", "Gather", [current, chosen.outputs[0]], [ir.AttrInt64("axis", place)])
-            self._name(chosen.outputs[0])
+            gathered = ir.Node("", "Gather", [current, None], [ir.AttrInt64("axis", place)])
             self._name(gathered.outputs[0])
-            producer.append([chosen, gathered])
+            producer.append(gathered)
+            chosen = self._chosen(gathered, current, place, axis, lambda part: width(part, self.keep), self._back)
+            gathered.replace_input_with(1, chosen)
             current = gathered.outputs[0]
         if current is not output:
             for reader, index in readers:
                 reader.replace_input_with(index, current)
+
+    def _back(self, axis: Axis) -> Array:
+        """Where each entry of an axis is found among the survivors; where removed ones read does not matter, as nothing
+        uses them."""
+        kept = indices(axis, self.keep)
+        back = np.zeros(whole_size(axis), np.int64)
+        back[kept] = np.arange(len(kept))
+        return back
+
+    def _chosen(
+        self,
+        before: ir.Node,
+        source: ir.Value,
+        place: int,
+        axis: Axis,
+        size: Callable[[Axis], Extent],
+        pick: Callable[[Axis], Array],
+    ) -> ir.Value:
+        """What to gather along one axis of a value, given the entries to pick of an axis of known size and how many
+        there are in the value."""
+        if isinstance(axis.size, int):
+            return self._constant(before, ir.tensor(pick(axis)))
+        outer, inner = _around(axis, self.keep)
+        positions = self._positions(before, source, place, [size(outer), -1, size(inner)])
+        for at, part in ((0, outer), (2, inner)):
+            positions = self._node(before, "Gather", [positions, self._constant(before, ir.tensor(pick(part)))], at)
+        return self._node(before, "Reshape", [positions, self._constant(before, ir.tensor([-1]))])
+
+    def _positions(self, before: ir.Node, source: ir.Value, place: int, shape: Sequence[Extent]) -> ir.Value:
+        """The positions along one axis of a value, counted at run time, in a shape."""
+        zero, one, at, sizes = (self._constant(before, ir.tensor(np.array(n, np.int64))) for n in (0, 1, place, shape))
+        count = self._node(before, "Gather", [self._node(before, "Shape", [source]), at], 0)
+        return self._node(before, "Reshape", [self._node(before, "Range", [zero, count, one]), sizes])
 
     def _constant(self, before: ir.Node, tensor: ir.TensorProtocol) -> ir.Value:
         node = ir.Node("", "Constant", [], [ir.AttrTensor("value", tensor)])
