@@ -263,12 +263,15 @@ def prune(
     *,
     verify: bool = True,
     recover: str | Sequence[str] = (),
+    recipe: str | None = None,
     **options: Any,
 ) -> Result:
     """Plan, apply and verify; options as for :func:`plan`. `.model` is of the kind that went in.
 
     recover: what to do for the weights that stay, in this order and after the checks: names of `graphprune.recover`;
              computed from `calibration`, nothing is trained
+    recipe:  a name of `graphprune.recipes`: options that go together; "auto" chooses by whether there is data. What is
+             given beside it comes first
 
     For PyTorch also `plan=`, `as_graph=` and `dynamic=`: see :func:`graphprune.torch.pruning.prune`.
     Raises GraphPruneError as `plan` does, GP401 where the pruned model is wrong (nothing is returned then) and GP402
@@ -277,16 +280,31 @@ def prune(
     if is_of_torch(model):
         from graphprune.torch import pruning
 
-        return pruning.prune(model, example_inputs, verify=verify, recover=recover, **options)
+        return pruning.prune(model, example_inputs, verify=verify, recover=recover, recipe=recipe, **options)
     analysis = _analysis(model, example_inputs)
     seed, sizes = options.get("seed", 0), options.get("sizes")
     data = calibrated(analysis, options.pop("calibration", None), seed, sizes)
+    options, recover, notes = followed(recipe, options, recover, data)
     made = plan(analysis, **options, calibration=data)
     result = result_of(analysis, made, sizes=sizes)
+    result = replace(result, report=result.report.with_(notes=(*result.report.notes, *notes)))
     if verify:
         verification = _verified(analysis, result.model, made, seed, sizes)
         result = Result(result.model, made, result.report.with_(verification=verification), verification)
     return recovered(analysis, result, recover, data, seed)
+
+
+def followed(
+    recipe: str | None, options: dict[str, Any], recover: str | Sequence[str], calibration: Calibration | None
+) -> tuple[dict[str, Any], str | Sequence[str], tuple[str, ...]]:
+    """Options and recovery with what a recipe says where nothing else was given, and what to tell about it."""
+    if recipe is None:
+        return options, recover, ()
+    from graphprune.recipes import recipe_of
+
+    chosen, told = recipe_of(recipe, calibration)
+    fitting = chosen.pop("recover")
+    return {**chosen, **options}, recover or fitting, (told,)
 
 
 def recovered(

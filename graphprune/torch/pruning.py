@@ -93,6 +93,7 @@ def prune(
     dynamic: bool = True,
     verify: bool = True,
     recover: str | Sequence[str] = (),
+    recipe: str | None = None,
     rules: Mapping[str, str] | None = None,
     **options: Any,
 ) -> Result:
@@ -105,13 +106,16 @@ def prune(
                 leaving alone what its code cannot follow; None for the class where it can run at the new sizes, else
                 the graph
     dynamic:    leave batch and sequence axes open in the graph
-    recover:    what to do for the weights that stay (see :func:`graphprune.api.prune`)
+    recover:    what to do for the weights that stay; recipe: options that go together (see
+                :func:`graphprune.api.prune`)
     options:    those of :func:`graphprune.plan`
     Raises GraphPruneError: as `graphprune.plan` and `graphprune.verify` do; GP103, GP107, GP112 for the model.
     """
     with torch.inference_mode(False):  # what is made here may be trained later
         analysis = analyze(model, example_inputs, dynamic=dynamic, rules=rules)
-        return _pruned(model, analysis, plan, as_graph, verify, _calibrated(analysis, options), recover)
+        options, recover, notes = _followed(recipe, recover, _calibrated(analysis, options))
+        result = _pruned(model, analysis, plan, as_graph, verify, options, recover)
+        return replace(result, report=result.report.with_(notes=(*notes, *result.report.notes)))
 
 
 def _calibrated(analysis: Analysis, options: dict[str, Any]) -> dict[str, Any]:
@@ -122,6 +126,14 @@ def _calibrated(analysis: Analysis, options: dict[str, Any]) -> dict[str, Any]:
         return options
     made = calibrated(analysis, options["calibration"], options.get("seed", 0), options.get("sizes"))
     return {**options, "calibration": made}
+
+
+def _followed(
+    recipe: str | None, recover: str | Sequence[str], options: dict[str, Any]
+) -> tuple[dict[str, Any], str | Sequence[str], tuple[str, ...]]:
+    from graphprune.api import followed
+
+    return followed(recipe, options, recover, options.get("calibration"))
 
 
 def _pruned(
@@ -164,6 +176,7 @@ def prune_(
     dynamic: bool = True,
     verify: bool = True,
     recover: str | Sequence[str] = (),
+    recipe: str | None = None,
     rules: Mapping[str, str] | None = None,
     **options: Any,
 ) -> Result:
@@ -177,7 +190,9 @@ def prune_(
         raise GraphPruneError("GP103", f"a {type(model).__name__} cannot be pruned in place", "", "use gp.prune")
     with torch.inference_mode(False):
         analysis = analyze(model, example_inputs, dynamic=dynamic, rules=rules)
-        cut = _as_class(model, analysis, plan, _calibrated(analysis, options))
+        options, recover, notes = _followed(recipe, recover, _calibrated(analysis, options))
+        cut = _as_class(model, analysis, plan, options)
+        cut.notes = (*notes, *cut.notes)
         try:
             return cut.result(model, verify, recover)
         except BaseException:

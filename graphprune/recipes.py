@@ -1,0 +1,48 @@
+"""Named sets of options: the best known way to prune for what a user has.
+
+What `auto` takes was measured (benchmarks/accuracy): with data, errors of reconstruction weighed by what they do to the
+outputs, and least squares afterwards; without, magnitudes. Noise is not data: what a network does with inputs it was
+not made for says little about those it was made for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from graphprune.errors import GraphPruneError, did_you_mean
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "magnitude": {"criterion": "l2", "normalize": "mean", "allocate": "global", "recover": ()},
+    "reconstruct": {
+        "criterion": "obs",
+        "normalize": "effect",
+        "allocate": "greedy",
+        "recover": ("least_squares",),
+    },
+}
+"""Name to options of :func:`graphprune.api.prune`."""
+
+
+def recipe_of(name: str, calibration: Any) -> tuple[dict[str, Any], str]:
+    """The options of a recipe, and a line that says which it is and why.
+
+    >>> recipe_of("auto", None)[0]["criterion"]
+    'l2'
+    Raises GraphPruneError: GP106 for names that are not known, GP704 where the recipe needs data that is not there.
+    """
+    why = "as asked for"
+    if name == "auto":
+        real = calibration is not None and not calibration.data_free
+        name, why = (
+            ("reconstruct", "there is calibration data") if real else ("magnitude", "there is no data but noise")
+        )
+        why = why if calibration is not None else "there is no calibration data"
+    if name not in RECIPES:
+        remedy = did_you_mean(name, ["auto", *RECIPES])
+        raise GraphPruneError("GP106", f"there is no recipe {name!r}", "option recipe", remedy)
+    chosen: Mapping[str, Any] = RECIPES[name]
+    if chosen["recover"] and calibration is None:
+        raise GraphPruneError("GP704", f"the recipe {name!r} needs calibration data", "option recipe")
+    plain = {key: value if isinstance(value, str) else " ".join(value) or "none" for key, value in chosen.items()}
+    return dict(chosen), f"recipe {name} ({why}): {', '.join(f'{key} {value}' for key, value in plain.items())}"
