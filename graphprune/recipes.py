@@ -29,6 +29,7 @@ def recipe_of(name: str, calibration: Any) -> tuple[dict[str, Any], str]:
 
     >>> recipe_of("auto", None)[0]["criterion"]
     'l2'
+
     Raises GraphPruneError: GP106 for names that are not known, GP704 where the recipe needs data that is not there.
     """
     why = "as asked for"

@@ -160,11 +160,11 @@ class _Walk:
         twin = self.pair.twins[follow.beside.name]
         try:
             is_now, was = self.small.read(after, follow.beside), self.dense.read(before, twin)
-            lacking = dense.results(was).take(chosen) - 0.0
+            lacking = dense.results(was).take(chosen)
             lacking = lacking[:, self.pair.kept(dense, dense.groups)][:, :, self.pair.kept(dense, dense.outputs)]
             lacking = lacking - small.results(is_now).take(chosen)
-        except (GraphPruneError, ValueError, KeyError):
-            return 0.0  # it is computed later, or broadcast
+        except (GraphPruneError, ValueError, IndexError):
+            return 0.0  # it is computed later, or of another shape that is broadcast
         if follow.gain is None:
             return lacking
         gain = follow.gain.reshape(1, *lacking.shape[1:])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -50,7 +50,6 @@ class Pair:
     small: Analysis
     calibration: Calibration
     seed: int = 0
-    _places: dict[int, Array] = field(default_factory=dict)
 
     @classmethod
     def of(cls, dense: Analysis, keep: Keep, small: Model, calibration: Calibration, seed: int = 0) -> Pair:
@@ -59,10 +58,10 @@ class Pair:
 
     @cached_property
     def layers(self) -> list[tuple[Layer, Layer]]:
-        """The same layer in the dense and in the pruned network, in running order. Writing keeps nodes and their order,
-        so that the n-th contraction of one is the n-th of the other."""
-        small = {layer.node.place: layer for layer in layers(self.small)}
-        return [(each, small[each.node.place]) for each in layers(self.dense) if each.node.place in small]
+        """The same layer in the dense and in the pruned network, in running order. Writing keeps the names of values,
+        and a value has one name."""
+        small = {layer.result.name: layer for layer in layers(self.small)}
+        return [(each, small[each.result.name]) for each in layers(self.dense) if each.result.name in small]
 
     # ------------------------------------------------------------------ what is kept
     def kept(self, layer: Layer, letters: tuple[str, ...]) -> Array:
