@@ -1,0 +1,100 @@
+"""How far the outputs of a model are from those of the dense one, on given inputs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphprune.analysis import Analysis
+from graphprune.calibrate import Calibration
+from graphprune.dialects import tools_of
+from graphprune.dialects.tools import Case, Model
+from graphprune.errors import GraphPruneError
+from graphprune.program import Array
+
+
+class Fidelity:
+    """The dense model, run once on some inputs; what others compute there is held against that."""
+
+    def __init__(self, analysis: Analysis, cases: Sequence[Case]):
+        """Raises GraphPruneError: GP402 where the model cannot be run, GP703 for outputs that are not finite."""
+        self.cases = cases
+        self.dense = self.outputs(analysis.program.native)
+        for outputs in self.dense:
+            if any(each.dtype.kind == "f" and not np.isfinite(each).all() for each in outputs):
+                raise GraphPruneError("GP703", "the dense model has outputs that are not finite", analysis.program.name)
+
+    def outputs(self, model: Model) -> list[list[Array]]:
+        """What a model returns for every case. Raises GraphPruneError GP402 where it cannot be run."""
+        run = tools_of(model).runner(model)
+        return [run(case) for case in self.cases]
+
+    def error(self, found: Sequence[Sequence[Array]]) -> float:
+        """See :func:`relative_error`; the mean over the outputs of the model."""
+        errors = [
+            relative_error(dense, other)
+            for dense, other in zip(zip(*self.dense, strict=True), zip(*found, strict=True), strict=True)
+        ]
+        return float(np.mean(errors))
+
+
+def relative_error(dense: Sequence[Array], found: Sequence[Array]) -> float:
+    """``sum (y' - y)**2 / sum y**2`` over all batches of one output; of whole numbers the share that differs; infinite
+    where shapes differ, or numbers are not finite.
+
+    >>> relative_error([np.array([3.0, 4.0])], [np.array([3.0, 3.0])])
+    0.04
+    >>> relative_error([np.array([1, 2])], [np.array([1, 3])])
+    0.5
+    """
+    above = below = 0.0
+    for a, b in zip(dense, found, strict=True):
+        if a.shape != b.shape:
+            return float("inf")
+        if a.dtype.kind in "iub" or a.dtype.kind not in "fcV":
+            above, below = above + float(np.sum(a != b)), below + a.size
+            continue
+        wide = np.complex128 if a.dtype.kind == "c" else np.float64
+        one, two = a.astype(wide), b.astype(wide)
+        above, below = above + float(np.square(np.abs(two - one)).sum()), below + float(np.square(np.abs(one)).sum())
+    if not np.isfinite(above):
+        return float("inf")
+    return above / below if below else (0.0 if above == 0 else float("inf"))
+
+
+def digest_of(analysis: Analysis) -> str:
+    """A digest of the numbers in a model; those that are not there count by their shape."""
+    digest = hashlib.sha256()
+    for stored in analysis.program.stored:
+        digest.update(repr((stored.name, stored.shape, stored.dtype)).encode())
+        if not stored.empty:
+            digest.update(np.ascontiguousarray(stored.read()).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def digest_of_data(calibration: Calibration) -> str:
+    """A digest of inputs and labels, in order."""
+    digest = hashlib.sha256()
+    _feed(digest, calibration.cases)
+    _feed(digest, calibration.labels)
+    return digest.hexdigest()[:16]
+
+
+def _feed(digest: Any, value: Any) -> None:
+    if isinstance(value, Mapping):
+        for key in sorted(value, key=str):
+            digest.update(repr(key).encode())
+            _feed(digest, value[key])
+    elif isinstance(value, list | tuple):
+        digest.update(f"[{len(value)}]".encode())
+        for each in value:
+            _feed(digest, each)
+    elif hasattr(value, "shape"):
+        array = np.ascontiguousarray(value.float() if str(value.dtype) == "torch.bfloat16" else value)
+        digest.update(repr((array.dtype.name, array.shape)).encode())
+        digest.update(array.tobytes())
+    else:
+        digest.update(repr(value).encode())
