@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from graphprune.cli import bench, criteria, explain, inspect, plan, prune, recoveries, sweep, verify
+from graphprune.cli import bench, criteria, explain, inspect, plan, prune, recoveries, sensitivity, sweep, verify
 from graphprune.errors import GraphPruneError, did_you_mean
 
 _HELP = """Prune trained networks: fewer channels, heads and features, same interface, proven right.
@@ -35,6 +35,7 @@ COMMANDS = {
     "verify": (verify.verify, "Prove a pruned model right."),
     "bench": (bench.bench, "Measure latency against the dense model."),
     "sweep": (sweep.sweep, "Compare criteria and recoveries at several budgets."),
+    "sensitivity": (sensitivity.sensitivity, "Say what each group is worth alone."),
     "explain": (explain.explain, "Say what a code means, or why an axis is as it is."),
     "ops": (explain.ops, "List the operators that are known."),
     "criteria": (criteria.criteria, "List the criteria: how channels can be scored."),
