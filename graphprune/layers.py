@@ -17,7 +17,7 @@ import numpy as np
 
 from graphprune.analysis import Analysis
 from graphprune.dims import Dim, labels, leaves
-from graphprune.program import Array, Contraction, Letters, Node, Stored, Sweep, Terms, Use, Value
+from graphprune.program import Array, BatchNorm, Contraction, Letters, Node, Stored, Sweep, Terms, Use, Value
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,6 +244,23 @@ def layers(analysis: Analysis) -> list[Layer]:
         found.append(Layer(contraction, terms, weight, weight.stored if alone else None))
     order = {node: place for place, node in enumerate(analysis.program.main.nodes)}
     return sorted(found, key=lambda layer: order[layer.node])
+
+
+def gains(analysis: Analysis) -> dict[Value, Array]:
+    """What a BatchNorm multiplies each channel with, by the value that it normalises and nothing else reads."""
+    readers = Counter(value for node in analysis.program.nodes() for value in node.inputs)
+    readers.update(analysis.program.main.outputs)
+    norms = {_read(norm.data): norm for norm in analysis.trace.batch_norms}
+    return {value: gain(analysis, norm) for value, norm in norms.items() if readers[value] == 1}
+
+
+def gain(analysis: Analysis, norm: BatchNorm) -> Array:
+    """``scale / sqrt(variance + epsilon)`` of each channel."""
+    constant = analysis.program.dialect.constant
+    variance = np.asarray(constant(_read(norm.variance)), np.float64)
+    scale = 1.0 if norm.scale is None else np.asarray(constant(_read(norm.scale)), np.float64)
+    factor: Array = scale / np.sqrt(variance + norm.epsilon)
+    return factor
 
 
 _FLOATS = frozenset({"float", "double", "float16", "bfloat16"})

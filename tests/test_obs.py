@@ -114,3 +114,15 @@ def test_scores_of_every_case_are_finite_or_there_are_none(name: str) -> None:
     scores = score_groups(analysis, analysis.groups, criterion="obs", normalize="none", calibration=calibration)
     assert set(scores) <= {group.dim for group in analysis.groups}
     assert all(np.isfinite(each).all() and each.min() >= 0 for each in scores.values())
+
+
+def test_errors_are_counted_behind_the_batch_norm() -> None:
+    """An output that the norm behind it makes small does not decide what goes."""
+    rows, matrix = correlated(300, 5), RNG.standard_normal((2, 5))
+    plain = part(rows, matrix)
+    quiet = Part(plain.layer, plain.matrices, plain.statistic, plain.labels, plain.size, np.array([[1.0, 1e-4]]))
+    alone = part(rows, matrix[:1])
+    order = np.argsort(OBS().together([quiet]))
+    assert np.array_equal(order, np.argsort(OBS().together([alone])))
+    assert np.allclose(OBS().together([quiet]), OBS().together([alone]), rtol=1e-3)
+    assert not np.allclose(OBS().together([plain]), OBS().together([alone]), rtol=1e-3)

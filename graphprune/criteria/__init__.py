@@ -119,6 +119,7 @@ class Part:
     statistic: what was collected of its inputs
     labels:    for every input ``[groups, inputs]`` the entry of the group that it belongs to, -1 for none
     size:      how many entries the group has
+    gain:      the factor of each output ``[groups, outputs]`` in the BatchNorm that alone reads the result; None for 1
     """
 
     layer: Layer
@@ -126,6 +127,12 @@ class Part:
     statistic: Any
     labels: NDArray[Any]
     size: int
+    gain: NDArray[Any] | None = None
+
+    @property
+    def normalised(self) -> NDArray[Any]:
+        """The matrices with the BatchNorm behind them folded in: what an error of an output really is worth."""
+        return self.matrices if self.gain is None else self.matrices * self.gain[:, :, None]
 
     def summed(self, worth: NDArray[Any]) -> NDArray[Any]:
         """Sums of the worths of inputs ``[groups, inputs]`` by entry, ``[size]``."""

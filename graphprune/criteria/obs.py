@@ -160,7 +160,7 @@ def _states(part: Part, dampening: float) -> list[_State]:
     """A state for each matrix of a layer that has the group among its inputs."""
     found = []
     gram: Gram = part.statistic
-    for matrix, second, labels in zip(part.matrices, gram.matrix / max(1, gram.count), part.labels, strict=True):
+    for matrix, second, labels in zip(part.normalised, gram.matrix / max(1, gram.count), part.labels, strict=True):
         if not (labels >= 0).any():
             continue
         scale = float(((matrix @ second) * matrix).sum())

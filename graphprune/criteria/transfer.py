@@ -32,7 +32,7 @@ from graphprune.criteria.effect import by_effect
 from graphprune.dialects import tools_of
 from graphprune.dims import Axis, Dim, labels, leaves
 from graphprune.errors import GraphPruneError, did_you_mean
-from graphprune.layers import layers
+from graphprune.layers import gains, layers
 from graphprune.program import Array, Contraction, Use, Value
 
 Scores = dict[Dim, Array]
@@ -172,13 +172,16 @@ def read_parts(
     wanted = {group.dim for group in groups}
     readers = [layer for layer in layers(analysis) if wanted & set(layer.read)]
     statistics = collect(analysis, readers, calibration.cases, criterion.statistic, rows=calibration.rows, seed=seed)
+    norms = gains(analysis)
     found: dict[Dim, list[Part]] = {}
     for layer, statistic in statistics.items():
         weight = analysis.program.dialect.constant(layer.weight)
         matrices = layer.matrices(np.asarray(weight)).astype(np.float64)
+        gain = norms.get(layer.result)
+        gain = None if gain is None else gain.reshape(layer.shape[:2])
         for group in groups:
             if group.dim in layer.read:
-                part = Part(layer, matrices, statistic, layer.labels(group.dim), group.size)
+                part = Part(layer, matrices, statistic, layer.labels(group.dim), group.size, gain)
                 found.setdefault(group.dim, []).append(part)
     return found
 

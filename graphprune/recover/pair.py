@@ -14,7 +14,7 @@ from graphprune.calibrate import Calibration
 from graphprune.dialects import tools_of
 from graphprune.dialects.tools import Model
 from graphprune.dims import Keep, indices, is_cut
-from graphprune.layers import Layer, layers
+from graphprune.layers import Layer, gain, layers
 from graphprune.program import Array, BatchNorm, Node, Stored, Use, Value
 
 
@@ -102,10 +102,10 @@ class Pair:
             (use,) = self._readers[value]
             if use.node in self._norms and use.index == self._norms[use.node].data.index:
                 norm = self._norms[use.node]
-                gain = self.gain(norm)
+                factor = gain(self.small, norm)
                 if follow.shift is None and follow.gain is None:
                     follow.mean = self._own(norm.mean)
-                follow.gain = gain if follow.gain is None else follow.gain * gain
+                follow.gain = factor if follow.gain is None else follow.gain * factor
             elif use.node in self._sums:
                 other = next(each for each in self._sums[use.node] if each.index != use.index)
                 beside = other.node.inputs[other.index]
@@ -125,16 +125,6 @@ class Pair:
         if value is None or value.stored is None or len(self._readers.get(value, ())) != 1:
             return None
         return value.stored
-
-    def gain(self, norm: BatchNorm) -> Array:
-        """``scale / sqrt(variance + epsilon)`` of each channel."""
-        constant = self.small.program.dialect.constant
-        variance = np.asarray(constant(norm.variance.node.inputs[norm.variance.index]), np.float64)
-        scale = (
-            1.0 if norm.scale is None else np.asarray(constant(norm.scale.node.inputs[norm.scale.index]), np.float64)
-        )
-        gain: Array = scale / np.sqrt(variance + norm.epsilon)
-        return gain
 
     @cached_property
     def twins(self) -> dict[str, Value]:
