@@ -300,9 +300,10 @@ def followed(
     """Options and recovery with what a recipe says where nothing else was given, and what to tell about it."""
     if recipe is None:
         return options, recover, ()
-    from graphprune.recipes import recipe_of
+    from graphprune.recipes import DATA, NOISE, NOTHING, recipe_of
 
-    chosen, told = recipe_of(recipe, calibration)
+    there_is = NOTHING if calibration is None else NOISE if calibration.data_free else DATA
+    chosen, told = recipe_of(recipe, there_is)
     fitting = chosen.pop("recover")
     return {**chosen, **options}, recover or fitting, (told,)
 

@@ -7,7 +7,6 @@ not made for says little about those it was made for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from graphprune.errors import GraphPruneError, did_you_mean
@@ -24,26 +23,28 @@ RECIPES: dict[str, dict[str, Any]] = {
 """Name to options of :func:`graphprune.api.prune`."""
 
 
-def recipe_of(name: str, calibration: Any) -> tuple[dict[str, Any], str]:
+DATA, NOISE, NOTHING = "there is calibration data", "there is no data but noise", "there is no calibration data"
+"""What there may be to calibrate with."""
+
+
+def recipe_of(name: str, there_is: str) -> tuple[dict[str, Any], str]:
     """The options of a recipe, and a line that says which it is and why.
 
-    >>> recipe_of("auto", None)[0]["criterion"]
+    there_is: :data:`DATA`, :data:`NOISE` or :data:`NOTHING`
+
+    >>> recipe_of("auto", NOTHING)[0]["criterion"]
     'l2'
 
     Raises GraphPruneError: GP106 for names that are not known, GP704 where the recipe needs data that is not there.
     """
     why = "as asked for"
     if name == "auto":
-        real = calibration is not None and not calibration.data_free
-        name, why = (
-            ("reconstruct", "there is calibration data") if real else ("magnitude", "there is no data but noise")
-        )
-        why = why if calibration is not None else "there is no calibration data"
+        name, why = ("reconstruct" if there_is == DATA else "magnitude"), there_is
     if name not in RECIPES:
         remedy = did_you_mean(name, ["auto", *RECIPES])
         raise GraphPruneError("GP106", f"there is no recipe {name!r}", "option recipe", remedy)
-    chosen: Mapping[str, Any] = RECIPES[name]
-    if chosen["recover"] and calibration is None:
+    chosen = RECIPES[name]
+    if chosen["recover"] and there_is == NOTHING:
         raise GraphPruneError("GP704", f"the recipe {name!r} needs calibration data", "option recipe")
     plain = {key: value if isinstance(value, str) else " ".join(value) or "none" for key, value in chosen.items()}
     return dict(chosen), f"recipe {name} ({why}): {', '.join(f'{key} {value}' for key, value in plain.items())}"

@@ -7,25 +7,30 @@ import pytest
 import graphprune as gp
 from graphprune.calibrate import Calibration
 from graphprune.errors import GraphPruneError
-from graphprune.recipes import RECIPES, recipe_of
+from graphprune.recipes import DATA, NOISE, NOTHING, RECIPES, recipe_of
 from tests.recover.networks import data, residual
 from tests.recover.test_recover import output_error
 
 
 def test_auto_takes_what_there_is() -> None:
-    assert recipe_of("auto", None)[0] == RECIPES["magnitude"]
-    assert recipe_of("auto", Calibration(data(1)))[0] == RECIPES["reconstruct"]
-    noise, told = recipe_of("auto", Calibration(data(1), data_free=True))
+    assert recipe_of("auto", NOTHING)[0] == RECIPES["magnitude"]
+    assert recipe_of("auto", DATA)[0] == RECIPES["reconstruct"]
+    noise, told = recipe_of("auto", NOISE)
     assert noise == RECIPES["magnitude"]
     assert "noise" in told
 
 
+def test_noise_is_not_taken_for_data() -> None:
+    calibration = Calibration(data(1), data_free=True)
+    assert gp.prune(residual(), macs=0.6, recipe="auto", calibration=calibration).plan.options["criterion"] == "l2"
+
+
 def test_what_a_recipe_needs_is_said() -> None:
     with pytest.raises(GraphPruneError, match="reconstruct") as caught:
-        recipe_of("reconstruct", None)
+        recipe_of("reconstruct", NOTHING)
     assert caught.value.code == "GP704"
     with pytest.raises(GraphPruneError, match="reconstruct") as caught:
-        recipe_of("reconstruckt", None)
+        recipe_of("reconstruckt", NOTHING)
     assert caught.value.code == "GP106"
 
 

@@ -54,13 +54,16 @@ def prune(
     graphprune prune resnet.onnx small.onnx --macs 0.6
     graphprune prune resnet.onnx small.onnx --macs 0.6 --criterion wanda --calibration data.npz
     graphprune prune resnet.onnx small.onnx --macs 0.6 --calibration data.npz --recover least_squares
+    graphprune prune resnet.onnx small.onnx --macs 0.6 --calibration data.npz --recipe auto
     graphprune prune resnet.pt2 small.pt2 --macs 0.6
     graphprune prune mypkg.models:resnet small --weights w.safetensors --input 1,3,224,224 --macs 0.6
     """
     arguments = {**choices.arguments(), "calibration": data.request()}
-    recover = recovery.names(arguments["calibration"])
+    arguments, recover, told = recovery.followed(arguments, arguments["calibration"])
     check_output(dense, out, writing)
     console, sizes = output.console, inputs.sizes
+    if told:
+        console.say(told)
     with console.working("reading"):
         source = read(dense, before, module, inputs.seed)
     if source.is_of_torch:

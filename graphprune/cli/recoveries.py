@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
-from graphprune.cli.options import Output, _option, taking
+from graphprune.cli.options import Choices, Output, _option, taking
 from graphprune.errors import GraphPruneError
+from graphprune.recipes import DATA, NOISE, NOTHING, recipe_of
 from graphprune.recover import RECOVERIES
 
 
@@ -25,13 +26,35 @@ class Recovery:
             rich_help_panel="Calibration data",
         ),
     ] = "none"
+    recipe: Annotated[
+        str | None,
+        _option(
+            "--recipe",
+            help="Options that go together: auto, magnitude, reconstruct. What is not left to a default comes first.",
+            metavar="NAME",
+            rich_help_panel="What to choose",
+        ),
+    ] = None
 
-    def names(self, data: Any) -> tuple[str, ...]:
-        """The recoveries that are asked for. Raises GraphPruneError: GP106 for names that are not known, GP704 where
-        there is no data."""
+    def followed(self, arguments: dict[str, Any], data: Any) -> tuple[dict[str, Any], tuple[str, ...], str]:
+        """The arguments of a plan and the recoveries, with what the recipe says where they are left to their defaults,
+        and what to tell about it. Raises GraphPruneError: GP106 for names that are not known, GP704 where there is no
+        data."""
+        recover, told = self.recover, ""
+        if self.recipe is not None:
+            usual = {each.name: each.default for each in fields(Choices)}
+            source = getattr(data, "source", None)
+            chosen, told = recipe_of(self.recipe, NOTHING if data is None else NOISE if source == "noise" else DATA)
+            fitting = ",".join(chosen.pop("recover"))
+            arguments = {**arguments, **{k: v for k, v in chosen.items() if arguments[k] == usual[k]}}
+            recover = fitting if fitting and recover == "none" else recover
+        return arguments, self._names(recover, data), told
+
+    @staticmethod
+    def _names(recover: str, data: Any) -> tuple[str, ...]:
         from graphprune.recover.run import checked
 
-        return checked([name.strip() for name in self.recover.split(",")], data)
+        return checked([name.strip() for name in recover.split(",")], data)
 
 
 @taking
