@@ -65,9 +65,9 @@ ROWS = {
         Row("fpgm + least_squares", {"criterion": "fpgm"}, "least_squares"),
         Row("obs + batch_norm", _obs("none"), "batch_norm"),
         Row("obs + least_squares", _obs("none"), "least_squares"),
-        Row("obs, by effect + least_squares", _obs("effect"), "least_squares"),
-        Row("l2, all + least_squares", {"criterion": "l2"}, "least_squares", inner=False),
-        Row("obs, by effect, all + least_squares", _obs("effect"), "least_squares", inner=False),
+        Row("obs by effect + least_squares", _obs("effect"), "least_squares"),
+        Row("l2 all + least_squares", {"criterion": "l2"}, "least_squares", inner=False),
+        Row("obs by effect all + least_squares", _obs("effect"), "least_squares", inner=False),
     )
 }
 
