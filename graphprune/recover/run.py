@@ -29,11 +29,14 @@ class Refitted:
 
 
 def checked(names: str | Sequence[str], calibration: Calibration | None) -> tuple[str, ...]:
-    """The recoveries that an option names. Raises GraphPruneError: GP106 for names that are not known, GP704 where
-    there is no data."""
+    """The recoveries that an option names. Raises GraphPruneError: GP106 for names that are not known, GP107 for
+    those that do the same twice, GP704 where there is no data."""
     listed = tuple(name for name in (names.split(",") if isinstance(names, str) else names) if name != "none")
     for name in listed:
         RECOVERIES.load(name)
+    if {"bias", "least_squares"} <= set(listed):
+        what = "least_squares fits biases itself: bias beside it would add the same once more"
+        raise GraphPruneError("GP107", what, "option recover", "leave bias out")
     if listed and calibration is None:
         raise GraphPruneError("GP704", f"the recovery {listed[0]!r} needs calibration data", "option recover",
                               "give calibration data, or recover='none'")  # fmt: skip

@@ -135,7 +135,12 @@ def test_recovery_is_deterministic() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "code"), [({}, "GP704"), ({"calibration": data(1), "recover": "lest_squares"}, "GP106")]
+    ("options", "code"),
+    [
+        ({}, "GP704"),
+        ({"calibration": data(1), "recover": "lest_squares"}, "GP106"),
+        ({"calibration": data(1), "recover": "least_squares,bias"}, "GP107"),
+    ],
 )
 def test_what_recovery_needs_is_said(options: dict[str, object], code: str) -> None:
     with pytest.raises(GraphPruneError) as caught:
