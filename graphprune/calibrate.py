@@ -7,7 +7,7 @@ not matter how the data is split into batches. Knows no framework.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -165,8 +165,3 @@ def draw(count: int, most: int | None, seed: Sequence[int]) -> Array | None:
         return None
     drawn: Array = np.sort(np.random.default_rng(list(seed)).choice(count, most, replace=False))
     return drawn
-
-
-def of_names(found: Mapping[Layer, Statistic]) -> dict[str, Statistic]:
-    """The same by the name of the weight."""
-    return {layer.name: statistic for layer, statistic in found.items()}

@@ -97,14 +97,14 @@ class Pair:
         follow, value = Follow(), layer.result
         bias = layer.contraction.bias
         if bias is not None:
-            follow.shift = self._own(bias)
+            follow.shift = self._own(bias, layer)
         while len(self._readers.get(value, ())) == 1 and value not in outputs:
             (use,) = self._readers[value]
             if use.node in self._norms and use.index == self._norms[use.node].data.index:
                 norm = self._norms[use.node]
                 factor = gain(self.small, norm)
                 if follow.shift is None and follow.gain is None:
-                    follow.mean = self._own(norm.mean)
+                    follow.mean = self._own(norm.mean, layer)
                 follow.gain = factor if follow.gain is None else follow.gain * factor
             elif use.node in self._sums:
                 other = next(each for each in self._sums[use.node] if each.index != use.index)
@@ -113,18 +113,18 @@ class Pair:
                     follow.beside = beside
                     break
                 if follow.shift is None and follow.mean is None and follow.gain is None:
-                    follow.shift = self._own(other)
+                    follow.shift = self._own(other, layer)
             else:
                 break
             value = use.node.outputs[0]
         return follow
 
-    def _own(self, use: Use) -> Stored | None:
-        """The stored tensor at a use, if that alone reads it."""
-        value = use.node.inputs[use.index]
+    def _own(self, use: Use, layer: Layer) -> Stored | None:
+        """The stored tensor at a use, if that alone reads it and it has a number for each output of the layer."""
+        value, (groups, outputs, _) = use.node.inputs[use.index], layer.shape
         if value is None or value.stored is None or len(self._readers.get(value, ())) != 1:
             return None
-        return value.stored
+        return value.stored if value.stored.elements == groups * outputs else None
 
     @cached_property
     def twins(self) -> dict[str, Value]:

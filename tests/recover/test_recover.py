@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import pytest
+from onnx import helper
 
 import graphprune as gp
 from graphprune.calibrate import Calibration
@@ -12,7 +13,7 @@ from graphprune.dialects import tools_of
 from graphprune.errors import GraphPruneError
 from graphprune.recover import RECOVERIES
 from graphprune.recover.pair import Pair
-from tests.recover.networks import data, normalised, residual
+from tests.recover.networks import data, model, normalised, residual, stored
 
 
 def output_error(dense: ir.Model, other: ir.Model, cases: list[dict[str, np.ndarray]]) -> float:
@@ -146,3 +147,22 @@ def test_what_recovery_needs_is_said(options: dict[str, object], code: str) -> N
     with pytest.raises(GraphPruneError) as caught:
         gp.prune(residual(), ratio=0.4, **{"recover": "least_squares", **options})  # type: ignore[arg-type]
     assert caught.value.code == code
+
+
+def test_a_constant_for_every_position_is_no_bias() -> None:
+    """What is added to a layer differs from token to token: no number for each output could be taken into it."""
+    rng = np.random.default_rng(0)
+    dense = model(
+        [
+            helper.make_node("MatMul", ["x", "first"], ["h"]),
+            helper.make_node("Relu", ["h"], ["r"]),
+            helper.make_node("MatMul", ["r", "second"], ["s"]),
+            helper.make_node("Add", ["s", "places"], ["y"]),
+        ],
+        [stored(rng, "first", 6, 12), stored(rng, "second", 12, 5), stored(rng, "places", 4, 5)],
+        ("n", 4, 6),
+    )
+    tokens = [{"x": rng.standard_normal((16, 4, 6)).astype(np.float32)} for _ in range(5)]
+    made = RECOVERIES.load("least_squares")().run(pair_of(dense, 0.4, tokens))
+    assert "second" in made.arrays
+    assert "places" not in made.arrays
