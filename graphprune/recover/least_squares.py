@@ -122,7 +122,7 @@ class _Walk:
     def _sums(self, place: int, dense: Layer, small: Layer, follow: Follow) -> tuple[_Sums, _Sums, bool]:
         groups, outputs, inputs = small.shape
         fit, judge = _Sums.empty(groups, inputs, outputs), _Sums.empty(groups, inputs, outputs)
-        changed = dense.shape != small.shape
+        changed = dense.shape[2] != small.shape[2]  # without some outputs the others are what they were
         for number, (rows, target, differs) in enumerate(self._rows(place, dense, small, follow)):
             changed |= differs
             if not changed and number == 0:
