@@ -23,7 +23,7 @@ ACTIVATIONS = [
     ("Softplus", 13, {}),
     ("Softsign", 13, {}),
     ("HardSigmoid", 13, {"alpha": 0.3}),
-    ("ThresholdedRelu", 13, {"alpha": 0.2}),
+    ("ThresholdedRelu", 13, {"alpha": 0.02}),
     ("Erf", 13, {}),
     ("Sin", 13, {}),
     ("Abs", 13, {}),
