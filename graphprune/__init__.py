@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 __all__ = [
-    "load", "save", "analyze", "calibration", "plan", "apply", "prune", "prune_", "mask", "shrink", "clean", "verify",
-    "Analysis", "Group", "Plan", "Result", "Verification", "GraphPruneError",
+    "load", "save", "analyze", "calibration", "plan", "apply", "prune", "prune_", "mask", "shrink", "clean", "sparsify",
+    "verify", "Analysis", "Group", "Plan", "Result", "Verification", "GraphPruneError",
 ]  # fmt: skip
 
 _HOME = {
@@ -33,6 +33,7 @@ _HOME = {
     "mask": "graphprune.api",
     "shrink": "graphprune.api",
     "clean": "graphprune.api",
+    "sparsify": "graphprune.sparsity.run",
     "verify": "graphprune.api",
     "Result": "graphprune.api",
     "Analysis": "graphprune.analysis",
@@ -76,4 +77,5 @@ if TYPE_CHECKING:
     from graphprune.data.calibration import calibration
     from graphprune.errors import GraphPruneError
     from graphprune.plan import Plan
+    from graphprune.sparsity.run import sparsify
     from graphprune.verify import Verification

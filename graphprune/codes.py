@@ -14,6 +14,7 @@ FAMILIES = {
     "GP5": "plans",
     "GP6": "torch.compile",
     "GP7": "calibration and recovery",
+    "GP8": "sparsity",
     "GP9": "internal",
 }
 """What the codes that begin so are about."""
@@ -388,6 +389,31 @@ _ROWS = (
         "was not computed from. Here it did not, or the layer has no weight of its own that could be written: it is "
         "shared, quantised, or computed.",
         "more calibration data may help; nothing has to be done",
+    ),
+    Code(
+        "GP801",
+        "the format does not fit this layer",
+        "A sparsity format divides the weights of a layer into blocks, groups or patterns. This layer is smaller than "
+        "one of these, or has no kernel where the format needs one, so the format would remove nothing or all of it. "
+        "The layer stays dense.",
+        "choose a smaller block or another format for this layer, with --only",
+    ),
+    Code(
+        "GP802",
+        "left dense on purpose",
+        "Convolutions that read the input of the model, classifiers that write its output, and depthwise convolutions "
+        "have few weights, so that zeros in them save little time; and the accuracy depends on each of them more than "
+        "elsewhere. They are left dense unless they are named.",
+        "name the layer among those to sparsify to have it sparse all the same (--only, only=[...])",
+    ),
+    Code(
+        "GP803",
+        "weights that no zeros can be written to",
+        "The weights of this operator are not a floating-point tensor of its own: they are shared with another "
+        "operator, computed or quantised in the model, not finite, or belong to an operator that is not seen as a "
+        "matrix, such as a recurrent cell, a transposed convolution, or one inside a loop or a function. It stays "
+        "dense.",
+        "fold constants first (--optimize); sparsify before quantising; give operators that share a tensor one each",
     ),
     Code(
         "GP901",

@@ -117,6 +117,21 @@ class Layer:
         spread = matrices.reshape([self.sizes[x] for x in order]).transpose(back)
         return np.ascontiguousarray(spread.reshape([self._size(axis) for axis in self.terms.weight]))
 
+    def cubes(self, weight: Array) -> Array:
+        """A weight as ``[groups, outputs, taps, channels]``: for each group what `graphprune.formats` calls its matrix,
+        with the taps of a kernel outside the channels; one tap where there is no kernel."""
+        groups, outputs, inputs = self.shape
+        return self.matrices(weight).reshape(groups, outputs, inputs // self.taps, self.taps).swapaxes(2, 3)
+
+    def from_cubes(self, cubes: Array) -> Array:
+        """The inverse of :meth:`cubes`: an array in the shape of the weight."""
+        return self.weights(cubes.swapaxes(2, 3).reshape(self.shape))
+
+    @property
+    def taps(self) -> int:
+        """Positions of the kernel; 1 where there is none."""
+        return self._size([f"k{place}" for place in range(self.contraction.window)])
+
     # ------------------------------------------------------------------ activations
     def rows(self, data: Array) -> Rows:
         """The inputs of all samples of an activation."""

@@ -149,7 +149,7 @@ class _Session:
         self.rng = np.random.Generator(np.random.PCG64(seed))
         self.run = self.tools.runner(analysis.program.native)
         batches = self.tools.cases(analysis.program.native, seed, {**analysis.program.sizes, **sizes}, _CASES)
-        self.cases, self.expected = _runnable_cases(batches, self.run)
+        self.cases, self.expected = runnable_cases(batches, self.run)
         self.seed = seed
         self.sensitivity = self._sensitivity(analysis.program.native, self.expected, seed)
         self.free = list(dict.fromkeys(leaf for leaf in _stored_leaves(analysis) if leaf.pin is None))
@@ -232,7 +232,7 @@ def _stored_leaves(analysis: Analysis) -> Iterator[Dim]:
             yield from leaves(axis)
 
 
-def _runnable_cases(batches: Iterator[list[Case]], run: Runner) -> tuple[list[Case], list[list[Array]]]:
+def runnable_cases(batches: Iterator[list[Case]], run: Runner) -> tuple[list[Case], list[list[Array]]]:
     """The inputs that the dense model accepts, and its outputs: those of the first batch that it accepts as a whole,
     else of the one of which it accepts most. Raises ``GP402`` where it accepts none."""
     failure: GraphPruneError | None = None

@@ -34,7 +34,7 @@ def test_code_is_complete_and_helpful(row: Code) -> None:
     "row",
     [
         Code("GP8", "title", "word " * 20 + ".", "do this"),
-        Code("GP801", "title", "word " * 20 + ".", "do this"),
+        Code("GP001", "title", "word " * 20 + ".", "do this"),
         Code("GP101", "", "word " * 20 + ".", "do this"),
         Code("GP101", "title", "too short.", "do this"),
         Code("GP101", "title", "word " * 20 + ".", ""),

@@ -23,9 +23,9 @@ from graphprune.program import Array
 from graphprune.verify import (
     Verification,
     _interface,
-    _runnable_cases,
     _Session,
     difference,
+    runnable_cases,
     tolerance,
     verify_models,
 )
@@ -336,16 +336,16 @@ def test_the_first_batch_that_runs_as_a_whole_is_taken_else_that_which_runs_most
     batches = [[1, 2, 3], [4, 5, 6], [7, 8]]
     for accepted, taken, asked in (((1, 2, 3, 4), [1, 2, 3], 3), ((1, 4, 6), [4, 6], 8), ((1, 2, 7, 8), [1, 2], 8)):
         run = Picky(*accepted)
-        cases, outputs = _runnable_cases(iter(batches), run)
+        cases, outputs = runnable_cases(iter(batches), run)
         assert (cases, len(run.asked)) == (taken, asked)
         assert [output.tolist() for (output,) in outputs] == [[case] for case in taken]
 
 
 def test_inputs_that_no_batch_has_are_an_error() -> None:
     with pytest.raises(GraphPruneError, match="cannot run on 1"):  # the first failure
-        _runnable_cases(iter([[1], [2]]), Picky())
+        runnable_cases(iter([[1], [2]]), Picky())
     with pytest.raises(GraphPruneError, match="outputs are empty"):
-        _runnable_cases(iter([[0], [0]]), Picky(0))
+        runnable_cases(iter([[0], [0]]), Picky(0))
 
 
 # ---------------------------------------------------------------- comparing numbers

@@ -27,13 +27,18 @@ _HOME = {
     "mask": "graphprune.torch.masks",
     "unmask": "graphprune.torch.masks",
     "masked_cuts": "graphprune.torch.masks",
+    "put_masks": "graphprune.torch.sparse_masks",
+    "masks_of": "graphprune.torch.sparse_masks",
+    "restore_masks": "graphprune.torch.sparse_masks",
+    "bake": "graphprune.torch.sparse_masks",
     "graphprune_backend": "graphprune.torch.compile.backend",
     "report": "graphprune.torch.compile.backend",
 }
 
 __all__ = [
     "Pruned", "pruned_of", "transplant", "transplant_average", "cut_state_dict", "save", "load",
-    "mask", "unmask", "masked_cuts", "Gradual", "agree", "lightning_callback", "transformers_callback", "PrunePass",
+    "mask", "unmask", "masked_cuts", "put_masks", "masks_of", "restore_masks", "bake",
+    "Gradual", "agree", "lightning_callback", "transformers_callback", "PrunePass",
     "graphprune_backend", "report",
 ]  # fmt: skip
 
@@ -46,4 +51,5 @@ if TYPE_CHECKING:
     from graphprune.torch.gradual import Gradual, agree, lightning_callback, transformers_callback
     from graphprune.torch.masks import mask, masked_cuts, unmask
     from graphprune.torch.pruned import Pruned, pruned_of
+    from graphprune.torch.sparse_masks import bake, masks_of, put_masks, restore_masks
     from graphprune.torch.transplant import cut_state_dict, transplant, transplant_average

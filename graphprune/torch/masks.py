@@ -129,7 +129,7 @@ def _chosen(model: nn.Module, cuts: Cuts, found: dict[str, Place]) -> Iterator[t
             what = f"the shape {tuple(place.tensor.shape)} does not fit the cut: {shown_axes(axes)}"
             raise GraphPruneError("GP504", what, name)
         if isinstance(place.owner, parametrize.ParametrizationList):
-            raise _parametrized(name)
+            raise parametrized_already(name)
         if isinstance(place.owner, torch.jit.ScriptModule):
             what = "a module of TorchScript cannot be parametrized"
             raise GraphPruneError("GP103", what, name, "mask the module before it is scripted")
@@ -143,11 +143,12 @@ def _not_there(model: nn.Module, name: str) -> GraphPruneError:
     except AttributeError:
         return GraphPruneError("GP504", f"the model has no tensor {name!r}", type(model).__name__)
     if parametrize.is_parametrized(owner, attribute):
-        return _parametrized(name)
+        return parametrized_already(name)
     return GraphPruneError("GP504", f"the model has no tensor {name!r}", type(model).__name__)
 
 
-def _parametrized(name: str) -> GraphPruneError:
+def parametrized_already(name: str) -> GraphPruneError:
+    """GP103 for a tensor that something else computes."""
     remedy = "unmask(model) removes masks; torch.nn.utils.parametrize.remove_parametrizations removes others"
     return GraphPruneError("GP103", "the tensor is parametrized already, so a mask cannot be put on it", name, remedy)
 
@@ -187,12 +188,31 @@ def _masks(model: nn.Module) -> Iterator[tuple[str, nn.Module, str, Mask]]:
 
 def _remove(owner: nn.Module, attribute: str) -> None:
     kept = _chains(owner)[attribute][0]
+    own_class(owner)
     parametrize.remove_parametrizations(owner, attribute, leave_parametrized=False)
     if not kept.persistent:
         owner._non_persistent_buffers_set.add(attribute)
-    # Removing appends the tensor; optimizers and averages go by the order of parameters.
+    in_order(owner, kept.order)
+
+
+def own_class(owner: nn.Module) -> None:
+    """Give a parametrized module a class that no other one has.
+
+    The properties of its tensors are in its class; a deep copy of a module has the same class, and removing the
+    parametrization of the one would take the property from the other.
+    """
+    kind = type(owner)
+    own = {name: value for name, value in vars(kind).items() if name not in {"__dict__", "__weakref__"}}
+    owner.__class__ = type(kind.__name__, kind.__bases__, own)
+
+
+def in_order(owner: nn.Module, order: tuple[str, ...]) -> None:
+    """Have a module hold its parameters and buffers in this order; what it does not name comes last.
+
+    Removing a parametrization appends the tensor, and optimizers and averages go by the order of parameters.
+    """
     held: Any
     for held in (owner._parameters, owner._buffers):
-        known = [name for name in kept.order if name in held]
+        known = [name for name in order if name in held]
         for name in [*known, *(name for name in list(held) if name not in known)]:
             held[name] = held.pop(name)

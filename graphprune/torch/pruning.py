@@ -150,11 +150,11 @@ def _pruned(
         result = cut.result(None, verify, recover)
         return replace(result, model=exported(cut.small))
     if as_graph is False:
-        copied = _copied(model)
+        copied = copy_of(model)
         return _as_class(copied, analysis, plan, options).result(copied, verify, recover)
     cut, reason = _Cut(analysis, plan, options), "it was asked for"
     if not as_graph:
-        copied = _copied(model)
+        copied = copy_of(model)
         reason = cut.into(copied)
         if not reason:
             return cut.result(copied, verify, recover)
@@ -423,7 +423,8 @@ def _not_followed(cut: _Cut, left: Mapping[str, None]) -> list[str]:
     return []
 
 
-def _copied(model: nn.Module) -> nn.Module:
+def copy_of(model: nn.Module) -> nn.Module:
+    """A copy of a module. Raises GraphPruneError GP103 where it has none."""
     # The first form of weight_norm and spectral_norm keeps a computed weight as an attribute, which cannot be copied
     # with its history; it is computed anew before every call.
     computed = [

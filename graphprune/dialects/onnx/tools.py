@@ -73,9 +73,12 @@ class OnnxTools:
         return OnnxStaged(program, before, watched)
 
     def with_stored(self, program: Program, arrays: Mapping[str, Array]) -> ir.Model:
+        from graphprune.dialects.onnx.files import carry
         from graphprune.dialects.onnx.stages import with_stored
 
-        return with_stored(program, arrays)
+        made = with_stored(program, arrays)
+        carry(program.native, made)
+        return made
 
     def derivatives(
         self, program: Program, kind: str, calibration: Calibration | None, seed: int

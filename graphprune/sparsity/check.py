@@ -1,0 +1,150 @@
+"""Proof that a sparse model is the dense one with exactly the chosen weights zeroed; each check can fail.
+
+- *interface*: inputs, outputs and operator sets are the same.
+- *weights*: every stored tensor of the dense model is there, bit by bit, but for positive zeros where a mask removes
+  something; the error counts the numbers that differ.
+- *format*: what is not zero in a sparse weight lies within its mask, and the mask is one of the format.
+- *output*: the model computes what the dense one does when these weights are overwritten with zeros while it runs.
+- *control*: the same comparison with one layer left dense must find a difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphprune.analysis import Analysis, analyze_program
+from graphprune.dialects import tools_of
+from graphprune.dialects.tools import Case, Model
+from graphprune.program import Array, Stored
+from graphprune.sparsity.choose import LayerMask
+from graphprune.verify import Check, Verification, difference, runnable_cases, tolerance
+
+_CASES = 2
+
+
+def verify_sparse(
+    dense: Analysis,
+    sparse: Model,
+    masks: Sequence[LayerMask],
+    *,
+    seed: int = 0,
+    sizes: Mapping[str, int] | None = None,
+) -> Verification:
+    """Hold a sparse model against the dense one and the masks. Raises GraphPruneError GP402 where one cannot run."""
+    tools = tools_of(dense.program.native)
+    same = tools.signature(dense.program.native) == tools.signature(sparse)
+    checks = [Check("interface", "inputs, outputs, opset", 0.0 if same else float("inf"), 0.0, same)]
+    found = {stored.name: stored for stored in analyze_program(tools.read(sparse)).program.stored}
+    checks.append(_weights(dense, found, masks))
+    checks += _formats(found, masks)
+    checks += _Outputs(dense, masks, seed, dict(sizes or {})).compared(sparse)
+    return Verification(tuple(checks))
+
+
+def _weights(dense: Analysis, found: Mapping[str, Stored], masks: Sequence[LayerMask]) -> Check:
+    by_name = {each.tensor: each for each in masks}
+    wrong, first = 0, ""
+    for stored in dense.program.stored:
+        if stored.empty:
+            continue
+        expected = by_name[stored.name].weights() if stored.name in by_name else stored.read()
+        other = found.get(stored.name)
+        count = expected.size if other is None else differing(expected, other.read())
+        wrong += count
+        first = first or (stored.name if count else "")
+    return Check("weights", first or "all stored tensors", float(wrong), 0.0, wrong == 0)
+
+
+def differing(a: Array, b: Array) -> int:
+    """How many numbers of two arrays differ in any bit; all where their shapes or types differ.
+
+    >>> differing(np.array([0.0, 1.0]), np.array([-0.0, 1.0]))
+    1
+    """
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return max(1, a.size)
+    if a.dtype.kind in "OSU":
+        return int(np.count_nonzero(a != b))
+    bits = [np.ascontiguousarray(each).reshape(-1).view(np.uint8).reshape(a.size, -1) for each in (a, b)]
+    return int(np.count_nonzero((bits[0] != bits[1]).any(axis=1)))
+
+
+def _formats(found: Mapping[str, Stored], masks: Sequence[LayerMask]) -> Iterator[Check]:
+    for each in masks:
+        stored = found.get(each.tensor)
+        outside = float("inf")
+        if stored is not None and stored.elements == each.kept.size:
+            outside = float(np.count_nonzero((each.layer.cubes(stored.read()) != 0) & ~each.kept))
+        valid = all(each.format.holds(kept) for kept in each.kept)
+        note = "" if valid else f"the mask is not one of the format {each.format}"
+        yield Check("format", each.tensor, outside, 0.0, outside == 0 and valid, note)
+
+
+class _Outputs:
+    """The dense model, run in one stage whose weights can be overwritten."""
+
+    def __init__(self, dense: Analysis, masks: Sequence[LayerMask], seed: int, sizes: dict[str, int]):
+        self.dense, self.masks = dense, masks
+        self.tools = tools_of(dense.program.native)
+        self.run = self.tools.runner(dense.program.native)
+        batches = self.tools.cases(dense.program.native, seed, {**dense.program.sizes, **sizes}, _CASES)
+        self.cases, self.outputs = runnable_cases(batches, self.run)
+        self.staged = self.tools.staged(dense.program, [])
+        for each in masks:
+            self._write(each, each.weights())
+        self.expected = [self._computed(case) for case in self.cases]
+
+    def _write(self, mask: LayerMask, array: Array) -> None:
+        assert mask.layer.stored is not None
+        self.staged.write(mask.layer.stored, array)
+
+    def _computed(self, case: Case) -> list[Array]:
+        state: Any = self.staged.begin(case)
+        for _ in range(self.staged.stages):
+            self.staged.step(state)
+        return self.staged.outputs(state)
+
+    def compared(self, sparse: Model) -> list[Check]:
+        """One check for each output, and the control."""
+        run = self.tools.runner(sparse)
+        found = [run(case) for case in self.cases]
+        checks = []
+        for place, name in enumerate(self.run.outputs):
+            error = max(difference(a[place], b[place]) for a, b in zip(self.expected, found, strict=True))
+            allowed = self._allowed(place)
+            checks.append(Check("output", name, error, allowed, error <= allowed))
+        return [*checks, self._control(found)]
+
+    def _allowed(self, place: int) -> float:
+        return tolerance(self.dense, self.outputs[0][place].dtype)
+
+    def _control(self, found: Sequence[Sequence[Array]]) -> Check:
+        """One layer keeps its dense weights, those nearest to the outputs first: some output must differ from those of
+        the sparse model by more than the tolerance. Fails where none does although weights that are not zero went."""
+        worst = 0.0
+        for each in reversed(self.masks):
+            assert each.layer.stored is not None
+            dense = each.layer.stored.read()
+            if not np.any(dense[~each.mask()] != 0):
+                continue
+            self._write(each, dense)
+            errors = [
+                (difference(a, b), self._allowed(place))
+                for case, outputs in zip(self.cases, found, strict=True)
+                for place, (a, b) in enumerate(zip(self._computed(case), outputs, strict=True))
+            ]
+            self._write(each, each.weights())
+            worst = max([worst, *(error for error, _ in errors)])
+            if any(error > allowed for error, allowed in errors):
+                return Check("control", "a layer left dense", worst, 0.0, True, "must differ, and does")
+        removed = any(np.any(each.weights() != _read(each)) for each in self.masks)
+        note = "no output tells the dense layers from the sparse ones" if removed else "all removed weights were zero"
+        return Check("control", "a layer left dense", worst, 0.0, not removed, note)
+
+
+def _read(mask: LayerMask) -> Array:
+    assert mask.layer.stored is not None
+    return mask.layer.stored.read()

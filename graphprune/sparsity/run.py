@@ -1,0 +1,124 @@
+"""Making a model sparse, from the choice to the checked result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from graphprune import api
+from graphprune.analysis import Analysis
+from graphprune.calibrate import Calibration
+from graphprune.dialects.tools import Model
+from graphprune.errors import GraphPruneError, did_you_mean
+from graphprune.formats.format import Format
+from graphprune.program import Array
+from graphprune.sparsity.check import verify_sparse
+from graphprune.sparsity.choose import Choice, applied, choose
+from graphprune.sparsity.report import SparsityReport, report_of
+from graphprune.verify import Verification
+
+
+@dataclass(frozen=True, eq=False)
+class Sparsified:
+    """What sparsifying made of a model.
+
+    model:  the sparse model, of the type that went in
+    choice: the masks of its layers, and what stays dense
+    report: layer by layer, in text and as data; `print(result.report)`
+    verification: the outcome of the checks; None when they were not asked for
+    """
+
+    model: Model
+    choice: Choice
+    report: SparsityReport
+    verification: Verification | None = None
+
+    @cached_property
+    def masks(self) -> dict[str, Array]:
+        """The name of a stored tensor -> True where it is kept, in its shape."""
+        return {each.tensor: each.mask() for each in self.choice.layers}
+
+
+def sparsify(
+    model: Model | Analysis,
+    example_inputs: Any = None,
+    *,
+    format: str | Format,
+    sparsity: float | None = None,
+    criterion: Any = "l2",
+    scope: str = "uniform",
+    only: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    seed: int = 0,
+    sizes: Mapping[str, int] | None = None,
+    calibration: Any = None,
+    verify: bool = True,
+    **options: Any,
+) -> Sparsified:
+    """Write zeros into the weights of a copy of a model, in a pattern that kernels can use; shapes stay.
+
+    format:    `8x1`, `2:4`, `2:4/8`, `balanced/64`, `tile/64`, `pattern:4/8`, `unstructured`: see `graphprune.formats`
+    sparsity:  the share of weights to remove, in [0, 1]; not for formats that fix it, such as 2:4
+    criterion: how important a weight is: l2 (its square), another criterion of weights or gradients, or wanda
+    scope:     uniform: every layer has this sparsity; global: all layers together
+    only, ignore: patterns of weights or operators to make sparse alone, or to leave dense. What `only` names is also
+               taken where it would be left dense on purpose (GP802)
+    sizes:     numbers for dynamic axes by name, for the inputs of the checks
+    calibration: data for criteria that look at some: what `graphprune.calibration` returns, or anything it takes
+    verify:    compare with the dense model whose weights are overwritten with zeros
+
+    For an nn.Module also `masks=` and `dynamic=`: see :func:`graphprune.torch.sparse.sparsify`; by default the copy has
+    masks, so that training keeps the zeros.
+    Raises GraphPruneError: GP106 and GP107 for options, GP701 to GP704 where the criterion needs what is not there,
+    GP302 where no layer can have the format; GP401 where the result is wrong, and GP402 where it cannot be compared.
+    """
+    choice = {"criterion": criterion, "scope": scope, "only": tuple(only), "ignore": tuple(ignore)}
+    how = {"seed": seed, "sizes": sizes, "calibration": calibration, "verify": verify}
+    if api.is_of_torch(model):
+        from graphprune.torch.sparse import sparsify as sparsify_module
+
+        module: Any = model
+        return sparsify_module(module, example_inputs, format=format, sparsity=sparsity, **choice, **how, **options)
+    for name in options:
+        known = ["format", "sparsity", *choice, *how]
+        raise GraphPruneError("GP106", f"there is no option {name!r}", "gp.sparsify", did_you_mean(name, known))
+    analysis = model if isinstance(model, Analysis) else api.analyze(model, example_inputs)
+    how["calibration"] = api.calibrated(analysis, calibration, seed, sizes)
+    return sparsified(analysis, choose_of(analysis, format, sparsity, choice, how), **how)
+
+
+def choose_of(
+    analysis: Analysis,
+    format: str | Format,
+    sparsity: float | None,
+    choice: Mapping[str, Any],
+    how: Mapping[str, Any],
+) -> Choice:
+    """The masks that these options of :func:`sparsify` ask for."""
+    return choose(analysis, format, sparsity, **choice, seed=how["seed"], calibration=how["calibration"])
+
+
+def sparsified(
+    analysis: Analysis,
+    choice: Choice,
+    *,
+    verify: bool = True,
+    seed: int = 0,
+    sizes: Mapping[str, int] | None = None,
+    calibration: Calibration | None = None,
+) -> Sparsified:
+    """The model with the zeros of a choice, reported, and checked where that is asked for.
+
+    Raises GraphPruneError GP401 and GP402.
+    """
+    model = applied(analysis, choice)
+    report = report_of(analysis, choice)
+    if calibration is not None and calibration.source:
+        report = report.with_(notes=(f"calibration data: {calibration.source}",))
+    if not verify:
+        return Sparsified(model, choice, report)
+    verification = verify_sparse(analysis, model, choice.layers, seed=seed, sizes=sizes)
+    api.require(verification)
+    return Sparsified(model, choice, report.with_(verification=verification), verification)

@@ -1,0 +1,102 @@
+"""Zeros in the weights of PyTorch models: chosen on the graph, put on the module as masks or as numbers.
+
+Imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
+
+from graphprune.api import calibrated, require
+from graphprune.dialects.aten.capture import Captured, evaluating, exported
+from graphprune.dialects.aten.reader import numbers
+from graphprune.dialects.aten.tools import ATEN, copied
+from graphprune.errors import GraphPruneError
+from graphprune.sparsity.candidates import LeftDense
+from graphprune.sparsity.choose import Choice
+from graphprune.sparsity.run import Sparsified, choose_of, sparsified
+from graphprune.torch.pruning import Model, analyze, copy_of
+from graphprune.torch.sparse_masks import bake, put_masks
+from graphprune.torch.tensors import places
+from graphprune.verify import Check, Verification, difference, tolerance
+
+if TYPE_CHECKING:
+    from graphprune.analysis import Analysis
+
+
+def sparsify(
+    model: Model,
+    example_inputs: Any = None,
+    *,
+    format: Any,
+    sparsity: float | None = None,
+    masks: bool = True,
+    dynamic: bool = True,
+    rules: Mapping[str, str] | None = None,
+    verify: bool = True,
+    seed: int = 0,
+    sizes: Mapping[str, int] | None = None,
+    calibration: Any = None,
+    **choice: Any,
+) -> Sparsified:
+    """A sparse copy of a model, in `.model`, of the kind that went in; options as for `graphprune.sparsify`.
+
+    masks:   put masks on the parameters of a module, so that training keeps the zeros (`graphprune.torch.bake` makes
+             them numbers); False writes zeros. Masks that it has already become numbers first, so that sparsity can be
+             raised step by step
+    dynamic: leave batch and sequence axes open in the graph
+    Raises GraphPruneError: as `graphprune.sparsify`; GP103, GP107 and GP112 for the model.
+    """
+    with torch.inference_mode(False):  # what is made here may be trained later
+        plain = model if isinstance(model, ExportedProgram) else copy_of(model)
+        if isinstance(plain, nn.Module):
+            bake(plain)
+        analysis = analyze(plain, example_inputs, dynamic=dynamic, rules=rules)
+        data = calibrated(analysis, calibration, seed, sizes)
+        chosen = choose_of(analysis, format, sparsity, choice, {"seed": seed, "calibration": data})
+        if isinstance(plain, nn.Module):
+            chosen = _within(plain, chosen)
+        result = sparsified(analysis, chosen, verify=verify, seed=seed, sizes=sizes, calibration=data)
+        graph: Captured = result.model
+        if isinstance(plain, ExportedProgram):
+            return replace(result, model=exported(graph))
+        put_masks(plain, result.masks)
+        if not masks:
+            bake(plain)
+        return _checked(replace(result, model=plain), analysis, graph) if verify else replace(result, model=plain)
+
+
+def _within(model: nn.Module, choice: Choice) -> Choice:
+    """Without the weights that are no parameters of the module. Raises GraphPruneError GP302 where none is left."""
+    known = places(model)
+    inside = tuple(each for each in choice.layers if each.tensor in known and known[each.tensor].is_parameter)
+    reason = "it is no parameter of the module: its code makes it"
+    outside = [LeftDense(each.tensor, "GP803", reason) for each in choice.layers if each not in inside]
+    if not inside:
+        raise GraphPruneError("GP302", "no weight is a parameter of the module", type(model).__name__)
+    return Choice(inside, (*choice.left, *outside))
+
+
+def _checked(result: Sparsified, analysis: Analysis, graph: Captured) -> Sparsified:
+    """Run the module on the example inputs, and hold it against the sparse graph."""
+    case = (graph.args, graph.kwargs)
+    expected = ATEN.runner(graph)(case)
+    args, kwargs = copied(case)
+    with evaluating(result.model), torch.no_grad():
+        leaves = pytree.tree_leaves(result.model(*args, **kwargs))
+        found = [numbers(each).copy() for each in leaves if isinstance(each, torch.Tensor)]
+    checks = []
+    for place, (a, b) in enumerate(zip(expected, found, strict=True)):
+        error, allowed = difference(a, b), tolerance(analysis, a.dtype)
+        checks.append(Check("module", f"output {place}", error, allowed, error <= allowed))
+    before = () if result.verification is None else result.verification.checks
+    verification = Verification((*before, *checks))
+    require(verification)
+    return replace(result, verification=verification, report=result.report.with_(verification=verification))
