@@ -1,0 +1,165 @@
+"""A network of one size: the ONNX graph with every shape known, every constant folded, and norms found again.
+
+Sizes that the file leaves open come from the caller; after that all that is computed from shapes is constant, and folds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from graphprune.errors import GraphPruneError
+
+# Rewrites of onnxscript: a norm with constant statistics goes into the convolution before it, a Pad into the one behind it.
+FUSED = (
+    "fuse_batchnorm_into_conv_rule",
+    "fuse_batchnorm_into_conv_transpose_rule",
+    "fuse_batchnorm_into_gemm_rule",
+    "fuse_pad_into_conv_rule",
+)
+
+
+@dataclass(eq=False)
+class Value:
+    """A tensor of the graph; `constant` where its numbers are known."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    constant: np.ndarray | None = None
+    users: list[Node] = field(default_factory=list, repr=False)
+    maker: Node | None = field(default=None, repr=False)
+
+
+@dataclass(eq=False)
+class Node:
+    """An operator; an input left out is None. `source` is the node as ONNX knows it, for the fallback."""
+
+    op: str
+    inputs: list[Value | None]
+    outputs: list[Value]
+    attributes: dict[str, Any]
+    name: str
+    source: ir.Node = field(repr=False)
+
+
+@dataclass
+class Graph:
+    nodes: list[Node]
+    inputs: list[Value]
+    outputs: list[Value]
+    opset: int
+
+
+def read(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> Graph:
+    """The graph at these input shapes (an input left out keeps its own; an open first axis is a batch of one).
+
+    Raises GraphPruneError GP801 where a size stays unknown, GP103 where the model cannot be prepared.
+    """
+    prepared = prepare(model, shapes)
+    graph = prepared.graph
+    values: dict[ir.Value, Value] = {}
+
+    def value(source: ir.Value) -> Value:
+        if source not in values:
+            constant = None if source.const_value is None else source.const_value.numpy()
+            shape = sizes(source) if constant is None else constant.shape
+            dtype = constant.dtype.name if constant is not None else numpy_name(source)
+            values[source] = Value(source.name or "", shape, dtype, constant)
+        return values[source]
+
+    nodes = []
+    for source in graph:
+        node = Node(
+            source.op_type if source.domain in {"", "ai.onnx"} else f"{source.domain}:{source.op_type}",
+            [None if entry is None else value(entry) for entry in source.inputs],
+            [value(entry) for entry in source.outputs],
+            {name: attribute.value for name, attribute in source.attributes.items()},
+            source.name or source.op_type,
+            source,
+        )
+        for entry in node.inputs:
+            if entry is not None:
+                entry.users.append(node)
+        for entry in node.outputs:
+            entry.maker = node
+        nodes.append(node)
+    inputs = [value(entry) for entry in graph.inputs if entry.const_value is None]
+    return Graph(nodes, inputs, [value(entry) for entry in graph.outputs], graph.opset_imports.get("", 1))
+
+
+def prepare(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> ir.Model:
+    """A copy with these input shapes, folded, without functions and identities, in topological order."""
+    from onnxscript import optimizer, rewriter, version_converter
+    from onnxscript.rewriter.rules import common
+
+    prepared = model.clone()
+    for entry in [entry for entry in prepared.graph.inputs if entry.const_value is not None]:
+        prepared.graph.inputs.remove(entry)  # up to IR version 3 a constant is an input too
+    given = {entry.name: entry for entry in prepared.graph.inputs}
+    for name in shapes:
+        if name not in given:
+            raise GraphPruneError("GP801", f"there is no input {name!r}", "shapes", f"the inputs are {', '.join(map(str, given))}")
+    for entry in prepared.graph.inputs:
+        if entry.const_value is None:
+            entry.shape = ir.Shape(fixed(entry, shapes.get(entry.name or "")))
+    for node in prepared.graph:
+        for entry in node.outputs:
+            if entry not in prepared.graph.outputs:
+                entry.shape = None  # sizes that were inferred for open shapes
+    for entry in prepared.graph.outputs:
+        entry.shape = None
+    if prepared.graph.opset_imports.get("", 1) < 18:
+        try:
+            version_converter.convert_version(prepared, 18, fallback=True)
+        except Exception:  # an old operator that nobody converts: rules read it as it is
+            pass
+    ir.passes.common.ShapeInferencePass()(prepared)
+    optimizer.optimize(prepared, input_size_limit=1 << 20, output_size_limit=1 << 24)
+    rewriter.rewrite(prepared, [getattr(common, name) for name in FUSED])
+    optimizer.optimize(prepared, input_size_limit=1 << 20, output_size_limit=1 << 24)
+    ir.passes.common.ShapeInferencePass()(prepared)
+    prepared.graph.sort()
+    return prepared
+
+
+def fixed(entry: ir.Value, shape: Sequence[int] | None) -> list[int]:
+    """The sizes of an input: those given, else its own, where an open first axis is one."""
+    own = None if entry.shape is None else [size if isinstance(size, int) and size > 0 else None for size in entry.shape]
+    if shape is not None:
+        if own is not None and (
+            len(own) != len(shape) or any(a is not None and a != b for a, b in zip(own, shape, strict=True))
+        ):
+            raise GraphPruneError(
+                "GP801", f"input {entry.name!r} has shape {entry.shape}, not {list(shape)}", "shapes", "give one that fits"
+            )
+        return [int(size) for size in shape]
+    if own is None:
+        raise GraphPruneError("GP801", f"input {entry.name!r} has no shape", "shapes", f"say which: {entry.name}=1,3,224,224")
+    sizes = [size or 0 for size in own]
+    if sizes and sizes[0] < 1:
+        sizes[0] = 1
+    if any(size < 1 for size in sizes):
+        raise GraphPruneError(
+            "GP801", f"input {entry.name!r} has open sizes: {entry.shape}", "shapes", f"say which: {entry.name}=1,..."
+        )
+    return sizes
+
+
+def sizes(source: ir.Value) -> tuple[int, ...]:
+    if source.shape is None or any(not isinstance(size, int) for size in source.shape):
+        raise GraphPruneError(
+            "GP801",
+            f"the size of {source.name!r} depends on the data: {source.shape}",
+            "build",
+            "a build has one size for everything; build the part of the network before it",
+        )
+    return tuple(int(size) for size in source.shape)  # type: ignore[arg-type]
+
+
+def numpy_name(source: ir.Value) -> str:
+    return "float32" if source.dtype is None else source.dtype.numpy().name
