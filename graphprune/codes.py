@@ -391,6 +391,14 @@ _ROWS = (
         "more calibration data may help; nothing has to be done",
     ),
     Code(
+        "GP706",
+        "two layers were not fitted together",
+        "Gauss-Newton steps follow what a layer computes through a BatchNorm and an activation into the next layer. "
+        "That takes functions whose slopes are known, a result that nothing else reads, and weights of their own. Here one "
+        "of these is missing, and each of the two was fitted by itself, by least squares.",
+        "nothing has to be done; the operator that stands in the way is named",
+    ),
+    Code(
         "GP801",
         "the format does not fit this layer",
         "A sparsity format divides the weights of a layer into blocks, groups or patterns. This layer is smaller than "

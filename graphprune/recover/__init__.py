@@ -5,7 +5,7 @@ A recovery is a frozen dataclass with a ``name`` whose ``run`` takes the dense a
 about widths. Another package adds its own under the entry-point group ``graphprune.recoveries``.
 
     >>> sorted(RECOVERIES.builtin)
-    ['batch_norm', 'bias', 'least_squares']
+    ['batch_norm', 'bias', 'gauss_newton', 'least_squares']
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ RECOVERIES = Registry(
     {
         "batch_norm": "graphprune.recover.batch_norm:BatchNormRecalibration",
         "bias": "graphprune.recover.bias:BiasCompensation",
+        "gauss_newton": "graphprune.recover.gauss_newton:GaussNewton",
         "least_squares": "graphprune.recover.least_squares:LeastSquares",
     },
 )

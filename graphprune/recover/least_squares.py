@@ -9,7 +9,7 @@ NeurIPS 2022).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -20,8 +20,11 @@ from graphprune.dialects import tools_of
 from graphprune.dialects.tools import Staged
 from graphprune.errors import GraphPruneError
 from graphprune.layers import Layer
-from graphprune.program import Array
+from graphprune.program import Array, Node, Stored
 from graphprune.recover.pair import Follow, Outcome, Pair, Recovered
+
+Late = tuple[Node, Node]
+"""The sums that a branch goes into, in the dense and in the pruned network."""
 
 # Differences of activations below this share of their size are rounding: the layer sees what it saw before.
 _ROUNDING = 1e-5
@@ -31,8 +34,10 @@ _ROUNDING = 1e-5
 class LeastSquares:
     """``min |X W' + c - T|^2 + ridge |W' - W|^2`` for every layer whose inputs changed, T from the dense network.
 
-    ridge: as a share of the mean of the diagonal of ``X'X``; pulls towards the weights that were cut
-    held_out: the share of cases that an update is judged on and not computed from
+    ridge: as a share of the mean of the diagonal of ``X'X``; pulls towards the weights that were cut. This, ten and a
+           hundred times as much, whichever is best on held-out data
+    held_out: the share of cases that an update is judged on. It is computed without them, and where it is better, once
+           more from all
     """
 
     name: ClassVar[str] = "least_squares"
@@ -43,13 +48,13 @@ class LeastSquares:
     def run(self, pair: Pair) -> Recovered:
         """Fit all layers. Raises GraphPruneError GP402 where a model cannot be run, GP701 where there is no data, and
         GP703 for activations that are not finite."""
-        walk = _Walk(pair, self)
+        walk = Walk(pair, self.ridge, self.held_out)
         outcomes = [outcome for place in range(len(pair.layers)) if (outcome := walk.layer(place)) is not None]
         return Recovered(walk.arrays, tuple(outcomes))
 
 
 @dataclass(eq=False)
-class _Sums:
+class Sums:
     """``X'X``, ``X'T`` and ``T'T`` with a column of ones behind the inputs of X."""
 
     gram: Array
@@ -58,7 +63,7 @@ class _Sums:
     count: int = 0
 
     @classmethod
-    def empty(cls, groups: int, inputs: int, outputs: int) -> _Sums:
+    def empty(cls, groups: int, inputs: int, outputs: int) -> Sums:
         return cls(np.zeros((groups, inputs + 1, inputs + 1)), np.zeros((groups, inputs + 1, outputs)))
 
     def add(self, rows: Array, target: Array) -> None:
@@ -69,6 +74,11 @@ class _Sums:
         self.square += float(np.square(target, dtype=np.float64).sum())
         self.count += len(rows)
 
+    def __add__(self, other: Sums) -> Sums:
+        return Sums(
+            self.gram + other.gram, self.cross + other.cross, self.square + other.square, self.count + other.count
+        )
+
     def error(self, solution: Array) -> float:
         """The squared error of ``[groups, inputs + 1, outputs]`` as a share of the target's second moment."""
         fit = np.einsum("gro,grs,gso->", solution, self.gram, solution, optimize=True)
@@ -76,52 +86,86 @@ class _Sums:
         return float(max(0.0, fit - 2 * both + self.square) / max(self.square, 1e-30))
 
 
-class _Walk:
-    """Both networks, stopped before the same layer, for all cases."""
+class Walk:
+    """Both networks, stopped before the same layer, for all cases; the pruned one with what was fitted so far.
 
-    def __init__(self, pair: Pair, options: LeastSquares):
-        self.pair, self.options = pair, options
+    ridge, held_out: see :class:`LeastSquares`
+    """
+
+    def __init__(self, pair: Pair, ridge: float, held_out: float):
+        self.pair, self.ridge = pair, ridge
         cases = list(pair.calibration.cases)
         if not cases:
             raise GraphPruneError("GP701", "there is not one batch of calibration data")
-        self.dense = _staged(pair, 0)
-        self.small = _staged(pair, 1)
-        self.states = [(self.dense.begin(case), self.small.begin(case)) for case in cases]
+        self.late = {small: late for _, small in pair.layers if (late := self._late(small)) is not None}
+        self.dense, self.small = _Stops(pair, 0, self.late), _Stops(pair, 1, self.late)
+        self.states = [(self.dense.staged.begin(case), self.small.staged.begin(case)) for case in cases]
         # With a single case there is nothing to hold out but rows of it.
-        self.held = max(1, round(len(cases) * options.held_out)) if len(cases) > 1 else 0
+        self.held = max(1, round(len(cases) * held_out)) if len(cases) > 1 else 0
         self.arrays: dict[str, Array] = {}
+
+    def _late(self, small: Layer) -> Late | None:
+        """Where the other branch of a residual connection can be read, if it is computed after the layer."""
+        follow, pair = self.pair.follow(small), self.pair
+        if follow.beside is None or follow.sum is None or follow.beside.name not in pair.twins:
+            return None
+        order = {node: place for place, node in enumerate(pair.small.program.main.nodes)}
+        made = follow.beside.producer
+        if made not in order or order[made] < order[small.node]:
+            return None
+        twin = pair.twins.get(follow.sum.outputs[0].name)
+        return None if twin is None or twin.producer is None else (twin.producer, follow.sum)
 
     def layer(self, place: int) -> Outcome | None:
         """Go on to a layer and fit it; None where nothing changed for it."""
+        self.arrive(place)
+        return self.fit(place)
+
+    def arrive(self, place: int) -> None:
+        """Go on to a layer."""
         dense, small = self.pair.layers[place]
         for before, after in self.states:
-            self.dense.step(before)
-            self.small.step(after)
+            self.dense.reach(before, dense.node)
+            self.small.reach(after, small.node)
+
+    def fit(self, place: int, start: Array | None = None) -> Outcome | None:
+        """Fit the layer at which the networks stand; None where nothing changed for it.
+
+        start: what it has already, not written yet, ``[groups, inputs + 1, outputs]``: the last row is added to results
+        """
+        dense, small = self.pair.layers[place]
         if small.stored is None:
             return Outcome(small.name, np.nan, np.nan, False, "GP705 it has no weight of its own that could be written")
         follow = self.pair.follow(small)
         fit, judge, changed = self._sums(place, dense, small, follow)
         if not changed:
             return None
-        old = self._old(small)
-        free = follow.shift is not None or follow.mean is not None
-        new = _solved(fit, old, self.options.ridge, free)
-        before, after = judge.error(old), judge.error(new)
-        if not after < before:
+        old = self.weights(small) if start is None else start
+        ridge, after = min(((each, judge.error(solved(fit, old, each, free(follow)))) for each in ridges(self.ridge)),
+                           key=lambda pair: pair[1])  # fmt: skip
+        before = judge.error(old)
+        better = after < before
+        new = solved(fit + judge, old, ridge, free(follow)) if better else old
+        if better or start is not None:
+            self.write(small, follow, new)
+        if not better:
             return Outcome(small.name, before, after, False, "GP705 its error on held-out data would not be lower")
-        self._write(small, follow, new)
         return Outcome(small.name, before, after, True)
 
-    def _old(self, small: Layer) -> Array:
-        """The weights as they were cut, with nothing added: ``[groups, inputs + 1, outputs]``."""
+    def weights(self, small: Layer) -> Array:
+        """The weights as they are by now, with nothing added: ``[groups, inputs + 1, outputs]``."""
         assert small.stored is not None
-        matrices = small.matrices(small.stored.read()).astype(np.float64)
+        matrices = small.matrices(self.numbers(small.stored)).astype(np.float64)
         zeros = np.zeros((*matrices.shape[:2], 1))
         return np.concatenate([matrices, zeros], axis=2).transpose(0, 2, 1)
 
-    def _sums(self, place: int, dense: Layer, small: Layer, follow: Follow) -> tuple[_Sums, _Sums, bool]:
+    def numbers(self, stored: Stored) -> Array:
+        """A stored tensor of the pruned network as it is by now."""
+        return self.arrays.get(stored.name, stored.read())
+
+    def _sums(self, place: int, dense: Layer, small: Layer, follow: Follow) -> tuple[Sums, Sums, bool]:
         groups, outputs, inputs = small.shape
-        fit, judge = _Sums.empty(groups, inputs, outputs), _Sums.empty(groups, inputs, outputs)
+        fit, judge = Sums.empty(groups, inputs, outputs), Sums.empty(groups, inputs, outputs)
         changed = dense.shape[2] != small.shape[2]  # without some outputs the others are what they were
         for number, (rows, target, differs) in enumerate(self._rows(place, dense, small, follow)):
             changed |= differs
@@ -136,20 +180,34 @@ class _Walk:
 
     def _rows(self, place: int, dense: Layer, small: Layer, follow: Follow) -> Iterator[tuple[Array, Array, bool]]:
         """For every case: the inputs of the pruned layer, what it should compute, and whether anything changed."""
-        pair = self.pair
-        weight = dense.matrices(np.asarray(pair.dense.program.dialect.constant(dense.weight)))
-        kept_groups, kept = pair.kept(dense, dense.groups), pair.kept(dense, dense.outputs)
-        weight = weight[np.ix_(kept_groups, kept)].astype(np.float32)
+        kept = self.pair.kept(dense, dense.groups)
         for number, (before, after) in enumerate(self.states):
-            data, was = self.small.read(after, small.activation), self.dense.read(before, dense.activation)
-            rows = small.rows(data)
-            chosen = draw(len(rows), pair.calibration.rows, (pair.seed, number, place))
-            taken, inputs = rows.take(chosen), dense.rows(was).take(chosen)[:, kept_groups]
+            rows = small.rows(self.small.staged.read(after, small.activation))
+            was = self.dense.staged.read(before, dense.activation)
+            chosen = draw(len(rows), self.pair.calibration.rows, (self.pair.seed, number, place))
+            taken, inputs = rows.take(chosen), dense.rows(was).take(chosen)[:, kept]
             if not np.isfinite(taken.sum() + inputs.sum()):
                 raise GraphPruneError("GP703", f"batch {number + 1} makes activations that are not finite", small.name)
-            target = np.matmul(inputs.transpose(1, 0, 2), weight.transpose(0, 2, 1)).transpose(1, 0, 2)
-            target = target + self._correction(dense, small, follow, before, after, chosen)
-            yield taken, target, _differs(taken, inputs)
+            yield taken, self._target(inputs, dense, small, follow, before, after, chosen), _differs(taken, inputs)
+
+    def target(self, place: int, number: int, chosen: Array | None) -> Array:
+        """What the layer at which the networks stand should compute in a case, nothing added:
+        ``[samples, groups, outputs]``."""
+        dense, small = self.pair.layers[place]
+        before, after = self.states[number]
+        was = self.dense.staged.read(before, dense.activation)
+        inputs = dense.rows(was).take(chosen)[:, self.pair.kept(dense, dense.groups)]
+        return self._target(inputs, dense, small, self.pair.follow(small), before, after, chosen)
+
+    def _target(
+        self, inputs: Array, dense: Layer, small: Layer, follow: Follow, before: Any, after: Any, chosen: Array | None
+    ) -> Array:
+        pair = self.pair
+        weight = dense.matrices(np.asarray(pair.dense.program.dialect.constant(dense.weight)))
+        weight = weight[np.ix_(pair.kept(dense, dense.groups), pair.kept(dense, dense.outputs))].astype(np.float32)
+        target = np.matmul(inputs.transpose(1, 0, 2), weight.transpose(0, 2, 1)).transpose(1, 0, 2)
+        found: Array = target + self._correction(dense, small, follow, before, after, chosen)
+        return found
 
     def _correction(
         self, dense: Layer, small: Layer, follow: Follow, before: Any, after: Any, chosen: Array | None
@@ -158,13 +216,17 @@ class _Walk:
         if follow.beside is None or follow.beside.name not in self.pair.twins:
             return 0.0
         twin = self.pair.twins[follow.beside.name]
+        if small in self.late:
+            before, after = self.dense.staged.fork(before), self.small.staged.fork(after)
+            self.dense.reach(before, self.late[small][0])
+            self.small.reach(after, self.late[small][1])
         try:
-            is_now, was = self.small.read(after, follow.beside), self.dense.read(before, twin)
+            is_now, was = self.small.staged.read(after, follow.beside), self.dense.staged.read(before, twin)
             lacking = dense.results(was).take(chosen)
             lacking = lacking[:, self.pair.kept(dense, dense.groups)][:, :, self.pair.kept(dense, dense.outputs)]
             lacking = lacking - small.results(is_now).take(chosen)
         except (GraphPruneError, ValueError, IndexError):
-            return 0.0  # it is computed later, or of another shape that is broadcast
+            return 0.0  # it is of another shape that is broadcast
         if follow.gain is None:
             return lacking
         gain = follow.gain.reshape(1, *lacking.shape[1:])
@@ -172,21 +234,50 @@ class _Walk:
         corrected: Array = np.where(usable, lacking / np.where(usable, gain, 1.0), 0.0).astype(np.float32)
         return corrected
 
-    def _write(self, small: Layer, follow: Follow, new: Array) -> None:
+    def write(self, small: Layer, follow: Follow, new: Array) -> None:
+        """Give a layer other weights, and what is added to its results, ``[groups, inputs + 1, outputs]``."""
         assert small.stored is not None
         self._put(small.stored, small.weights(new[:, :-1].transpose(0, 2, 1)))
         added = new[:, -1].reshape(-1)
         if follow.shift is not None:
-            old = self.arrays.get(follow.shift.name, follow.shift.read())
+            old = self.numbers(follow.shift)
             self._put(follow.shift, old + added.reshape(old.shape))
         elif follow.mean is not None:
-            old = self.arrays.get(follow.mean.name, follow.mean.read())
+            old = self.numbers(follow.mean)
             self._put(follow.mean, old - added.reshape(old.shape))
 
-    def _put(self, stored: Any, array: Array) -> None:
+    def _put(self, stored: Stored, array: Array) -> None:
         array = array.astype(stored.read().dtype)
         self.arrays[stored.name] = array
-        self.small.write(stored, array)
+        self.small.staged.write(stored, array)
+
+
+class _Stops:
+    """One of the two networks, in stages that end before each layer and wherever a late branch is known."""
+
+    def __init__(self, pair: Pair, which: int, late: Mapping[Layer, Late]):
+        analysis = (pair.dense, pair.small)[which]
+        program = analysis.program
+        order = {node: place for place, node in enumerate(program.main.nodes)}
+        asked = {*(each[which].node for each in pair.layers), *(nodes[which] for nodes in late.values())}
+        nodes = sorted(asked, key=lambda node: order[node])
+        self.staged: Staged = tools_of(program.native).staged(program, nodes)
+        self.places = {node: place for place, node in enumerate(nodes)}
+
+    def reach(self, state: Any, node: Node) -> None:
+        """Run to the stop before a node."""
+        while state.stage <= self.places[node]:
+            self.staged.step(state)
+
+
+def ridges(least: float) -> tuple[float, ...]:
+    """Those that are tried: what little data needs is too much for plenty."""
+    return least, 10 * least, 100 * least
+
+
+def free(follow: Follow) -> bool:
+    """Whether something can be added to the results of a layer."""
+    return follow.shift is not None or follow.mean is not None
 
 
 def _differs(rows: Array, others: Array) -> bool:
@@ -196,12 +287,7 @@ def _differs(rows: Array, others: Array) -> bool:
     return bool(np.abs(rows - others).max(initial=0) > _ROUNDING * np.abs(others).max(initial=1e-30))
 
 
-def _staged(pair: Pair, which: int) -> Staged:
-    analysis = (pair.dense, pair.small)[which]
-    return tools_of(analysis.program.native).staged(analysis.program, [each[which].node for each in pair.layers])
-
-
-def _solved(sums: _Sums, old: Array, ridge: float, free: bool) -> Array:
+def solved(sums: Sums, old: Array, ridge: float, free: bool) -> Array:
     """The minimum, ``[groups, inputs + 1, outputs]``; the last row is zero unless it is ``free``."""
     found = np.zeros_like(old)
     size = old.shape[1] - (0 if free else 1)

@@ -75,7 +75,8 @@ class Pair:
 
     # ------------------------------------------------------------------ what follows
     @cached_property
-    def _readers(self) -> dict[Value, list[Use]]:
+    def readers(self) -> dict[Value, list[Use]]:
+        """Who reads each value of the pruned network."""
         found: dict[Value, list[Use]] = {}
         for node in self.small.program.nodes():
             for index, value in enumerate(node.inputs):
@@ -84,11 +85,13 @@ class Pair:
         return found
 
     @cached_property
-    def _norms(self) -> dict[Node, BatchNorm]:
+    def norms(self) -> dict[Node, BatchNorm]:
+        """The BatchNorms of the pruned network."""
         return {norm.node: norm for norm in self.small.trace.batch_norms}
 
     @cached_property
-    def _sums(self) -> dict[Node, tuple[Use, Use]]:
+    def sums(self) -> dict[Node, tuple[Use, Use]]:
+        """The sums of two values in the pruned network."""
         return {each.node: each.operands for each in self.small.trace.additions}
 
     def follow(self, layer: Layer) -> Follow:
@@ -98,19 +101,19 @@ class Pair:
         bias = layer.contraction.bias
         if bias is not None:
             follow.shift = self._own(bias, layer)
-        while len(self._readers.get(value, ())) == 1 and value not in outputs:
-            (use,) = self._readers[value]
-            if use.node in self._norms and use.index == self._norms[use.node].data.index:
-                norm = self._norms[use.node]
+        while len(self.readers.get(value, ())) == 1 and value not in outputs:
+            (use,) = self.readers[value]
+            if use.node in self.norms and use.index == self.norms[use.node].data.index:
+                norm = self.norms[use.node]
                 factor = gain(self.small, norm)
                 if follow.shift is None and follow.gain is None:
                     follow.mean = self._own(norm.mean, layer)
                 follow.gain = factor if follow.gain is None else follow.gain * factor
-            elif use.node in self._sums:
-                other = next(each for each in self._sums[use.node] if each.index != use.index)
+            elif use.node in self.sums:
+                other = next(each for each in self.sums[use.node] if each.index != use.index)
                 beside = other.node.inputs[other.index]
                 if beside is None or not self.small.trace.is_constant(beside):
-                    follow.beside = beside
+                    follow.beside, follow.sum = beside, use.node
                     break
                 if follow.shift is None and follow.mean is None and follow.gain is None:
                     follow.shift = self._own(other, layer)
@@ -122,7 +125,7 @@ class Pair:
     def _own(self, use: Use, layer: Layer) -> Stored | None:
         """The stored tensor at a use, if that alone reads it and it has a number for each output of the layer."""
         value, (groups, outputs, _) = use.node.inputs[use.index], layer.shape
-        if value is None or value.stored is None or len(self._readers.get(value, ())) != 1:
+        if value is None or value.stored is None or len(self.readers.get(value, ())) != 1:
             return None
         return value.stored if value.stored.elements == groups * outputs else None
 
@@ -141,10 +144,11 @@ class Follow:
     shift:  a stored tensor that is added to the result, one number for each output
     mean:   the stored mean that a BatchNorm subtracts from it, where there is no shift
     gain:   the factor of the BatchNorms, None for 1
-    beside: the other operand of a residual connection
+    beside: the other operand of a residual connection; sum: the node that adds it
     """
 
     shift: Stored | None = None
     mean: Stored | None = None
     gain: Array | None = None
     beside: Value | None = None
+    sum: Node | None = None

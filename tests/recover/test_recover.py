@@ -141,6 +141,8 @@ def test_recovery_is_deterministic() -> None:
         ({}, "GP704"),
         ({"calibration": data(1), "recover": "lest_squares"}, "GP106"),
         ({"calibration": data(1), "recover": "least_squares,bias"}, "GP107"),
+        ({"calibration": data(1), "recover": "bias,gauss_newton"}, "GP107"),
+        ({"calibration": data(1), "recover": "least_squares,gauss_newton"}, "GP107"),
     ],
 )
 def test_what_recovery_needs_is_said(options: dict[str, object], code: str) -> None:

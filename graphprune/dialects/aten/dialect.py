@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from graphprune.dialects.aten import channels
+from graphprune.dialects.aten import channels, functions
 from graphprune.dialects.aten.call import Call
 from graphprune.dialects.aten.cells import CELLS
 from graphprune.dialects.aten.compute import COMPUTE
@@ -19,6 +19,7 @@ from graphprune.dialects.aten.products import PRODUCTS
 from graphprune.dialects.aten.statistics import STATISTICS
 from graphprune.dialects.aten.structure import STRUCTURE
 from graphprune.dims import Axis, Dim, Misfit, find, fresh
+from graphprune.functions import Function
 from graphprune.program import Array, Contraction, Node, Value
 from graphprune.rules.notation import checked_row
 from graphprune.rules.operator import Operator
@@ -68,6 +69,10 @@ class AtenDialect:
     def on_channels(self, node: Node, vectors: list[Array | None]) -> Array | None:
         """What a node makes of operands known channel by channel (see :mod:`graphprune.dead`)."""
         return channels.on_channels(node, vectors)
+
+    def function(self, node: Node) -> Function | None:
+        """What a node computes entry by entry (see :mod:`graphprune.functions`); ``None`` for all others."""
+        return functions.function(node)
 
     def is_constant(self, value: Value) -> bool:
         """Whether a value is computed from stored tensors alone."""

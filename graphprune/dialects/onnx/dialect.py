@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from graphprune.dialects.onnx import functions
 from graphprune.dialects.onnx.cells import ATTENTION_AND_RNN
 from graphprune.dialects.onnx.channels import on_channels
 from graphprune.dialects.onnx.compute import COMPUTE
@@ -17,6 +18,7 @@ from graphprune.dialects.onnx.fold import can_fold
 from graphprune.dialects.onnx.pinned import PINNED
 from graphprune.dialects.onnx.special import SPECIAL
 from graphprune.dialects.onnx.structure import STRUCTURE
+from graphprune.functions import Function
 from graphprune.program import Array, Contraction, Node, Value
 from graphprune.rules.notation import checked_row
 from graphprune.rules.operator import Operator
@@ -82,6 +84,10 @@ class OnnxDialect:
     def on_channels(self, node: Node, vectors: list[Array | None]) -> Array | None:
         """What a node makes of operands known channel by channel (see :mod:`graphprune.dead`)."""
         return on_channels(node, vectors, evaluate)
+
+    def function(self, node: Node) -> Function | None:
+        """What a node computes entry by entry (see :mod:`graphprune.functions`); ``None`` for all others."""
+        return functions.function(node, self.constant)
 
     def is_constant(self, value: Value) -> bool:
         """Whether a value is computed from stored tensors alone, through operators that are folded here."""
