@@ -14,11 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
+from typing import Any
 
 from tvm import tirx
 
 from .functions import Expression, Leaf, evaluate
-from .tir import INT32, Array, Machine, Register, splat, tail, tasks
+from .tir import INT32, Array, Machine, Register, const, splat, tail, tasks
 from .tir import T as tir
 
 
@@ -50,6 +52,7 @@ class Contract:
     guarded: bool = False  # numbers behind the run belong to somebody else
     epilogue: Expression = Leaf(0)
     operands: tuple[Operand, ...] = ()
+    block: int = 1  # tiles of the run that one group of rows walks before the next group: what of x stays in the cache
     chunks: int = 1  # pieces that the output rows are cut into, as tasks of their own
 
     @property
@@ -62,39 +65,28 @@ class Contract:
         tile = self.vectors * lanes
         full, rest = divmod(self.length, tile)
         groups = -(-self.outputs // self.rows)
-        outer = 1
-        for extent, _, _ in self.outer:
-            outer *= extent
-        columns = full + (rest > 0)
-        per = -(-columns // pieces(columns, outer, machine.threads))
-        strips = -(-columns // per)
+        blocks = -(-(full + (rest > 0)) // self.block)
         chunk = -(-groups // self.chunks)
-        with tasks(outer * strips * self.chunks, machine) as task:
+        with tasks(prod(extent for extent, _, _ in self.outer) * blocks * self.chunks, machine) as task:
             part = task % self.chunks
-            strip = task // self.chunks % strips
-            place = task // (self.chunks * strips)
-            bases = [tirx.const(0, INT32)] * (2 + len(self.operands))
+            block = task // self.chunks % blocks
+            place = task // (self.chunks * blocks)
+            bases = [const(0)] * (2 + len(self.operands))
             for index in range(len(self.outer) - 1, -1, -1):
-                extent, x_stride, y_stride = self.outer[index]
-                step = place % extent
+                extent, *strides = self.outer[index]
+                strides += [operand.outer[index] for operand in self.operands]
+                bases = [base + place % extent * stride for base, stride in zip(bases, strides, strict=True)]
                 place = place // extent
-                strides = [x_stride, y_stride, *(operand.outer[index] for operand in self.operands)]
-                bases = [base + step * stride for base, stride in zip(bases, strides, strict=True)]
-            with tir.serial(0, per) as offset:
-                column = strip * per + offset
-
-                def groups_of(vectors: int) -> None:
-                    with tir.serial(part * chunk, tirx.Min(part * chunk + chunk, tirx.const(groups, INT32))) as group:
-                        self.tile(machine, arrays, bases, group, column * tile, vectors)
-
+            with tir.serial(part * chunk, tirx.Min(part * chunk + chunk, const(groups))) as group:
+                first = block * self.block
                 if full:
-                    with tir.If(column < full), tir.Then():
-                        groups_of(self.vectors)
+                    with tir.serial(0, tirx.Min(const(self.block), const(full) - first)) as column:
+                        self.tile(machine, arrays, bases, group, (first + column) * tile, self.vectors)
                 if rest:
-                    with tir.If(column == full), tir.Then():
-                        groups_of(-(-rest // lanes))
+                    with tir.If(block == blocks - 1), tir.Then():
+                        self.tile(machine, arrays, bases, group, const(full * tile), -(-rest // lanes))
 
-    def tile(self, machine: Machine, arrays: Sequence[Array], bases: list, group, start, vectors: int) -> None:
+    def tile(self, machine: Machine, arrays: Sequence[Array], bases: list[Any], group: Any, start: Any, vectors: int) -> None:
         lanes, rows = machine.lanes, self.rows
         x, weights, offsets, pointers, *more, y = arrays
         bias = more.pop(0) if self.bias else None
@@ -134,8 +126,3 @@ class Contract:
                     write()
             else:
                 write()
-
-
-def pieces(columns: int, outer: int, threads: int) -> int:
-    """Tasks that the columns of one run are cut into: enough for the threads, never more than there are columns."""
-    return max(1, min(columns, -(-4 * threads // outer))) if threads > 1 else 1

@@ -83,8 +83,7 @@ def function(kernel: Kernel, machine: Machine) -> Any:
                 Array(T.decl_buffer((SPAN,), dtype, data=pointer), offset, dtype)
                 for (pointer, offset), dtype in zip(names, kernel.arrays, strict=True)
             ]
-            with T.attr(const(0), "device_id", const(0)), T.attr(const(0), "device_type", const(1)):
-                kernel.body(machine, arrays)
+            kernel.body(machine, arrays)
             T.Return(const(0))
     return builder.get()
 
@@ -103,10 +102,11 @@ def wide(dtype: str, lanes: int) -> str:
 
 
 class Register:
-    """One vector that changes. A small buffer of its own: code generation keeps it in a register."""
+    """One vector that changes. A small buffer of its own, which code generation keeps in a register; its scope has to be
+    "global", because TVM 0.27 takes every "local" one from the heap where a function has no tensors but pointers."""
 
     def __init__(self, lanes: int, dtype: str = "float32") -> None:
-        self.buffer = T.alloc_buffer((lanes,), dtype, scope="local")
+        self.buffer = T.alloc_buffer((lanes,), dtype, scope="global")
         self.lanes = lanes
 
     def get(self) -> Any:

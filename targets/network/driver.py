@@ -21,6 +21,7 @@ from graphprune.targets.network.lowering import Call, Lowering
 from graphprune.targets.network.memory import ALIGNMENT, place, rounded
 
 FALLBACK = "graphprune.fallback"
+TICK = "graphprune.tick"  # called with the number of each call when it has ended, in a library built to be timed
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Program:
     fallbacks: tuple[Call, ...]
 
 
-def compiled(lowered: Lowering, target: Mapping[str, Any], identity: str = "") -> Program:
+def compiled(lowered: Lowering, target: Mapping[str, Any], identity: str = "", *, timed: bool = False) -> Program:
     machine = lowered.machine
     functions: dict[Kernel, str] = {}
     for call in lowered.calls:
@@ -44,7 +45,7 @@ def compiled(lowered: Lowering, target: Mapping[str, Any], identity: str = "") -
     places, arena = place(lowered.calls)
     starts, constants = stored(lowered)
     fallbacks = tuple(call for call in lowered.calls if call.kernel is None)
-    module["main"] = main(lowered, module, functions, {**places, **starts}, arena, constants.size, fallbacks, identity)
+    module["main"] = main(lowered, module, functions, {**places, **starts}, arena, constants.size, fallbacks, identity, timed)
     with tvm.transform.PassContext(config={"tirx.disable_storage_rewrite": True}):
         library = tvm.compile(module, target=tvm.target.Target(dict(target)))
     names = tuple(FALLBACK if call.kernel is None else functions[call.kernel] for call in lowered.calls)
@@ -84,6 +85,7 @@ def main(
     constants: int,
     fallbacks: Sequence[Call],
     identity: str,
+    timed: bool,
 ) -> Any:
     graph = lowered.graph
     ends = {view.storage for call in lowered.calls for view in call.views if view.storage.kind in {"input", "output"}}
@@ -119,15 +121,19 @@ def main(
                     aliases[key] = T.decl_buffer((size,), storage.dtype, data=root.data)
                 return T.address_of(aliases[key][const(places[storage] // width)])
 
-            for call in lowered.calls:
+            for number, call in enumerate(lowered.calls):
+                if timed:
+                    T.evaluate(tirx.call_packed(TICK, const(number)))
                 if call.kernel is None:
                     arrays = [stacked(view, pointer(view)) for view in call.views]
-                    key = tirx.StringImm(f"{identity}/{fallbacks.index(call)}")
+                    key = tvm.ir.StringImm(f"{identity}/{fallbacks.index(call)}")
                     T.evaluate(tirx.call_packed(FALLBACK, key, *arrays))
                     continue
                 arguments = [part for view in call.views for part in (pointer(view), const(view.offset))]
                 callee = module.get_global_var(functions[call.kernel])
                 T.evaluate(tvm.ir.Call(callee, arguments, ret_ty=tvm.ir.PrimType(INT32)))
+            if timed:
+                T.evaluate(tirx.call_packed(TICK, const(len(lowered.calls))))
     return builder.get()
 
 

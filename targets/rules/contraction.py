@@ -270,6 +270,7 @@ def emit(at: Lowering, node: Node, product: Product, found: Fused) -> None:
         guarded=guarded,
         epilogue=found.expression,
         operands=tuple(operands),
+        block=block(product, vectors * at.machine.lanes, length),
         chunks=chunks(outer, length, vectors, outputs // rows_per, at.machine),
     )
     views = [product.x, at.constant(values), at.constant(entries), at.constant(pointers)]
@@ -332,7 +333,7 @@ def blocking(product: Product, length: int, machine) -> tuple[int, int]:
             loads = rows + vectors
             work = rows * vectors
             # fused multiply-adds and loads share the ports; a chain of adds needs eight in flight
-            cycles = max(work / 2, loads / 2 + 0.5, 4.0) / work
+            cycles = (max(work / 2, loads / 2, 4.0) + 1.0) / work
             cost = stored * cycles * waste + dense_entries * 1e-9
             if best[0] == 0.0 or cost < best[0]:
                 best = (cost, rows, vectors)
@@ -366,6 +367,12 @@ def table(product: Product, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
     if not values.size:
         values, offsets = np.zeros(rows, "float32"), np.zeros(1, "int64")
     return values, offsets.astype("int32"), pointers
+
+
+def block(product: Product, tile: int, length: int) -> int:
+    """Tiles that a group of rows walks in a row: as much of x as half of a second-level cache holds."""
+    channels = len(np.unique(product.offsets)) if product.offsets.ndim == 1 else 1
+    return max(1, min(-(-length // tile), (1 << 18) // (channels * tile * 4)))
 
 
 def chunks(outer: list, length: int, vectors: int, groups: int, machine) -> int:
