@@ -11,7 +11,7 @@ FAMILIES = {
     "GP2": "why a dimension is not pruned",
     "GP3": "budgets and results",
     "GP4": "verification",
-    "GP5": "plans",
+    "GP5": "plans, checkpoints and artifacts",
     "GP6": "torch.compile",
     "GP7": "calibration and recovery",
     "GP8": "sparsity",
@@ -273,6 +273,14 @@ _ROWS = (
         "install graphprune[ort], or give sizes for the symbolic axes of the inputs",
     ),
     Code(
+        "GP403",
+        "the build does not compute what the model does",
+        "Every library that this machine can run was run on random inputs and compared with onnxruntime. An output "
+        "differs by more than rounding in its data type explains, or is not finite where that of the model is. Nothing "
+        "is written, because a fast wrong answer is worth nothing.",
+        "report it with the model; meanwhile build with --variants, without the one that differs",
+    ),
+    Code(
         "GP501",
         "the plan does not fit the model",
         "A plan names what is kept of each group by tensor and axis. The model has no such tensor, its axis has "
@@ -331,6 +339,45 @@ _ROWS = (
         "In a distributed run every process prunes its own copy of the model, and all copies must lose the same "
         "channels. Equal weights give equal plans; these differ, so the copies were not equal.",
         "broadcast the parameters first, or make the plan on one rank and give it to the others",
+    ),
+    Code(
+        "GP509",
+        "bad artifact",
+        "The folder is not an artifact that graphprune build wrote, or not any more: a file is missing, has another "
+        "size or other contents than its manifest says, or the manifest itself is damaged or names a file outside the "
+        "folder. An artifact holds code, so nothing of it is loaded unless all of it is as it was written.",
+        "copy the folder again as a whole, or build the model again",
+    ),
+    Code(
+        "GP510",
+        "an artifact of another version",
+        "The artifact was written with a newer schema, or its libraries were built for another minor version of TVM "
+        "than the runtime that is installed. The two might not agree on how a function is called, and that would not "
+        "end in an error but in a crash.",
+        "build the model again with the versions that are installed here, or install those that built it",
+    ),
+    Code(
+        "GP511",
+        "the artifact does not run on this machine",
+        "An artifact holds the network once for each kind of processor that it was built for. This processor has the "
+        "features of none of them, or not those of the one that was asked for; running it would end in an illegal "
+        "instruction.",
+        "build with --variants v1, which runs on every x86-64 processor, or for the machine at hand",
+    ),
+    Code(
+        "GP512",
+        "the inputs do not fit the network",
+        "A built network takes its inputs by name, each of one data type and one shape, which were fixed when it was "
+        "built. Nothing is converted or reshaped silently, because a wrong guess would give an answer that looks "
+        "right.",
+        "give what graphprune run lists, or build it for other shapes with --shape",
+    ),
+    Code(
+        "GP513",
+        "the network failed while running",
+        "The library reported an error, or a step that onnxruntime runs failed. The outputs of this call are not to be "
+        "used; the session can be.",
+        "if the message does not tell why, report it with the model",
     ),
     Code(
         "GP601",
@@ -394,8 +441,8 @@ _ROWS = (
         "GP706",
         "two layers were not fitted together",
         "Gauss-Newton steps follow what a layer computes through a BatchNorm and an activation into the next layer. "
-        "That takes functions whose slopes are known, a result that nothing else reads, and weights of their own. Here one "
-        "of these is missing, and each of the two was fitted by itself, by least squares.",
+        "That takes functions whose slopes are known, a result that nothing else reads, and weights of their own. "
+        "Here one of these is missing, and each of the two was fitted by itself, by least squares.",
         "nothing has to be done; the operator that stands in the way is named",
     ),
     Code(

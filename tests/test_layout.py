@@ -168,7 +168,10 @@ def imports_outside(*folders: str) -> set[tuple[str, str]]:
 
 def test_only_dialects_and_the_torch_door_import_frameworks() -> None:
     found = {(path, name) for path, name in imports_outside("dialects", "torch") if name.split(".")[0] in FRAMEWORKS}
-    assert found == set()
+    # Steps of a built network that no kernel of ours runs; they are the only part of the runtime that needs more than
+    # TVM's runtime library.
+    fallback = "graphprune/runtime/fallback.py"
+    assert found == {(fallback, "onnxruntime"), (fallback, "onnxruntime.capi")}
 
 
 def test_the_core_knows_no_dialect() -> None:
