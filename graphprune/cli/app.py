@@ -9,7 +9,19 @@ from typing import Annotated, Any
 
 import typer
 
-from graphprune.cli import bench, criteria, explain, inspect, plan, prune, recoveries, sensitivity, sweep, verify
+from graphprune.cli import (
+    bench,
+    criteria,
+    explain,
+    inspect,
+    plan,
+    prune,
+    recoveries,
+    sensitivity,
+    sparsify,
+    sweep,
+    verify,
+)
 from graphprune.errors import GraphPruneError, did_you_mean
 
 _HELP = """Prune trained networks: fewer channels, heads and features, same interface, proven right.
@@ -29,6 +41,7 @@ app = typer.Typer(
 COMMANDS = {
     "prune": (prune.prune, "Prune to a budget, verify, write."),
     "clean": (prune.clean, "Remove dead and constant channels only."),
+    "sparsify": (sparsify.sparsify, "Write zeros in a pattern that kernels can use, verify, write."),
     "inspect": (inspect.inspect, "Show groups, what is kept and why, and costs."),
     "plan": (plan.plan, "Choose what to keep, without cutting."),
     "apply": (plan.apply, "Cut a model by a plan."),
@@ -40,6 +53,7 @@ COMMANDS = {
     "ops": (explain.ops, "List the operators that are known."),
     "criteria": (criteria.criteria, "List the criteria: how channels can be scored."),
     "recoveries": (recoveries.recoveries, "List the recoveries: what can be done for the weights that stay."),
+    "formats": (sparsify.formats, "List the sparsity formats: which zeros kernels can use."),
     "passes": (explain.passes, "List the passes that are installed."),
 }
 for _name, (_command, _short) in COMMANDS.items():

@@ -18,6 +18,7 @@ from graphprune.errors import one_line
 if TYPE_CHECKING:
     from graphprune.analysis import Analysis
     from graphprune.cost import Cost
+    from graphprune.sparsity.zeros import Zeros
 
 _MOST_MEMBERS = 4
 
@@ -36,10 +37,12 @@ def inspect(
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="List every coupled tensor and kept axis.")] = False,
 ) -> int:
-    """Show what can be pruned, what is coupled, what is kept and why, and what the model costs.
+    """Show what can be pruned, what is coupled, what is kept and why, what the model costs, and what is zero already.
 
     graphprune inspect resnet.onnx --graph groups.svg
     """
+    from graphprune.sparsity.zeros import zeros_of
+
     console = output.console
     if graph is not None:
         check_picture(graph)
@@ -50,7 +53,9 @@ def inspect(
         with console.working("drawing"):
             draw(analysis, graph)
         console.say(f"wrote {graph}")
-    console.show("\n".join(_lines(analysis, cost, everything)), _data(analysis, cost))
+    with console.working("looking for zeros"):
+        zeros = zeros_of(analysis)
+    console.show("\n".join([*_lines(analysis, cost, everything), *_zeros(zeros)]), _data(analysis, cost, zeros))
     return 0
 
 
@@ -95,8 +100,18 @@ def _lines(analysis: Analysis, cost: Cost, everything: bool) -> Iterator[str]:
         yield "graphprune explain CODE and graphprune explain MODEL NAME say more"
 
 
-def _data(analysis: Analysis, cost: Cost) -> dict[str, Any]:
+def _zeros(zeros: list[Zeros]) -> Iterator[str]:
+    """What is zero already, and in which formats; nothing where no layer has zeros."""
+    from graphprune.sparsity.zeros import zero_lines
+
+    if zeros:
+        yield ""
+        yield from zero_lines(zeros)
+
+
+def _data(analysis: Analysis, cost: Cost, zeros: list[Zeros]) -> dict[str, Any]:
     from graphprune.codes import CODES
+    from graphprune.sparsity.zeros import zero_data
 
     groups = [
         {
@@ -112,4 +127,4 @@ def _data(analysis: Analysis, cost: Cost) -> dict[str, Any]:
         {**asdict(refusal), "size": str(refusal.size), "remedy": CODES[refusal.code].remedy}
         for refusal in analysis.refusals
     ]
-    return {"cost": asdict(cost), "groups": groups, "kept": kept}
+    return {"cost": asdict(cost), "groups": groups, "kept": kept, "zeros": zero_data(zeros)}

@@ -124,6 +124,11 @@ class Format(ABC):
         """The smallest mask of this format, among those that it can store, which keeps all that ``mask`` keeps; None
         where there is none. Same shape."""
 
+    def stored(self, mask: Array) -> int | None:
+        """How many entries the smallest mask keeps that covers this one; None where there is none."""
+        covered = self.cover(mask)
+        return None if covered is None else int(np.count_nonzero(covered))
+
     def holds(self, mask: Array) -> bool:
         """Whether a mask is one of this format."""
         covered = self.cover(mask)

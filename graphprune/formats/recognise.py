@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,10 +19,10 @@ from graphprune.formats.vector_nm import VectorNM
 
 MOST = 0.95
 """The share of the zeros of a matrix that a format has to explain: a few more are there by chance."""
-FULL = 0.8
+FULL = 0.9
 """The share of the entries that it stores which must not be zero: where nearly all are, many blocks are empty by
 chance, but what is left does not fill blocks."""
-_SIDES = (1, 2, 4, 8, 16, 32, 64)
+_SIDES = 64
 _GROUPS = (4, 8, 16)
 _VECTORS = (8, 4)
 _BANKS = (32, 64, 128)
@@ -62,37 +62,70 @@ def recognise(matrix: Array) -> list[Recognised]:
     if mask.all() or not mask.any():
         return []
     found = [each for format in _candidates(mask) if (each := explained(format, mask)) and each.is_had]
-    block = largest_block(mask)
-    if block is not None:
-        found.append(block)
+    blocks = list(_blocks(mask))
+    # the largest one, and where zeros by chance make it too large the one that was meant
+    chosen = {each.format: each for least in (MOST, 1.0) if (each := _largest(blocks, least)) is not None}
+    found += chosen.values()
     return [*sorted(found, key=_structure), Recognised(Unstructured(), _zeros(mask), 1.0, 1.0)]
 
 
 def explained(format: Format, mask: Array) -> Recognised | None:
     """What a format makes of the zeros of a mask; None where it cannot store the mask."""
     whole = cube(mask)
-    covered = format.cover(whole)
-    if covered is None or not _zeros(whole):
-        return None
-    filled = (1 - _zeros(whole)) / max(1e-30, 1 - _zeros(covered))
-    return Recognised(format, _zeros(covered), _zeros(covered) / _zeros(whole), filled)
+    stored = format.stored(whole)
+    return None if stored is None or whole.all() else _recognised(format, whole.size, int(np.count_nonzero(whole)), stored)
 
 
 def largest_block(matrix: Array) -> Recognised | None:
     """The block of the largest area, with powers of two as sides, whose zeros are most of the zeros of a matrix; of
     blocks of one area the one that explains more, then the taller one. None where there is none but 1x1."""
-    mask = cube(matrix != 0)
+    return _largest(list(_blocks(cube(matrix != 0))), MOST)
+
+
+def _recognised(format: Format, size: int, nonzeros: int, stored: int) -> Recognised:
+    zeros = (size - stored) / size
+    return Recognised(format, zeros, (size - stored) / (size - nonzeros), nonzeros / max(1, stored))
+
+
+def _blocks(mask: Array) -> Iterator[Recognised]:
+    """Every block with powers of two as sides, each counted from one half its size."""
     outputs, _, channels = mask.shape
-    sides = [(rows, columns) for rows in _SIDES for columns in _SIDES if rows <= outputs and columns <= channels]
-    best: Recognised | None = None
-    order = (0, 0.0, 0)
-    for rows, columns in sides:
-        each = explained(Block(rows, columns), mask) if rows * columns > 1 else None
-        if each is None or not each.is_had:
-            continue
-        if (rows * columns, each.explained, rows) > order:
-            best, order = each, (rows * columns, each.explained, rows)
-    return best
+    nonzeros = int(np.count_nonzero(mask))
+    tall, rows = mask, 1
+    while rows <= min(outputs, _SIDES):
+        heights = _sizes(outputs, rows)
+        wide, columns = tall, 1
+        while columns <= min(channels, _SIDES):
+            stored = int(np.einsum("btc,b,c->", wide.astype(np.int64), heights, _sizes(channels, columns), optimize=True))
+            if rows * columns > 1 and nonzeros < mask.size:
+                yield _recognised(Block(rows, columns), mask.size, nonzeros, stored)
+            wide, columns = _halved(wide, 2), columns * 2
+        tall, rows = _halved(tall, 0), rows * 2
+
+
+def _halved(mask: Array, axis: int) -> Array:
+    """Two neighbours along an axis as one, kept where either is."""
+    even = (slice(None),) * axis + (slice(None, None, 2),)
+    odd = (slice(None),) * axis + (slice(1, None, 2),)
+    found = mask[even].copy()
+    paired = (slice(None),) * axis + (slice(0, mask.shape[axis] // 2),)
+    found[paired] |= mask[odd]
+    return found
+
+
+def _sizes(size: int, step: int) -> Array:
+    """The entries of each block along an axis."""
+    return np.minimum(step, size - np.arange(0, size, step)).astype(np.int64)
+
+
+def _largest(blocks: Sequence[Recognised], least: float) -> Recognised | None:
+    had = [each for each in blocks if each.is_had and each.explained >= least]
+    return max(had, key=_area, default=None)
+
+
+def _area(found: Recognised) -> tuple[int, float, int]:
+    needs = found.format.needs
+    return needs.rows * needs.inputs, found.explained, needs.rows
 
 
 def _candidates(mask: Array) -> Iterator[Format]:

@@ -90,6 +90,12 @@ class Slots(Format):
         filled = self.filled(used, channels, self.count(used, channels))
         return None if filled is None else self.spread(filled, whole.shape).reshape(mask.shape)
 
+    def stored(self, mask: Array) -> int | None:
+        whole = cube(mask)
+        used, (outputs, taps, channels) = self.used(whole), whole.shape
+        quotas = self.quotas(channels, self.count(used, channels))
+        return None if np.any(used.sum(axis=-1) > quotas) else int(quotas.sum()) * outputs * taps
+
     def _pack(self, weights: Array, mask: Array) -> tuple[dict[str, Array], dict[str, int]]:
         used, channels = self.used(mask), mask.shape[2]
         count = self.count(used, channels)

@@ -61,6 +61,7 @@ def test_a_cover_keeps_all_and_can_be_stored(text: str, outputs: int, taps: int,
     form, rng = parse(text), np.random.default_rng(seed)
     mask = rng.random((outputs, taps, channels)) < 0.2
     covered = form.cover(mask)
+    assert form.stored(mask) == (None if covered is None else np.count_nonzero(covered))
     if covered is None:
         assert form.name in {"nm", "vector_nm", "pattern"}
         return

@@ -7,7 +7,7 @@ import pytest
 
 from graphprune.formats import parse
 from graphprune.formats.format import Array
-from graphprune.formats.recognise import MOST, largest_block, recognise
+from graphprune.formats.recognise import MOST, _blocks, largest_block, recognise
 
 
 def sparse(text: str, share: float | None, shape: tuple[int, ...] = (256, 256), seed: int = 0) -> Array:
@@ -68,6 +68,18 @@ def test_the_largest_block_is_the_one_that_explains_most() -> None:
     assert found is not None
     assert str(found.format) == "16x16"
     assert largest_block(sparse("unstructured", 0.9)) is None
+
+
+@pytest.mark.parametrize("shape", [(37, 1, 50), (24, 9, 12), (5, 2, 3)])
+def test_blocks_are_counted_as_they_cover(shape: tuple[int, int, int]) -> None:
+    """The fast count of all blocks, each from one half its size, against the mask of each block."""
+    mask = np.random.default_rng(0).random(shape) < 0.02
+    mask[0, 0, 0] = True
+    for each in _blocks(mask):
+        covered = each.format.cover(mask)
+        assert covered is not None
+        assert each.sparsity == pytest.approx(1 - np.mean(covered))
+        assert each.filled == pytest.approx(mask.sum() / covered.sum())
 
 
 def test_nothing_zero_and_everything_zero_have_no_format() -> None:
