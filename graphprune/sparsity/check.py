@@ -144,17 +144,16 @@ class _Outputs:
         return self._blind(worst)
 
     def _blind(self, worst: float) -> Check:
-        """Where no layer alone makes a difference: with all of them dense, the outputs must be those of the dense model.
-        If not, the zeros never reached the model that the sparse one was held against."""
+        """Where no layer alone makes a difference: with all of them dense, the outputs must be those of the dense
+        model. If not, the zeros never reached the model that the sparse one was held against."""
         for each in self.masks:
             self._write(each, _read(each))
         for case, outputs in zip(self.cases, self.outputs, strict=True):
             for place, (a, b) in enumerate(zip(outputs, self._computed(case), strict=True)):
-                if difference(a, b) > self._allowed(place):
+                error, allowed = difference(a, b), self._allowed(place)
+                if error > allowed:
                     note = "with its own weights the dense model computes something else"
-                    return Check(
-                        "control", "all layers left dense", difference(a, b), self._allowed(place), False, note
-                    )
+                    return Check("control", "all layers left dense", error, allowed, False, note)
         note = "no output tells a dense layer from a sparse one, so that their agreement proves little"
         return Check("control", "a layer left dense", worst, 0.0, True, note)
 

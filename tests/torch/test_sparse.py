@@ -1,0 +1,223 @@
+"""Zeros in modules: masks that training keeps, that are saved, loaded and exported, and that become numbers."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch import nn
+from torch.nn.utils import parametrize
+
+import graphprune as gp
+import graphprune.torch
+from graphprune.calibrate import Calibration
+from graphprune.errors import GraphPruneError
+from graphprune.formats import parse
+from graphprune.torch.sparse_masks import SparseMask, bake, masks_of, put_masks, restore_masks
+from tests.torch.small import Net, images, train
+
+PAIRS = [("4x1", 0.75), ("2:4", None), ("unstructured", 0.9), ("balanced/4", 0.5)]
+
+
+class Wide(nn.Module):
+    """Layers of which formats find enough: two convolutions and two linear layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 16, 3, padding=1)
+        self.second = nn.Conv2d(16, 16, 3, padding=1)
+        self.middle = nn.Linear(16, 32)
+        self.head = nn.Linear(32, 4)
+
+    def forward(self, images: Any) -> Any:
+        hidden = torch.relu(self.second(torch.relu(self.first(images)))).mean((2, 3))
+        return self.head(torch.relu(self.middle(hidden)))
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return Wide().eval()
+
+
+def zeros(module: nn.Module) -> dict[str, Any]:
+    return {name: (module.get_submodule(name).weight == 0).detach().numpy() for name in ("second", "middle")}
+
+
+@pytest.mark.parametrize(("text", "share"), PAIRS)
+def test_the_copy_has_zeros_and_computes_what_they_make(model: nn.Module, text: str, share: float | None) -> None:
+    before = copy.deepcopy(model.state_dict())
+    result = gp.sparsify(model, images(1), format=text, sparsity=share)
+    assert result.verification is not None and result.verification.ok
+    assert "module" in {check.oracle for check in result.verification.checks}
+    assert all(torch.equal(a, b) for a, b in zip(before.values(), model.state_dict().values(), strict=True))
+    assert sorted(result.masks) == ["middle.weight", "second.weight"]
+    by_hand = copy.deepcopy(model)
+    with torch.no_grad():
+        for name, mask in result.masks.items():
+            by_hand.get_parameter(name)[torch.as_tensor(~mask)] = 0
+    assert torch.equal(by_hand(images(1)), result.model(images(1)))
+    matrix = result.masks["second.weight"].reshape(16, 16, 9).swapaxes(1, 2)
+    assert parse(text).holds(matrix)
+
+
+def test_training_keeps_the_zeros(model: nn.Module) -> None:
+    sparse = gp.sparsify(model, images(1), format="4x1", sparsity=0.75).model
+    before, weight = zeros(sparse), sparse.second.weight.detach().clone()
+    optimizer = torch.optim.AdamW(sparse.parameters(), 0.01, weight_decay=0.1)
+    train(sparse, optimizer, 5)
+    after = zeros(sparse)
+    assert all(np.array_equal(before[name], after[name]) and before[name].any() for name in before)
+    assert not torch.equal(weight, sparse.second.weight)
+    gradient = sparse.second.parametrizations.weight.original.grad.numpy()
+    assert not gradient[before["second"]].any() and gradient[~before["second"]].any()
+
+
+def test_without_a_mask_training_loses_the_zeros(model: nn.Module) -> None:
+    """The control of the test above."""
+    sparse = gp.sparsify(model, images(1), format="4x1", sparsity=0.75, masks=False).model
+    assert not masks_of(sparse) and zeros(sparse)["second"].any()
+    train(sparse, torch.optim.AdamW(sparse.parameters(), 0.01), 2)
+    assert zeros(sparse)["second"].mean() < 0.1
+
+
+def test_an_optimizer_knows_the_parameters_when_masks_are_put_on(model: nn.Module) -> None:
+    masks = gp.sparsify(model, images(1), format="4x1", sparsity=0.5).masks
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    train(model, optimizer, 1)
+    identities = {id(each) for each in model.parameters()}
+    put_masks(model, masks)
+    assert {id(each) for each in model.parameters()} == identities
+    train(model, optimizer, 2)
+    assert np.array_equal(zeros(model)["middle"], ~masks["middle.weight"])
+
+
+def test_masks_are_saved_and_loaded(model: nn.Module, tmp_path: Path) -> None:
+    sparse = gp.sparsify(model, images(1), format="2:4").model
+    torch.save(sparse.state_dict(), tmp_path / "state.pt")
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    fresh = Wide().eval()
+    restore_masks(fresh, state)
+    fresh.load_state_dict(state)
+    assert torch.equal(fresh(images(1)), sparse(images(1)))
+    assert masks_of(fresh).keys() == masks_of(sparse).keys()
+    assert all(torch.equal(a, b) for a, b in zip(masks_of(fresh).values(), masks_of(sparse).values(), strict=True))
+
+
+def test_baking_makes_the_zeros_numbers(model: nn.Module) -> None:
+    names = [name for name, _ in model.named_parameters()]
+    sparse = gp.sparsify(model, images(1), format="2:4").model
+    expected, parameters = sparse(images(1)), {id(each) for each in sparse.parameters()}
+    bake(sparse)
+    assert not masks_of(sparse) and not parametrize.is_parametrized(sparse.second)
+    assert type(sparse.second) is nn.Conv2d
+    assert [name for name, _ in sparse.named_parameters()] == names
+    assert {id(each) for each in sparse.parameters()} == parameters
+    assert torch.equal(sparse(images(1)), expected)
+    Wide().load_state_dict(sparse.state_dict())
+    bake(sparse)
+
+
+def test_baking_a_copy_leaves_the_original_alone(model: nn.Module) -> None:
+    sparse = gp.sparsify(model, images(1), format="2:4").model
+    expected = sparse(images(1))
+    bake(copy.deepcopy(sparse))
+    assert torch.equal(sparse(images(1)), expected)
+
+
+def test_sparsity_is_raised_step_by_step(model: nn.Module) -> None:
+    first = gp.sparsify(model, images(1), format="unstructured", sparsity=0.5).model
+    second = gp.sparsify(first, images(1), format="unstructured", sparsity=0.9).model
+    assert zeros(second)["second"].mean() == pytest.approx(0.9, abs=1e-3)
+    assert not np.any(zeros(first)["second"] & ~zeros(second)["second"])
+    assert zeros(first)["second"].mean() == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("baked", [False, True])
+def test_onnx_export_has_the_zeros(model: nn.Module, baked: bool, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    sparse = gp.sparsify(model, images(1), format="4x1", sparsity=0.75).model
+    if baked:
+        bake(sparse)
+    program = torch.onnx.export(sparse, (images(1),), dynamo=True, verbose=False)
+    assert program is not None
+    program.save(str(tmp_path / "sparse.onnx"))
+    from graphprune.sparsity.zeros import zeros_of
+
+    found = zeros_of(gp.analyze(gp.load(tmp_path / "sparse.onnx")))
+    assert [each.sparsity for each in found] == [0.75, 0.75]
+    assert all("4x1" in {str(one.format) for one in each.formats} for each in found)
+
+
+def test_an_exported_program_has_the_zeros_as_numbers(model: nn.Module) -> None:
+    program = torch.export.export(model, (images(1),))
+    result = gp.sparsify(program, format="2:4")
+    assert type(result.model) is torch.export.ExportedProgram
+    expected = gp.sparsify(model, images(1), format="2:4").model(images(1))
+    assert torch.allclose(result.model.module()(images(1)), expected, atol=1e-6)
+    assert not torch.allclose(program.module()(images(1)), expected, atol=1e-4)
+
+
+def test_criteria_with_gradients(model: nn.Module) -> None:
+    cases = [((images(seed),), {}) for seed in range(2)]
+    labels = [torch.zeros(len(images(0)), dtype=torch.int64)] * 2
+    options = {"format": "unstructured", "sparsity": 0.5, "criterion": "taylor_abs"}
+    result = gp.sparsify(model, images(1), **options, calibration=Calibration(cases, labels))
+    plain = gp.sparsify(model, images(1), format="unstructured", sparsity=0.5)
+    assert result.masks["second.weight"].mean() == pytest.approx(0.5)
+    assert not np.array_equal(result.masks["second.weight"], plain.masks["second.weight"])
+
+
+def test_tied_parameters_are_masked_together() -> None:
+    net = Net()
+    net.again = net.second
+    mask = np.zeros(net.second.weight.shape, bool)
+    put_masks(net, {"second.weight": mask})
+    assert not net.again.weight.detach().numpy().any()
+    assert isinstance(net.second.parametrizations.weight[0], SparseMask)
+
+
+def test_what_is_not_finite_is_masked_too() -> None:
+    layer = nn.Linear(4, 2)
+    with torch.no_grad():
+        layer.weight[0, 0] = float("nan")
+        layer.weight[0, 1] = -0.0
+    put_masks(layer, {"weight": np.array([[False, True, True, True], [True] * 4])})
+    shown = layer.weight.detach().numpy()
+    assert shown[0, 0] == 0 and np.isfinite(shown).all() and np.signbit(shown[0, 1])
+
+
+@pytest.mark.parametrize(
+    ("masks", "code", "words"),
+    [
+        ({"third.weight": np.ones((6, 8, 3, 3), bool)}, "GP504", "no parameter 'third.weight'"),
+        ({"norm.running_mean": np.ones(8, bool)}, "GP504", "no parameter"),
+        ({"second.weight": np.ones((8, 6, 3, 3), bool)}, "GP504", "does not fit (6, 8, 3, 3)"),
+        ({"second.weight": np.ones((6, 8, 3, 3))}, "GP504", "a mask of torch.float64"),
+    ],
+)
+def test_masks_that_do_not_fit_change_nothing(masks: dict[str, Any], code: str, words: str) -> None:
+    net = Net()
+    with pytest.raises(GraphPruneError, match=code) as caught:
+        put_masks(net, {"first.weight": np.ones((8, 3, 3, 3), bool), **masks})
+    assert words in caught.value.what
+    assert not masks_of(net)
+
+
+def test_a_parameter_that_is_masked_is_not_masked_again() -> None:
+    net = Net()
+    mask = {"head.weight": np.ones((4, 6), bool)}
+    put_masks(net, mask)
+    with pytest.raises(GraphPruneError, match="GP103"):
+        put_masks(net, mask)
+    assert list(masks_of(net)) == ["head.weight"]
+
+
+def test_names_of_the_door() -> None:
+    assert graphprune.torch.bake is bake and graphprune.torch.restore_masks is restore_masks
