@@ -29,6 +29,7 @@ from graphprune.recover.pair import Outcome, Pair, Recovered
 
 _RUN = 128
 """Samples that are drawn together: windows of neighbours overlap, and what they share is computed once."""
+_INPUTS = 256
 _PULL = 1e-3
 """What holds back the first layer, and its outputs in the preconditioner, as shares of the mean of a diagonal."""
 _FLOOR = 0.1
@@ -41,7 +42,9 @@ class GaussNewton:
 
     ridge, held_out: as for :class:`graphprune.recover.least_squares.LeastSquares`
     steps:   linearisations; directions: of conjugate gradients in each
-    samples: of the second layer that both are fitted to, over all cases
+    samples: of the second layer that both are fitted to, over all cases, where there are so many; more for layers of
+             more than 256 inputs, so many for each of them
+    damping: of the first step, as a share of the approximate curvature
     """
 
     name: ClassVar[str] = "gauss_newton"
@@ -186,7 +189,8 @@ class _Joint:
         self.width = made[0].size
         channel[made] = np.arange(self.width).reshape(made.shape[1:])
         rows = second.rows(numbers)
-        most = max(1, self.options.samples // (_RUN * len(self.walk.states)))
+        wanted = self.options.samples * max(_INPUTS, second.shape[2]) // _INPUTS
+        most = max(1, wanted // (_RUN * len(self.walk.states)))
         runs = draw(-(-len(rows) // _RUN), most, (self.walk.pair.seed, self.place))
         runs = np.arange(-(-len(rows) // _RUN)) if runs is None else runs
         chosen = (runs[:, None] * _RUN + np.arange(_RUN)).reshape(-1)
@@ -258,8 +262,8 @@ class _Joint:
     def _scattered(self, inputs: Array, places: Array, count: int) -> Array:
         """The transpose of :meth:`_gathered`."""
         groups = self.second.shape[0]
-        spread = inputs.reshape(groups, len(places), self.window, self.channels).transpose(2, 1, 0, 3)
-        spread = spread.reshape(self.window, len(places), self.width)
+        by_group = inputs.reshape(groups, len(places), self.window, self.channels).transpose(2, 1, 0, 3)
+        spread = by_group.reshape(self.window, len(places), self.width)
         found = np.zeros((count + 1, self.width), inputs.dtype)
         for place, each in zip(places.T, spread, strict=True):
             found[place] += each  # under one place of a window no two samples are the same
@@ -282,9 +286,12 @@ class _Joint:
 
     def _with(self, point: _Point, ridge: float) -> _Point:
         """The same with the best second layer for another ridge."""
-        best = solved(point.sums, self._second(), ridge, free(self.follows[1]))
+        best = self._best(point.sums, ridge)
         gaps = [self._gap(rows, case, best) for rows, case in zip(point.inputs, self.cases, strict=True)]
         return replace(point, second=best, gaps=gaps)
+
+    def _best(self, sums: Sums, ridge: float) -> Array:
+        return solved(sums, self._second(), ridge, free(self.follows[1]))
 
     def _gap(self, rows: Array, case: _Samples, second: Array) -> Array:
         """What is missing, weighed by the gain of the BatchNorm behind: ``[groups, samples, outputs]``."""
@@ -293,13 +300,17 @@ class _Joint:
         weighed: Array = (found * self.gain[:, None, :]).astype(rows.dtype)
         return weighed
 
-    def _judged(self, point: _Point) -> float:
+    def _heard(self, first: Array) -> list[Array]:
+        """What the second layer reads in the cases that were held out."""
+        return [self._gathered(self._between(case, first)[0], case.places) for case in self.judges]
+
+    def _error(self, heard: list[Array], second: Array) -> float:
         """The squared error on cases that were held out, as a share of what is to be computed."""
         error = square = 0.0
-        for case in self.judges:
-            rows = self._gathered(self._between(case, point.first)[0], case.places)
-            error += float(np.square(self._gap(rows, case, point.second), dtype=np.float64).sum())
-            square += float(np.square(case.target * self.gain, dtype=np.float64).sum())
+        for rows, case in zip(heard, self.judges, strict=True):
+            gap, target = self._gap(rows, case, second), case.target * self.gain.astype(np.float32)
+            error += float(np.vdot(gap, gap))
+            square += float(np.vdot(target, target))
         return error / max(square, 1e-30)
 
     def _second(self) -> Array:
@@ -319,16 +330,15 @@ class _Joint:
     def _fitted(self, saved: list[Any]) -> Outcome:
         walk, damping = self.walk, self.options.damping
         point = self._at(self._initial())
-        others = [self._with(point, ridge) for ridge in ridges(self.options.ridge)]
-        before, self.ridge, point = min(
-            ((self._judged(each), ridge, each) for each, ridge in zip(others, ridges(self.options.ridge), strict=True)),
-            key=lambda found: found[0],
-        )
+        heard = self._heard(point.first)
+        judged = {each: self._error(heard, self._best(point.sums, each)) for each in ridges(self.options.ridge)}
+        self.ridge = min(judged, key=lambda each: judged[each])
+        before, point = judged[self.ridge], self._with(point, self.ridge)
         after = before
         grams = self._grams()
         for _ in range(self.options.steps):
             tried = self._at(point.first + self._step(point, grams, damping))
-            error = self._judged(tried)
+            error = self._error(self._heard(tried.first), tried.second)
             if error < after:
                 point, after, damping = tried, error, damping / 3
             else:

@@ -9,7 +9,7 @@ NeurIPS 2022).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -28,6 +28,8 @@ Late = tuple[Node, Node]
 
 # Differences of activations below this share of their size are rounding: the layer sees what it saw before.
 _ROUNDING = 1e-5
+# Samples of the first case that tell whether anything changed, and how a layer computes.
+_FEW = 2048
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,14 @@ class Sums:
         return cls(np.zeros((groups, inputs + 1, inputs + 1)), np.zeros((groups, inputs + 1, outputs)))
 
     def add(self, rows: Array, target: Array) -> None:
-        ones = np.ones((*rows.shape[:2], 1), rows.dtype)
-        rows = np.concatenate([rows, ones], axis=2)
-        self.gram += product(rows, rows)
-        self.cross += product(rows, target)
-        self.square += float(np.square(target, dtype=np.float64).sum())
+        total, last = rows.sum(axis=0, dtype=np.float64), rows.shape[2]
+        self.gram[:, :last, :last] += product(rows, rows)
+        self.gram[:, last, :last] += total
+        self.gram[:, :last, last] += total
+        self.gram[:, last, last] += len(rows)
+        self.cross[:, :last] += product(rows, target)
+        self.cross[:, last] += target.sum(axis=0, dtype=np.float64)
+        self.square += float(np.vdot(target, target))
         self.count += len(rows)
 
     def __add__(self, other: Sums) -> Sums:
@@ -103,6 +108,8 @@ class Walk:
         # With a single case there is nothing to hold out but rows of it.
         self.held = max(1, round(len(cases) * held_out)) if len(cases) > 1 else 0
         self.arrays: dict[str, Array] = {}
+        self.changed = False
+        self.added: Array | None = None
 
     def _late(self, small: Layer) -> Late | None:
         """Where the other branch of a residual connection can be read, if it is computed after the layer."""
@@ -122,24 +129,57 @@ class Walk:
         return self.fit(place)
 
     def arrive(self, place: int) -> None:
-        """Go on to a layer."""
+        """Go on to a layer; in the dense network behind it, where its results can be read."""
         dense, small = self.pair.layers[place]
         for before, after in self.states:
             self.dense.reach(before, dense.node)
             self.small.reach(after, small.node)
+        inputs, differs = self._first(place, dense, small)
+        self.changed = differs or dense.shape[2] != small.shape[2]  # without some outputs others are what they were
+        self.added = None
+        following = self.dense.following.get(dense.node)
+        if self.changed and following is not None:
+            ahead = self.dense.staged.fork(self.states[0][0])
+            self.dense.reach(ahead, following)
+            self.added = self._constant(dense, inputs, self.dense.staged.read(ahead, dense.result))
+        if self.added is not None and following is not None:
+            for before, _ in self.states:
+                self.dense.reach(before, following)
+
+    def _first(self, place: int, dense: Layer, small: Layer) -> tuple[Array, bool]:
+        """Some inputs of the dense layer in the first case, and whether those of the pruned one are others."""
+        before, after = self.states[0]
+        rows = small.rows(self.small.staged.read(after, small.activation))
+        chosen = draw(len(rows), _FEW, (self.pair.seed, place))
+        chosen = np.arange(len(rows)) if chosen is None else chosen
+        inputs = dense.rows(self.dense.staged.read(before, dense.activation)).take(chosen)
+        self.few = chosen
+        return inputs, _differs(rows.take(chosen), inputs[:, self.pair.kept(dense, dense.groups)])
+
+    def _constant(self, dense: Layer, inputs: Array, result: Array) -> Array | None:
+        """What the dense layer adds to its sum of products, a number for each output; None where it is not that."""
+        found = dense.results(result).take(self.few) - self._products(dense, inputs)
+        constant: Array = found.mean(axis=0)
+        scale = np.abs(found).max() + np.abs(result).max()
+        return constant if np.abs(found - constant).max() <= 1e-4 * scale else None
+
+    def _products(self, dense: Layer, inputs: Array) -> Array:
+        weight = dense.matrices(np.asarray(self.pair.dense.program.dialect.constant(dense.weight))).astype(inputs.dtype)
+        found: Array = np.matmul(inputs.transpose(1, 0, 2), weight.transpose(0, 2, 1)).transpose(1, 0, 2)
+        return found
 
     def fit(self, place: int, start: Array | None = None) -> Outcome | None:
         """Fit the layer at which the networks stand; None where nothing changed for it.
 
         start: what it has already, not written yet, ``[groups, inputs + 1, outputs]``: the last row is added to results
         """
-        dense, small = self.pair.layers[place]
+        small = self.pair.layers[place][1]
         if small.stored is None:
             return Outcome(small.name, np.nan, np.nan, False, "GP705 it has no weight of its own that could be written")
         follow = self.pair.follow(small)
-        fit, judge, changed = self._sums(place, dense, small, follow)
-        if not changed:
+        if not self.changed:
             return None
+        fit, judge = self._sums(place, small)
         old = self.weights(small) if start is None else start
         ridge, after = min(((each, judge.error(solved(fit, old, each, free(follow)))) for each in ridges(self.ridge)),
                            key=lambda pair: pair[1])  # fmt: skip
@@ -163,51 +203,35 @@ class Walk:
         """A stored tensor of the pruned network as it is by now."""
         return self.arrays.get(stored.name, stored.read())
 
-    def _sums(self, place: int, dense: Layer, small: Layer, follow: Follow) -> tuple[Sums, Sums, bool]:
+    def _sums(self, place: int, small: Layer) -> tuple[Sums, Sums]:
+        """What the fit is computed from, and what it is judged on."""
         groups, outputs, inputs = small.shape
         fit, judge = Sums.empty(groups, inputs, outputs), Sums.empty(groups, inputs, outputs)
-        changed = dense.shape[2] != small.shape[2]  # without some outputs the others are what they were
-        for number, (rows, target, differs) in enumerate(self._rows(place, dense, small, follow)):
-            changed |= differs
-            if not changed and number == 0:
-                return fit, judge, False  # the same inputs for the first case: nothing before it was cut
-            if self.held:
-                (judge if number >= len(self.states) - self.held else fit).add(rows, target)
-            else:
-                fit.add(rows[::2], target[::2])
-                judge.add(rows[1::2], target[1::2])
-        return fit, judge, changed
-
-    def _rows(self, place: int, dense: Layer, small: Layer, follow: Follow) -> Iterator[tuple[Array, Array, bool]]:
-        """For every case: the inputs of the pruned layer, what it should compute, and whether anything changed."""
-        kept = self.pair.kept(dense, dense.groups)
-        for number, (before, after) in enumerate(self.states):
+        for number, (_, after) in enumerate(self.states):
             rows = small.rows(self.small.staged.read(after, small.activation))
-            was = self.dense.staged.read(before, dense.activation)
             chosen = draw(len(rows), self.pair.calibration.rows, (self.pair.seed, number, place))
-            taken, inputs = rows.take(chosen), dense.rows(was).take(chosen)[:, kept]
-            if not np.isfinite(taken.sum() + inputs.sum()):
+            taken, target = rows.take(chosen), self.target(place, number, chosen)
+            if not np.isfinite(taken.sum() + target.sum()):
                 raise GraphPruneError("GP703", f"batch {number + 1} makes activations that are not finite", small.name)
-            yield taken, self._target(inputs, dense, small, follow, before, after, chosen), _differs(taken, inputs)
+            if self.held:
+                (judge if number >= len(self.states) - self.held else fit).add(taken, target)
+            else:
+                fit.add(taken[::2], target[::2])
+                judge.add(taken[1::2], target[1::2])
+        return fit, judge
 
     def target(self, place: int, number: int, chosen: Array | None) -> Array:
         """What the layer at which the networks stand should compute in a case, nothing added:
         ``[samples, groups, outputs]``."""
         dense, small = self.pair.layers[place]
         before, after = self.states[number]
-        was = self.dense.staged.read(before, dense.activation)
-        inputs = dense.rows(was).take(chosen)[:, self.pair.kept(dense, dense.groups)]
-        return self._target(inputs, dense, small, self.pair.follow(small), before, after, chosen)
-
-    def _target(
-        self, inputs: Array, dense: Layer, small: Layer, follow: Follow, before: Any, after: Any, chosen: Array | None
-    ) -> Array:
-        pair = self.pair
-        weight = dense.matrices(np.asarray(pair.dense.program.dialect.constant(dense.weight)))
-        weight = weight[np.ix_(pair.kept(dense, dense.groups), pair.kept(dense, dense.outputs))].astype(np.float32)
-        target = np.matmul(inputs.transpose(1, 0, 2), weight.transpose(0, 2, 1)).transpose(1, 0, 2)
-        found: Array = target + self._correction(dense, small, follow, before, after, chosen)
-        return found
+        if self.added is not None:
+            found = dense.results(self.dense.staged.read(before, dense.result)).take(chosen) - self.added
+        else:
+            found = self._products(dense, dense.rows(self.dense.staged.read(before, dense.activation)).take(chosen))
+        kept = found[:, self.pair.kept(dense, dense.groups)][:, :, self.pair.kept(dense, dense.outputs)]
+        target: Array = kept + self._correction(dense, small, self.pair.follow(small), before, after, chosen)
+        return target.astype(found.dtype, copy=False)
 
     def _correction(
         self, dense: Layer, small: Layer, follow: Follow, before: Any, after: Any, chosen: Array | None
@@ -259,10 +283,14 @@ class _Stops:
         analysis = (pair.dense, pair.small)[which]
         program = analysis.program
         order = {node: place for place, node in enumerate(program.main.nodes)}
-        asked = {*(each[which].node for each in pair.layers), *(nodes[which] for nodes in late.values())}
-        nodes = sorted(asked, key=lambda node: order[node])
-        self.staged: Staged = tools_of(program.native).staged(program, nodes)
-        self.places = {node: place for place, node in enumerate(nodes)}
+        layers = [each[which].node for each in pair.layers]
+        nodes = program.main.nodes
+        # Results of the dense network are read before the node that comes next.
+        self.following = {node: nodes[order[node] + 1] for node in layers if not which and order[node] + 1 < len(nodes)}
+        asked = {*layers, *self.following.values(), *(each[which] for each in late.values())}
+        stops = sorted(asked, key=lambda node: order[node])
+        self.staged: Staged = tools_of(program.native).staged(program, stops)
+        self.places = {node: place for place, node in enumerate(stops)}
 
     def reach(self, state: Any, node: Node) -> None:
         """Run to the stop before a node."""
