@@ -7,7 +7,7 @@ adds names with entry points of the registry's group, in its pyproject.toml:
     halve = "my_package.halve:Halve"
 
 tests/plugin_example/ is such a package, complete. The groups are `graphprune.passes`, `graphprune.targets`,
-`graphprune.dialects`, `graphprune.criteria` and `graphprune.allocators`.
+`graphprune.dialects`, `graphprune.criteria`, `graphprune.allocators`, `graphprune.recoveries` and `graphprune.formats`.
 Imports nothing but errors.py and the standard library.
 """
 

@@ -15,6 +15,9 @@ from graphprune.formats.format import Format
 from graphprune.layers import Layer, layers
 from graphprune.program import Contraction, Node, Value
 
+_FEW = 4
+"""Channels of an image or a recording: a first convolution of more has weights enough to lose some."""
+
 
 @dataclass(frozen=True)
 class LeftDense:
@@ -114,7 +117,7 @@ class _Flow:
         groups, outputs, inputs = layer.shape
         if layer.taps > 1 and inputs == layer.taps and groups > 1:
             return f"it is depthwise: {outputs} output and {inputs} weights for each of {groups} inputs"
-        if layer.contraction.window and self._reads_an_input(layer):
+        if layer.contraction.window and inputs // layer.taps <= _FEW and self._reads_an_input(layer):
             return f"it reads the input of the model, with {inputs} weights for an output"
         if not layer.contraction.window and self._makes_an_output(layer):
             return "it makes an output of the model"
@@ -144,4 +147,6 @@ class _Flow:
         return True
 
     def _operands(self, node: Node) -> list[Value]:
-        return [value for value in node.inputs if value is not None and not self.constant(value)]
+        """What a node computes with; not the sizes that it is told."""
+        values = [value for value in node.inputs if value is not None and not self.constant(value)]
+        return [value for value in values if not value.dtype.startswith("int")]

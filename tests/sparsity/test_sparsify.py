@@ -300,6 +300,7 @@ def test_bits_are_compared() -> None:
     assert differing(np.array([np.nan]), np.array([np.nan])) == 0
     assert differing(np.array([0.0], np.float32), np.array([-0.0], np.float32)) == 1
     assert differing(np.zeros(3), np.zeros(4)) == 3
+    assert differing(np.zeros((0, 4), np.int64), np.zeros((0, 4), np.int64)) == 0
 
 
 # Zeros that are there
