@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tvm import tirx
+from tvm.script.ir_builder import tirx as T
 
-from .tir import splat, wide
+from .tir import Register, const, splat, wide
 
 LOG2E = 1.4426950408889634
 EXP2 = (0.00015403530, 0.0013333558146428443, 0.009618129107628477, 0.05550410866482158, 0.2402265069591007, 0.6931471805599453, 1.0)  # fmt: skip
@@ -29,6 +30,16 @@ def horner(x: Any, coefficients: Sequence[float], lanes: int) -> Any:
     return value
 
 
+def named(value: Any, lanes: int, dtype: str = "float32") -> Any:
+    """The value, computed once. Expressions are trees: what is used twice would be there twice, and compiled twice."""
+    register = Register(lanes, dtype)
+    if lanes == 1:
+        T.buffer_store(register.buffer, value, [const(0)])
+        return register.lane(const(0))
+    register.set(value)
+    return register.get()
+
+
 def lower(a: Any, b: Any) -> Any:
     """The smaller of two, NaN where `a` is NaN."""
     return tirx.Select(b < a, b, a)
@@ -40,46 +51,50 @@ def upper(a: Any, b: Any) -> Any:
 
 
 def exp(lanes: int, x: Any) -> Any:
-    bound = lower(upper(x * splat(LOG2E, lanes), splat(-150.0, lanes)), splat(128.5, lanes))
-    whole = tirx.nearbyint(bound)
-    part = horner(bound - whole, EXP2, lanes)
+    above = named(upper(named(x * splat(LOG2E, lanes), lanes), splat(-150.0, lanes)), lanes)
+    bound = named(lower(above, splat(128.5, lanes)), lanes)
+    whole = named(tirx.nearbyint(bound), lanes)
+    part = horner(named(bound - whole, lanes), EXP2, lanes)  # NaN where x is
     # 2^n in two factors: the results below 2^-126 and the infinite ones are right too
-    n = tirx.Cast(wide("int32", lanes), whole)
-    half = tirx.shift_right(n, splat(1, lanes, "int32"))
-    return tirx.Select(x == x, part * power(half, lanes) * power(n - half, lanes), x)
+    n = named(tirx.Cast(wide("int32", lanes), whole), lanes, "int32")
+    half = named(tirx.shift_right(n, splat(1, lanes, "int32")), lanes, "int32")
+    return part * power(half, lanes) * power(n - half, lanes)
 
 
 def power(n: Any, lanes: int) -> Any:
     """2^n of whole numbers from -126 to 127."""
     bits = tirx.shift_left(n + splat(127, lanes, "int32"), splat(23, lanes, "int32"))
-    return tirx.reinterpret(bits, dtype=wide("float32", lanes))
+    return tirx.reinterpret(wide("float32", lanes), bits)
 
 
 def erf(lanes: int, x: Any) -> Any:
-    a = upper(lower(x, splat(4.0, lanes)), splat(-4.0, lanes))
-    square = a * a
+    a = named(upper(named(lower(named(x, lanes), splat(4.0, lanes)), lanes), splat(-4.0, lanes)), lanes)
+    square = named(a * a, lanes)
     return a * horner(square, ERF_UP, lanes) / horner(square, ERF_DOWN, lanes)
 
 
 def tanh(lanes: int, x: Any) -> Any:
-    a = upper(lower(x, splat(7.90531110763549805, lanes)), splat(-7.90531110763549805, lanes))
-    square = a * a
+    below = named(lower(named(x, lanes), splat(7.90531110763549805, lanes)), lanes)
+    a = named(upper(below, splat(-7.90531110763549805, lanes)), lanes)
+    square = named(a * a, lanes)
     return a * horner(square, TANH_UP, lanes) / horner(square, TANH_DOWN, lanes)
 
 
 def sigmoid(lanes: int, x: Any) -> Any:
-    return splat(0.5, lanes) * tanh(lanes, x * splat(0.5, lanes)) + splat(0.5, lanes)
+    return splat(1.0, lanes) / (splat(1.0, lanes) + exp(lanes, -x))
 
 
 def gelu(lanes: int, x: Any) -> Any:
+    x = named(x, lanes)
     return splat(0.5, lanes) * x * (splat(1.0, lanes) + erf(lanes, x * splat(0.7071067811865476, lanes)))
 
 
 def relu(lanes: int, x: Any) -> Any:
-    return upper(x, splat(0.0, lanes))
+    return upper(named(x, lanes), splat(0.0, lanes))
 
 
 def softplus(lanes: int, x: Any) -> Any:
+    x = named(x, lanes)
     small = tirx.log(splat(1.0, lanes) + exp(lanes, -tirx.abs(x)))
     return upper(x, splat(0.0, lanes)) + small
 
@@ -138,6 +153,7 @@ class Apply:
 
 
 Expression = Leaf | Number | Apply
+RESULT = Leaf(0)  # an epilogue that does nothing
 
 
 def evaluate(expression: Expression, leaves: Sequence[Any], lanes: int) -> Any:

@@ -1,0 +1,89 @@
+"""Products with few rows against numpy in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("tvm")
+
+from graphprune.targets.kernels.functions import RESULT, Apply, Leaf, Number
+from graphprune.targets.kernels.gemv import Gemv
+from graphprune.targets.kernels.tir import Machine
+from tests.targets.kernels import harness
+
+
+def packed(weight: np.ndarray, lanes: int, dense: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Weights [output][input] as [group][entry][lanes], the input of each entry, and where each group begins."""
+    outputs, inputs = weight.shape
+    groups = -(-outputs // lanes)
+    wide = np.zeros((groups * lanes, inputs), np.float32)
+    wide[:outputs] = weight
+    blocks = wide.reshape(groups, lanes, inputs).transpose(0, 2, 1)
+    kept = np.ones((groups, inputs), bool) if dense else (blocks != 0).any(2)
+    values = np.concatenate([blocks[kept].ravel(), np.zeros(0 if kept.any() else 1, np.float32)])
+    offsets = np.concatenate([np.nonzero(kept)[1], np.zeros(0 if kept.any() else 1)]).astype(np.int32)
+    return values, offsets, np.concatenate([[0], kept.sum(1).cumsum()]).astype(np.int32)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    machine=st.sampled_from(harness.MACHINES),
+    outputs=st.sampled_from([1, 3, 8, 15, 16, 17, 47, 64, 1000]),
+    inputs=st.sampled_from([1, 2, 7, 8, 9, 33, 64]),
+    rows=st.integers(1, 8),
+    dense=st.booleans(),
+    density=st.sampled_from([0.0, 0.1, 0.6]),
+    bias=st.booleans(),
+    epilogue=st.sampled_from(["none", "relu", "residual", "one number a row"]),
+    odd=st.booleans(),
+    gap=st.integers(0, 2),
+    seed=st.integers(0, 99),
+)
+def test_shapes(
+    machine: Machine, outputs: int, inputs: int, rows: int, dense: bool, density: float, bias: bool, epilogue: str,
+    odd: bool, gap: int, seed: int,
+) -> None:  # fmt: skip
+    generator = np.random.default_rng(seed)
+    lanes = machine.lanes
+    weight = generator.standard_normal((outputs, inputs)).astype(np.float32)
+    there = generator.random((-(-outputs // lanes), inputs)) < density
+    if not dense:
+        weight *= np.repeat(there, lanes, 0)[:outputs]
+    x = generator.standard_normal((rows, inputs + gap)).astype(np.float32)
+    values, offsets, groups = packed(weight, lanes, dense)
+    arrays = [x.ravel()[: x.size - gap], values] + ([] if dense else [offsets, groups])
+    exact = x[:, :inputs].astype(np.float64)
+    if odd and (dense or there.any()):
+        x[0, 0] = generator.choice([np.nan, np.inf])
+        exact = x[:, :inputs].astype(np.float64)
+    sums, size = np.zeros((rows, outputs)), np.zeros((rows, outputs))
+    for g in range(groups.size - 1):  # a block that is not there multiplies nothing, a zero in one that is does
+        entries = np.arange(inputs) if dense else offsets[groups[g] : groups[g + 1]]
+        part = slice(g * lanes, (g + 1) * lanes)
+        with np.errstate(all="ignore"):
+            sums[:, part] = (exact[:, None, entries] * weight[None, part, entries]).sum(2)
+        clean = np.where(np.isfinite(exact), exact, 0)
+        size[:, part] = np.abs(clean[:, entries]) @ np.abs(weight[part, entries]).T
+    if bias:
+        arrays.append(generator.standard_normal(outputs).astype(np.float32))
+        sums, size = sums + arrays[-1], size + np.abs(arrays[-1])
+    expression, operands = RESULT, ()
+    if epilogue == "relu":
+        expression, sums = Apply("relu", (Leaf(0),)), np.maximum(sums, 0)
+    elif epilogue != "none":
+        more = generator.standard_normal((rows, outputs if epilogue == "residual" else 1)).astype(np.float32)
+        expression = Apply("add", (Leaf(0), Apply("mul", (Leaf(1), Number(2.0)))))
+        operands = ((more.shape[1], int(epilogue == "residual")),)
+        arrays.append(more)
+        sums, size = sums + 2.0 * more, size + 2 * np.abs(more)
+    y = np.full((rows, outputs + gap), 77.0, np.float32)
+    kernel = Gemv(outputs, inputs, rows, inputs + gap, outputs + gap, dense, bias, expression, operands)
+    found = harness.run(kernel, machine, *arrays, y.ravel()[: y.size - gap])
+    whole = y.copy().ravel()
+    whole[: y.size - gap] = found
+    whole = whole.reshape(y.shape)
+    assert (whole[:, outputs:] == 77.0).all()
+    harness.close(whole[:, :outputs], sums, (inputs + 4) * 2.0**-23 * size)
