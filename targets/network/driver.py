@@ -20,6 +20,9 @@ from graphprune.targets.network.layout import Storage, View
 from graphprune.targets.network.lowering import Call, Lowering
 from graphprune.targets.network.memory import ALIGNMENT, place, rounded
 
+# TVM tells LLVM that different buffers never alias. Kernels are inlined into one function, where the buffers of different
+# kernels share scratch: with that promise stores of one step were moved behind those of the next.
+SAFE = ("-enable-tbaa:bool=false",)
 FALLBACK = "graphprune.fallback"
 TICK = "graphprune.tick"  # called with the number of each call when it has ended, in a library built to be timed
 
@@ -47,7 +50,7 @@ def compiled(lowered: Lowering, target: Mapping[str, Any], identity: str = "", *
     fallbacks = tuple(call for call in lowered.calls if call.kernel is None)
     module["main"] = main(lowered, module, functions, {**places, **starts}, arena, constants.size, fallbacks, identity, timed)
     with tvm.transform.PassContext(config={"tirx.disable_storage_rewrite": True}):
-        library = tvm.compile(module, target=tvm.target.Target(dict(target)))
+        library = tvm.compile(module, target=tvm.target.Target({**target, "cl-opt": list(SAFE)}))
     names = tuple(FALLBACK if call.kernel is None else functions[call.kernel] for call in lowered.calls)
     return Program(library, constants, arena, names, fallbacks)
 

@@ -94,7 +94,7 @@ def read(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> Graph:
 
 def prepare(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> ir.Model:
     """A copy with these input shapes, folded, without functions and identities, in topological order."""
-    from onnxscript import optimizer, rewriter, version_converter
+    from onnxscript import optimizer, rewriter
     from onnxscript.rewriter.rules import common
 
     prepared = model.clone()
@@ -113,11 +113,6 @@ def prepare(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> ir.Model:
                 entry.shape = None  # sizes that were inferred for open shapes
     for entry in prepared.graph.outputs:
         entry.shape = None
-    if prepared.graph.opset_imports.get("", 1) < 18:
-        try:
-            version_converter.convert_version(prepared, 18, fallback=True)
-        except Exception:  # an old operator that nobody converts: rules read it as it is
-            pass
     ir.passes.common.ShapeInferencePass()(prepared)
     optimizer.optimize(prepared, input_size_limit=1 << 20, output_size_limit=1 << 24)
     rewriter.rewrite(prepared, [getattr(common, name) for name in FUSED])
