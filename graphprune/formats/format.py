@@ -196,10 +196,18 @@ def kept(count: int, sparsity: float) -> int:
 
 
 def highest(scores: Array, count: int) -> Array:
-    """A mask of the ``count`` highest scores of any shape; of equal ones the first."""
-    order = np.argsort(-scores, axis=None, kind="stable")
-    mask = np.zeros(scores.size, bool)
-    mask[order[:count]] = True
+    """A mask of the ``count`` highest scores of any shape; of equal ones the first.
+
+    >>> highest(np.array([[1.0, 3.0], [1.0, 1.0]]), 2).tolist()
+    [[True, True], [False, False]]
+    """
+    flat = scores.reshape(-1)
+    if count <= 0:
+        return np.zeros(scores.shape, bool)
+    least = np.partition(flat, flat.size - count)[flat.size - count]
+    mask = flat > least
+    ties = np.flatnonzero(flat == least)
+    mask[ties[: count - int(np.count_nonzero(mask))]] = True
     return mask.reshape(scores.shape)
 
 
