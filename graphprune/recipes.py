@@ -1,8 +1,8 @@
 """Named sets of options: the best known way to prune for what a user has.
 
 What `auto` takes was measured (benchmarks/accuracy): with data, errors of reconstruction weighed by what they do to the
-outputs, and least squares afterwards; without, magnitudes. Noise is not data: what a network does with inputs it was
-not made for says little about those it was made for.
+outputs, and layers fitted through their activations afterwards; without, magnitudes. Noise is not data: what a network
+does with inputs it was not made for says little about those it was made for.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "criterion": "obs",
         "normalize": "effect",
         "allocate": "greedy",
-        "recover": ("least_squares",),
+        "recover": ("gauss_newton",),
     },
 }
 """Name to options of :func:`graphprune.api.prune`."""

@@ -43,7 +43,7 @@ def test_the_recipe_for_data_beats_that_without_on_a_network_with_structure() ->
     assert errors["reconstruct"] < 0.5 * errors["magnitude"]
     assert errors["auto"] == errors["reconstruct"]
     assert any("recipe reconstruct (there is calibration data)" in note for note in found["auto"].report.notes)
-    assert found["auto"].plan.options["recover"] == ["least_squares"]
+    assert found["auto"].plan.options["recover"] == ["gauss_newton"]
 
 
 def test_what_is_given_beside_a_recipe_comes_first() -> None:

@@ -38,6 +38,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "l2": {"criterion": "l2"},
     "l2 + least_squares": {"criterion": "l2", "recover": "least_squares"},
     "random + least_squares": {"criterion": "random", "recover": "least_squares"},
+    "obs by effect + least_squares": {"recipe": "reconstruct", "recover": "least_squares"},
     "recipe reconstruct": {"recipe": "reconstruct"},
 }
 

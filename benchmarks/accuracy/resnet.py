@@ -66,8 +66,11 @@ ROWS = {
         Row("obs + batch_norm", _obs("none"), "batch_norm"),
         Row("obs + least_squares", _obs("none"), "least_squares"),
         Row("obs by effect + least_squares", _obs("effect"), "least_squares"),
+        Row("l2 + gauss_newton", {"criterion": "l2"}, "gauss_newton"),
+        Row("obs by effect + gauss_newton", _obs("effect"), "gauss_newton"),
         Row("l2 all + least_squares", {"criterion": "l2"}, "least_squares", inner=False),
         Row("obs by effect all + least_squares", _obs("effect"), "least_squares", inner=False),
+        Row("obs by effect all + gauss_newton", _obs("effect"), "gauss_newton", inner=False),
     )
 }
 

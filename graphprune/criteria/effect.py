@@ -22,8 +22,10 @@ from graphprune.dims import Dim
 from graphprune.layers import Layer
 from graphprune.program import Array
 
-# Samples are precious where each costs a run of the network for every group.
+# Samples are precious where each costs a run of the network for every group: no more cases than this, and none once
+# there are so many along the first axes of the outputs.
 _MOST_CASES = 4
+_ENOUGH = 256
 _RIDGE = 1e-3
 
 
@@ -57,9 +59,12 @@ class _Measuring:
         )
         tools = tools_of(analysis.program.native)
         self.staged: Staged = tools.staged(analysis.program, [layer.node for layer in self.readers])
-        self.states = [self.staged.begin(case) for case in list(calibration.cases)[:_MOST_CASES]]
-        whole = [self.staged.fork(state) for state in self.states]
-        self.expected = [self._finished(state) for state in whole]
+        self.states: list[Any] = []
+        self.expected: list[list[Array]] = []
+        for case in list(calibration.cases)[:_MOST_CASES]:
+            if sum(max((len(each) for each in outputs if each.ndim), default=1) for outputs in self.expected) < _ENOUGH:
+                self.states.append(self.staged.begin(case))
+                self.expected.append(self._finished(self.staged.fork(self.states[-1])))
 
     def _finished(self, state: Any) -> list[Array]:
         while state.stage < self.staged.stages:

@@ -108,7 +108,10 @@ class Walk:
         # With a single case there is nothing to hold out but rows of it.
         self.held = max(1, round(len(cases) * held_out)) if len(cases) > 1 else 0
         self.arrays: dict[str, Array] = {}
+        # Of the layer at which the networks stand: whether it sees anything else than in the dense one, which samples
+        # of the first case were looked at, and what the dense one adds to its products (None where results cannot tell).
         self.changed = False
+        self.few = np.zeros(0, np.int64)
         self.added: Array | None = None
 
     def _late(self, small: Layer) -> Late | None:
@@ -169,7 +172,7 @@ class Walk:
         return found
 
     def fit(self, place: int, start: Array | None = None) -> Outcome | None:
-        """Fit the layer at which the networks stand; None where nothing changed for it.
+        """Fit the layer at which the networks stand; None where nothing changed for it, or it is best as it is given.
 
         start: what it has already, not written yet, ``[groups, inputs + 1, outputs]``: the last row is added to results
         """
@@ -188,6 +191,8 @@ class Walk:
         new = solved(fit + judge, old, ridge, free(follow)) if better else old
         if better or start is not None:
             self.write(small, follow, new)
+        if not better and start is not None:
+            return None  # it has what it was given
         if not better:
             return Outcome(small.name, before, after, False, "GP705 its error on held-out data would not be lower")
         return Outcome(small.name, before, after, True)

@@ -18,6 +18,9 @@ from graphprune.program import Array
 from graphprune.recover import RECOVERIES
 from graphprune.recover.pair import Outcome, Pair
 
+_ALONE = "GP706"
+"""Begins the notes on layers that are fitted, but not together with others."""
+
 
 @dataclass(frozen=True)
 class Refitted:
@@ -66,11 +69,14 @@ def recover(
 
 
 def _told(outcomes: Sequence[Outcome]) -> str:
-    done = [each for each in outcomes if each.applied]
-    text = f"{len(done)} of {len(outcomes)} layers changed"
+    alone = [each for each in outcomes if each.note.startswith(_ALONE)]
+    fitted = [each for each in outcomes if each not in alone]
+    done = [each for each in fitted if each.applied]
+    text = f"{len(done)} of {len(fitted)} fits applied"
     errors = [(each.before, each.after) for each in done if np.isfinite(each.before)]
     if errors:
         before, after = np.mean(errors, axis=0)
         text += f", their error on held-out data {before:.3g} -> {after:.3g} of what they compute"
-    left = [each for each in outcomes if not each.applied]
-    return text + (f"; left as they were: {', '.join(map(str, left[:3]))}" if left else "")
+    left = [each for each in fitted if not each.applied]
+    text += f"; left as they were: {', '.join(map(str, left[:3]))}" if left else ""
+    return text + (f"; {len(alone)} layers fitted by themselves: {', '.join(map(str, alone[:2]))}" if alone else "")

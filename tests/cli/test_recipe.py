@@ -36,7 +36,7 @@ def test_auto_with_data_reconstructs(files: Path, capsys: pytest.CaptureFixture[
     dense, small = files / "dense.onnx", files / "small.onnx"
     assert run(dense, small, "--macs", "0.6", "--recipe", "auto", "--calibration", files / "data.npz") == 0
     assert options(files)["criterion"] == "obs"
-    assert options(files)["recover"] == ["least_squares"]
+    assert options(files)["recover"] == ["gauss_newton"]
     said = capsys.readouterr()
     assert "recipe reconstruct (there is calibration data)" in said.out + said.err
 

@@ -225,6 +225,13 @@ def test_nothing_cut_changes_nothing() -> None:
     assert made.arrays == {} and made.outcomes == ()
 
 
+def test_what_was_not_fitted_together_is_told_apart() -> None:
+    result = gp.prune(shallow("Sin"), ratio=0.4, calibration=noise(6, 50), recover="gauss_newton")
+    (note,) = [each for each in result.report.notes if each.startswith("gauss_newton")]
+    assert "1 of 1 fits applied" in note and "1 layers fitted by themselves: last: GP706" in note
+    assert "left as they were" not in note
+
+
 def test_it_is_deterministic() -> None:
     first, again = (GaussNewton().run(pair_of(residual(), 0.4, data())).arrays for _ in range(2))
     assert first.keys() == again.keys()
