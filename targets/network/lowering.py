@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
+from graphprune.targets.kernels.copy import Turn
 from graphprune.targets.kernels.functions import Expression, Leaf
 from graphprune.targets.kernels.tir import Kernel, Machine
 from graphprune.targets.kernels.vector import Map
@@ -216,6 +216,9 @@ class Lowering:
         wide = [operand.expand(result.shape) for operand in operands]
         walked = loops([*(view.axes for view in wide), result.axes])
         walked.sort(key=lambda loop: (-loop.strides[-1], -max(loop.strides)))
+        if expression == Leaf(0) and (turned := turn(walked, wide[0], result)):
+            self.call(turned, [wide[0], result], node, what)
+            return
         outer, run = self.fastest(walked, len(wide) + 1)
         slack = False
         dtypes = (*(view.dtype for view in wide), result.dtype)
@@ -256,12 +259,17 @@ class Lowering:
             outputs.append(view)
         self.calls.append(Call(None, (*inputs, *outputs), node, "fallback", len(outputs)))
 
-    # fusion
 
-    def epilogue(
-        self, value: Value, read: Callable[[Node, Value, Expression, Callable[[Value], Expression]], Expression | None]
-    ) -> Any:
-        raise NotImplementedError
+def turn(walked: Sequence[Loop], source: View, target: View) -> Turn | None:
+    """A copy where one axis lies side by side in the source and another in the target, as blocks turned in registers."""
+    if source.dtype != "float32" or target.dtype != "float32":
+        return None
+    column = next((loop for loop in walked if loop.strides[0] == 1 and loop.strides[1] > 1), None)
+    row = next((loop for loop in walked if loop.strides[1] == 1 and loop.strides[0] > 1), None)
+    if column is None or row is None or min(column.extent, row.extent) < 8:
+        return None
+    outer = tuple((loop.extent, loop.strides) for loop in walked if loop is not row and loop is not column)
+    return Turn(row.extent, column.extent, row.strides[0], column.strides[1], outer, guarded=True)
 
 
 def lines(size: int) -> int:

@@ -6,26 +6,34 @@ from collections.abc import Callable, Sequence
 
 from graphprune.targets.network.graph import Node
 from graphprune.targets.network.lowering import Lowering
-from graphprune.targets.rules import contraction, pointwise, product, shape
+from graphprune.targets.rules import contraction, pointwise, pooling, product, reductions, rows, shape
 
 Rule = Callable[[Lowering, Node], None]
 
 RULES: dict[str, tuple[Rule, ...]] = {
     **{op: (pointwise.elementwise,) for op in pointwise.POINTWISE},
+    **{op: (reductions.reduce,) for op in reductions.OPERATIONS},
+    "AveragePool": (pooling.pool,),
     "BatchNormalization": (pointwise.batch_norm,),
     "Concat": (shape.concat,),
     "Conv": (contraction.convolution,),
     "Dropout": (shape.identity,),
     "Expand": (shape.expand,),
     "Flatten": (shape.reshape,),
-    "Gather": (shape.gather,),
-    "Gemm": (contraction.matmul,),
+    "Gather": (shape.gather, rows.gather),
+    "Gemm": (rows.few, contraction.matmul),
     "Identity": (shape.identity,),
-    "MatMul": (contraction.matmul, product.matmul),
+    "InstanceNormalization": (reductions.instance_norm,),
+    "LayerNormalization": (reductions.layer_norm,),
+    "LogSoftmax": (reductions.softmax,),
+    "MatMul": (rows.few, contraction.matmul, product.matmul),
+    "MaxPool": (pooling.pool,),
     "Pad": (shape.pad,),
     "Reshape": (shape.reshape,),
     "Resize": (shape.resize,),
+    "RMSNormalization": (reductions.layer_norm,),
     "Slice": (shape.slice_,),
+    "Softmax": (reductions.softmax,),
     "Split": (shape.split,),
     "Squeeze": (shape.reshape,),
     "Transpose": (shape.transpose,),

@@ -30,8 +30,24 @@ class Product:
 
 
 def matmul(at: Lowering, node: Node) -> None:
-    x, w = node.inputs[:2]
-    assert x is not None and w is not None
+    weights, bias = weights_of(node)
+    x = node.inputs[0]
+    assert x is not None
+    view = features_first(at, x, node)
+    depth = view.axes[-1]
+    step = depth[0].stride if depth else 0
+    offsets = np.arange(weights.shape[1], dtype=np.int64) * step
+    spread = View(view.storage, view.axes[:-1], view.offset)
+    rank = len(node.outputs[0].shape)
+    if rank == 1:
+        raise NotMine("a vector times a matrix")
+    contraction(at, node, Product(weights, offsets, bias, spread, rank - 1, weights.shape[0]))
+
+
+def weights_of(node: Node) -> tuple[np.ndarray, np.ndarray | None]:
+    """Constant weights of a MatMul or Gemm as [outputs, inputs], and its bias."""
+    w = node.inputs[1]
+    assert w is not None
     if w.constant is None or w.constant.ndim != 2 or w.dtype != "float32":
         raise NotMine("its weights are not a constant matrix")
     bias = None
@@ -47,15 +63,7 @@ def matmul(at: Lowering, node: Node) -> None:
             if c.constant is None or c.constant.size not in {1, weights.shape[0]}:
                 raise NotMine("its bias is not a constant for each output")
             bias = np.broadcast_to(c.constant.reshape(-1), (weights.shape[0],)) * np.float32(node.attributes.get("beta", 1.0))
-    view = features_first(at, x, node)
-    depth = view.axes[-1]
-    step = depth[0].stride if depth else 0
-    offsets = np.arange(weights.shape[1], dtype=np.int64) * step
-    spread = View(view.storage, view.axes[:-1], view.offset)
-    rank = len(node.outputs[0].shape)
-    if rank == 1:
-        raise NotMine("a vector times a matrix")
-    contraction(at, node, Product(weights, offsets, bias, spread, rank - 1, weights.shape[0]))
+    return weights, bias
 
 
 def features_first(at: Lowering, x: Value, node: Node) -> View:
@@ -79,7 +87,7 @@ def convolution(at: Lowering, node: Node) -> None:
         raise NotMine("not a convolution over two axes with constant weights")
     attributes = node.attributes
     if attributes.get("auto_pad", "NOTSET") not in {"NOTSET", b"NOTSET", "VALID"}:
-        pads = same_pads(node)
+        pads = same_pads(node, w.constant.shape[2:])
     else:
         pads = tuple(attributes.get("pads", (0, 0, 0, 0)))
     strides = tuple(attributes.get("strides", (1, 1)))
@@ -105,13 +113,13 @@ def convolution(at: Lowering, node: Node) -> None:
     contraction(at, node, Product(weights, offsets, bias, spread, 1, per))
 
 
-def same_pads(node: Node) -> tuple[int, int, int, int]:
-    x, w = node.inputs[:2]
-    assert x is not None and w is not None
+def same_pads(node: Node, kernel: Sequence[int]) -> tuple[int, int, int, int]:
+    x = node.inputs[0]
+    assert x is not None
     before, after = [], []
     for axis in range(2):
         step = node.attributes.get("strides", (1, 1))[axis]
-        reach = (w.shape[2 + axis] - 1) * node.attributes.get("dilations", (1, 1))[axis] + 1
+        reach = (kernel[axis] - 1) * node.attributes.get("dilations", (1, 1))[axis] + 1
         total = max(0, (node.outputs[0].shape[2 + axis] - 1) * step + reach - x.shape[2 + axis])
         half = total // 2
         upper = node.attributes["auto_pad"] in {"SAME_UPPER", b"SAME_UPPER"}

@@ -1,0 +1,107 @@
+"""MaxPool and AveragePool: windows that slide over a workspace, as convolutions do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from graphprune.targets.kernels.window import Window
+from graphprune.targets.network.graph import Node
+from graphprune.targets.network.layout import View, digits, loops
+from graphprune.targets.network.lowering import Lowering, NotMine, lines
+from graphprune.targets.rules.contraction import run_of, same_pads, workspace
+
+
+def pool(at: Lowering, node: Node) -> None:
+    value = node.inputs[0]
+    assert value is not None
+    result = node.outputs[0]
+    if len(value.shape) != 4 or value.dtype != "float32" or len(node.outputs) > 1:
+        raise NotMine("not over two axes, or with indices")
+    attributes = node.attributes
+    kernel = tuple(attributes["kernel_shape"])
+    strides = tuple(attributes.get("strides", (1, 1)))
+    dilations = tuple(attributes.get("dilations", (1, 1)))
+    if attributes.get("auto_pad", "NOTSET") in {"SAME_UPPER", "SAME_LOWER"}:
+        pads: Sequence[int] = same_pads(node, kernel)
+    else:
+        pads = tuple(attributes.get("pads", (0, 0, 0, 0)))
+    n, c, h, w = value.shape
+    ho, wo = result.shape[2:]
+    # with ceil_mode the last window may hang over the border by more than the padding
+    hang = [
+        (size - 1) * strides[axis] + (kernel[axis] - 1) * dilations[axis] + 1 - value.shape[2 + axis] - pads[axis]
+        for axis, size in enumerate((ho, wo))
+    ]
+    whole = (pads[0], pads[1], max(pads[2], hang[0]), max(pads[3], hang[1]))
+    work = workspace(at, node, value, kernel, strides, dilations, whole, (ho, wo))  # type: ignore[arg-type]
+    offsets = [work.tap(a, b) for a in range(kernel[0]) for b in range(kernel[1])]
+    x = View(work.storage, (digits(n, work.image), digits(c, work.channel), digits(ho, work.row), digits(wo, 1)), work.offset)
+    y = at.place(result)
+    walked = loops([x.axes, y.axes])
+    outer, length, mask, guarded = run_of(walked, y, result)
+    closed = length > wo
+    rows = work.row if closed else wo
+    padded = any(whole)
+    include = bool(attributes.get("count_include_pad", 0))
+    bordered = node.op == "MaxPool" and padded
+    counted = node.op == "AveragePool" and (padded and not include or any(extra > pad for extra, pad in zip(hang, pads[2:], strict=True)))
+    there = taps(kernel, strides, dilations, (h, w), pads, (ho, wo), include and counted)
+    extra: list[np.ndarray] = []
+    if bordered:
+        if len(offsets) > 32:
+            raise NotMine("more than 32 taps at a border")
+        bits = (there.astype("int64") << np.arange(len(offsets))[:, None, None]).sum(0)
+        extra.append(laid(bits.astype("uint32").view("int32").astype("int32"), rows, closed))
+    if counted:
+        extra.append(laid(np.maximum(there.sum(0), 1).astype("float32"), rows, closed))
+    arrays = [at.constant(array) for array in extra]
+    if mask is not None:
+        arrays.append(at.constant(mask))
+    # arrays of the run repeat over channels and images; where rows are loops they have a row each
+    def along(loop_extent: int, loop_strides: Sequence[int]) -> tuple[int, ...]:
+        step = wo if not closed and loop_extent == ho and loop_strides[0] == work.row and ho > 1 else 0
+        return (loop_strides[0], *(step,) * len(arrays), loop_strides[1])
+
+    found = Window(
+        operation="max" if node.op == "MaxPool" else ("sum" if counted else "mean"),
+        offsets=tuple(offsets),
+        length=length,
+        steps=(1,) * (2 + len(arrays)),
+        outer=tuple((loop.extent, along(loop.extent, loop.strides)) for loop in outer),
+        bordered=bordered,
+        counted=counted,
+        masked=mask is not None,
+        guarded=guarded,
+    )
+    at.call(found, [x, *arrays, y], node, node.op)
+    at.views[result] = y
+
+
+def taps(
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    size: Sequence[int],
+    pads: Sequence[int],
+    output: Sequence[int],
+    padded: bool,
+) -> np.ndarray:
+    """Which taps of each window exist, [taps, rows, columns]; with `padded` those of the padding do too."""
+    along = []
+    for axis in range(2):
+        places = np.arange(output[axis])[None, :] * strides[axis] + np.arange(kernel[axis])[:, None] * dilations[axis] - pads[axis]
+        low, high = (-pads[axis], size[axis] + pads[2 + axis]) if padded else (0, size[axis])
+        along.append((places >= low) & (places < high))
+    both = along[0][:, None, :, None] & along[1][None, :, None, :]
+    return both.reshape(kernel[0] * kernel[1], output[0], output[1])
+
+
+def laid(array: np.ndarray, rows: int, closed: bool) -> np.ndarray:
+    """Numbers of each place of the run; gaps between rows hold ones."""
+    if not closed:
+        return np.concatenate([array.reshape(-1), np.ones(64, array.dtype)])
+    wide = np.ones((array.shape[0], rows), array.dtype)
+    wide[:, : array.shape[1]] = array
+    return np.concatenate([wide.reshape(-1), np.ones(lines(64), array.dtype)])

@@ -1,0 +1,126 @@
+"""Rows of constant tables: embeddings, and products of a few rows with constant weights."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+
+from graphprune.targets.kernels.gather import Gather
+from graphprune.targets.kernels.gemv import Gemv
+from graphprune.targets.network.graph import Node
+from graphprune.targets.network.layout import Digit, View, loops, merged
+from graphprune.targets.network.lowering import Lowering, NotMine
+from graphprune.targets.rules.contraction import weights_of
+from graphprune.targets.rules.pointwise import Fused, fused
+
+FEW = 8  # rows up to which weights are read once for all, and vectors lie along the outputs
+
+
+def gather(at: Lowering, node: Node) -> None:
+    """Gather of rows of a constant matrix by numbers that are computed."""
+    table, index = node.inputs
+    assert table is not None and index is not None
+    if table.constant is None or table.constant.ndim != 2 or table.dtype != "float32":
+        raise NotMine("not a constant matrix")
+    if node.attributes.get("axis", 0) % 2 or index.dtype not in {"int64", "int32"}:
+        raise NotMine("not its rows")
+    where = at.of(index)
+    value = node.outputs[0]
+    rank = len(value.shape)
+    order = (*range(rank - 2), rank - 1, rank - 2) if rank > 1 else (0,)
+    y = at.scratch(value.shape, order)
+    tokens = loops([where.axes, y.axes[:-1]])
+    feature = y.axes[-1]
+    kernel = Gather(
+        tokens=tuple((loop.extent, loop.strides) for loop in tokens),
+        features=value.shape[-1],
+        rows=table.shape[0],
+        pitch=table.shape[1],
+        feature=feature[0].stride if feature else 1,
+        dtype=index.dtype,
+        guarded=True,
+    )
+    at.call(kernel, [where, at.of(table), y], node, node.op)
+    at.views[value] = y
+
+
+def few(at: Lowering, node: Node) -> None:
+    """MatMul and Gemm of a few rows with constant weights."""
+    weights, bias = weights_of(node)
+    x = node.inputs[0]
+    assert x is not None
+    rows = prod(x.shape[:-1])
+    if rows > FEW:
+        raise NotMine(f"{rows} rows")
+    for limit in (8, 2, 0):
+        found = fused(at, node.outputs[0], 1, limit)
+        try:
+            emit(at, node, weights, bias, found)
+            return
+        except NotMine:
+            if not found.nodes:
+                raise
+
+
+def emit(at: Lowering, node: Node, weights: np.ndarray, bias: np.ndarray | None, found: Fused) -> None:
+    x = node.inputs[0]
+    assert x is not None
+    rows = prod(x.shape[:-1])
+    flat = at.of(x)
+    inputs = merged(flat.axes[-1])
+    if flat.storage.kind != "scratch" or (inputs and (len(inputs) > 1 or inputs[0].stride != 1)):
+        target = at.scratch(x.shape, tuple(range(len(x.shape))))
+        at.copy(flat, target, node)
+        flat = target
+    value = found.value
+    y = at.scratch(value.shape, tuple(range(len(value.shape))))
+    others = [at.of(entry).expand(value.shape) for entry in found.operands]
+    if any(view.dtype != "float32" or view.storage.kind == "input" for view in others):
+        raise NotMine("an operand of another type, or an input of the network")
+    around = loops([view.axes[:-1] for view in (flat, y, *others)])
+    if len(around) > 1:
+        raise NotMine("rows in pieces")
+    strides = around[0].strides if around else (0,) * (2 + len(others))
+    operands = []
+    for index, view in enumerate(others):
+        last = merged(view.axes[-1]) or [Digit(1, 0)]
+        if len(last) > 1 or last[0].stride not in {0, 1}:
+            raise NotMine("an operand does not lie along the outputs")
+        operands.append((strides[2 + index], last[0].stride))
+    lanes = at.machine.lanes
+    outputs, depth = weights.shape
+    groups = -(-outputs // lanes)
+    padded = np.zeros((groups * lanes, depth), "float32")
+    padded[:outputs] = weights
+    blocks = padded.reshape(groups, lanes, depth)
+    present = (blocks != 0).any(axis=1)
+    dense = bool(present.mean() > 0.8)
+    if dense:
+        packed = np.ascontiguousarray(blocks.transpose(0, 2, 1)).reshape(-1)
+        arrays = [packed]
+    else:
+        group, column = np.nonzero(present)
+        pointers = np.zeros(groups + 1, "int32")
+        pointers[1:] = np.cumsum(np.bincount(group, minlength=groups))
+        packed = np.ascontiguousarray(blocks[group, :, column]).reshape(-1)
+        if not packed.size:
+            packed, column = np.zeros(lanes, "float32"), np.zeros(1, "int64")
+        arrays = [packed, column.astype("int32"), pointers]
+    if bias is not None:
+        arrays.append(np.asarray(bias, "float32"))
+    kernel = Gemv(
+        outputs=outputs,
+        inputs=depth,
+        rows=rows,
+        x_row=strides[0],
+        y_row=strides[1],
+        dense=dense,
+        bias=bias is not None,
+        epilogue=found.expression,
+        operands=tuple(operands),
+    )
+    views: list[View] = [flat, *(at.constant(array) for array in arrays), *others, y]
+    at.call(kernel, views, node, "+".join([node.op, *(other.op for other in found.nodes)]))
+    at.views[value] = y
+    at.done.update(found.nodes)
