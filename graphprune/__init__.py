@@ -18,7 +18,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "load", "save", "analyze", "calibration", "plan", "apply", "prune", "prune_", "mask", "shrink", "clean", "sparsify",
-    "verify", "Analysis", "Group", "Plan", "Result", "Verification", "GraphPruneError",
+    "verify", "build", "Analysis", "Group", "Plan", "Result", "Verification", "GraphPruneError",
 ]  # fmt: skip
 
 _HOME = {
@@ -35,6 +35,7 @@ _HOME = {
     "clean": "graphprune.api",
     "sparsify": "graphprune.sparsity.run",
     "verify": "graphprune.api",
+    "build": "graphprune.targets.building",
     "Result": "graphprune.api",
     "Analysis": "graphprune.analysis",
     "Group": "graphprune.analysis",
@@ -78,4 +79,5 @@ if TYPE_CHECKING:
     from graphprune.errors import GraphPruneError
     from graphprune.plan import Plan
     from graphprune.sparsity.run import sparsify
+    from graphprune.targets.building import build
     from graphprune.verify import Verification

@@ -1,11 +1,11 @@
-"""Targets: hardware and runtimes that a model can be pruned for, registered here by name.
+"""Targets: machines and runtimes that a model can be pruned and built for, registered here by name.
 
-There is no built-in target. Another package can register an object under the entry-point group `graphprune.targets`;
-TARGETS lists it and loads it by name, and nothing else in graphprune uses it.
+A target is an object as `graphprune.targets.target.Target` says. This file names the built-in ones without importing
+them; another package adds its own under the entry-point group `graphprune.targets`.
 
     >>> from graphprune.targets import TARGETS
-    >>> TARGETS.builtin
-    {}
+    >>> "x86" in TARGETS.names()
+    True
 """
 
 if __name__ != "graphprune.targets":
@@ -14,4 +14,4 @@ if __name__ != "graphprune.targets":
 
 from graphprune.registry import Registry
 
-TARGETS = Registry("graphprune.targets", {})
+TARGETS = Registry("graphprune.targets", {"x86": "graphprune.targets.x86.target:X86"})

@@ -18,7 +18,7 @@ EXIT_BAD_INPUT = 2
 EXIT_DEFECT = 3
 EXIT_INTERRUPTED = 130
 
-_NOT_MET = frozenset({"GP301", "GP302", "GP401", "GP402"})
+_NOT_MET = frozenset({"GP301", "GP302", "GP401", "GP402", "GP403"})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,6 +11,7 @@ import typer
 
 from graphprune.cli import (
     bench,
+    build,
     criteria,
     explain,
     inspect,
@@ -20,8 +21,10 @@ from graphprune.cli import (
     sensitivity,
     sparsify,
     sweep,
+    targets,
     verify,
 )
+from graphprune.cli import run as run_artifact
 from graphprune.errors import GraphPruneError, did_you_mean
 
 _HELP = """Prune trained networks: fewer channels, heads and features, same interface, proven right.
@@ -46,6 +49,8 @@ COMMANDS = {
     "plan": (plan.plan, "Choose what to keep, without cutting."),
     "apply": (plan.apply, "Cut a model by a plan."),
     "verify": (verify.verify, "Prove a pruned model right."),
+    "build": (build.build, "Compile a whole network for a kind of machine."),
+    "run": (run_artifact.run, "Run what build made."),
     "bench": (bench.bench, "Measure latency against the dense model."),
     "sweep": (sweep.sweep, "Compare criteria and recoveries at several budgets."),
     "sensitivity": (sensitivity.sensitivity, "Say what each group is worth alone."),
@@ -55,6 +60,7 @@ COMMANDS = {
     "recoveries": (recoveries.recoveries, "List the recoveries: what can be done for the weights that stay."),
     "formats": (sparsify.formats, "List the sparsity formats: which zeros kernels can use."),
     "passes": (explain.passes, "List the passes that are installed."),
+    "targets": (targets.targets, "List what can be built for, and what this machine can run."),
 }
 for _name, (_command, _short) in COMMANDS.items():
     app.command(_name, short_help=_short)(_command)

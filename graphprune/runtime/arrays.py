@@ -95,3 +95,18 @@ def written(tensor: Tensor, array: Any) -> Array:
     if not array.flags.writeable:
         raise GraphPruneError("GP512", f"out for {tensor.name!r} is read-only", str(tensor), "give one of your own")
     return array
+
+
+def random_inputs(tensors: Sequence[Tensor], rng: np.random.Generator) -> dict[str, Array]:
+    """Standard normal numbers; integers are 0 or 1, which every vocabulary has, and booleans true."""
+    found: dict[str, Array] = {}
+    for each in tensors:
+        array = aligned(each)
+        if array.dtype.kind == "b":
+            array[...] = True
+        elif array.dtype.kind in "iu":
+            array[...] = rng.integers(0, 2, each.shape)
+        else:
+            array[...] = rng.standard_normal(each.shape)
+        found[each.name] = array
+    return found

@@ -83,6 +83,7 @@ class Variant:
     constants: the packed weights: their bytes (anything with the buffer interface), or where they are
     arena:     how many bytes of scratch one call needs
     layers:    one row for each step, in order
+    rounding:  the shortest type that values are rounded to on the way: `float32`, `bfloat16` or `float16`
     """
 
     name: str
@@ -91,6 +92,7 @@ class Variant:
     constants: bytes | bytearray | memoryview | Path
     arena: int
     layers: tuple[Layer, ...] = ()
+    rounding: str = "float32"
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,9 @@ from graphprune.runtime.cpu import Cpu, cpu
 from graphprune.runtime.fallback import Running, Steps
 from graphprune.runtime.manifest import Build, Manifest
 
+_NAMED = 4
+"""How many missing features an error names."""
+
 
 def load(
     path: str | os.PathLike[str], *, variant: str | None = None, threads: int | None = None, quick: bool = False
@@ -55,8 +58,9 @@ def choose(found: Manifest, processor: Cpu, variant: str | None = None, where: s
     for each in wanted:
         if not processor.missing(set(each.features)):
             return each
-    lacks = ", ".join(processor.missing(set(wanted[-1].features)))
-    what = f"{wanted[-1].name} needs {lacks}, which {processor} has not"
+    lacks = processor.missing(set(wanted[-1].features))
+    more = f" and {len(lacks) - _NAMED} more" if len(lacks) > _NAMED else ""
+    what = f"{wanted[-1].name} needs {', '.join(lacks[:_NAMED])}{more}, which {processor} has not"
     remedy = f"build with --variants {processor.level}" if variant is None else f"its variants: {', '.join(names)}"
     raise GraphPruneError("GP511", what, where, remedy)
 

@@ -138,7 +138,7 @@ def test_one_in_the_place_of_another_is_not_mistaken_for_it(made: Path) -> None:
     pytest.importorskip("onnxruntime")
     x = np.ones((4, 6), np.float32)
     first = load(made)
-    handmade.artifact(made, handmade.network("v3", stepping=True), force=True)
+    handmade.artifact(made, handmade.network("v3", kind="stepping"), force=True)
     second = load(made)
     assert np.array_equal(first(x)["y"], handmade.expected(x))
     assert np.array_equal(second(x)["y"], handmade.expected(2 * x))

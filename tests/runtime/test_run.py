@@ -153,7 +153,7 @@ def test_a_session_serves_one_thread_at_a_time(network: Executable) -> None:
 @pytest.fixture
 def stepping(compiler: None, tmp_path: Path) -> Path:
     pytest.importorskip("onnxruntime")
-    return handmade.artifact(tmp_path / "stepping.gp", handmade.network("v1", stepping=True))
+    return handmade.artifact(tmp_path / "stepping.gp", handmade.network("v1", kind="stepping"))
 
 
 def test_a_step_may_be_left_to_onnxruntime(stepping: Path) -> None:
@@ -162,7 +162,7 @@ def test_a_step_may_be_left_to_onnxruntime(stepping: Path) -> None:
 
 
 def test_two_networks_with_one_id_keep_their_fallbacks(stepping: Path, tmp_path: Path) -> None:
-    broken = replace(handmade.network("v1", stepping=True), fallbacks=(handmade.double(rows=3),))
+    broken = replace(handmade.network("v1", kind="stepping"), fallbacks=(handmade.double(rows=3),))
     one, other = load(stepping), load(handmade.artifact(tmp_path / "other.gp", broken))
     x = numbers()
     for _ in range(2):
@@ -173,7 +173,7 @@ def test_two_networks_with_one_id_keep_their_fallbacks(stepping: Path, tmp_path:
 
 
 def test_a_fallback_that_is_not_there_is_told(stepping: Path, tmp_path: Path) -> None:
-    lost = handmade.artifact(tmp_path / "l.gp", replace(handmade.network("v1", stepping=True), fallbacks=()))
+    lost = handmade.artifact(tmp_path / "l.gp", replace(handmade.network("v1", kind="stepping"), fallbacks=()))
     with pytest.raises(GraphPruneError):
         load(lost)(numbers())
 

@@ -1,0 +1,130 @@
+"""`gp.build`: a model becomes an artifact, checked against the model before it appears."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import graphprune
+from graphprune.errors import GraphPruneError, did_you_mean
+from graphprune.runtime import Executable, cpu, folder, load
+from graphprune.runtime.artifact import Network
+from graphprune.runtime.manifest import Manifest
+from graphprune.targets import TARGETS
+from graphprune.targets.models import as_onnx, static_shapes
+from graphprune.targets.target import Processor, Target
+
+
+@dataclass(frozen=True)
+class Built:
+    """An artifact: where it is and what is in it. One that was given no place is deleted with this object."""
+
+    path: Path
+    manifest: Manifest
+    keeper: Any = field(default=None, repr=False)
+
+    def load(self, **options: Any) -> Executable:
+        """See `graphprune.runtime.load`."""
+        return load(self.path, **options)
+
+
+def build(
+    model: Any,
+    output: str | os.PathLike[str] | None = None,
+    *,
+    target: str = "x86",
+    example_inputs: Any = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    sizes: Mapping[str, int] | None = None,
+    variants: Sequence[str] | None = None,
+    threads: int = 1,
+    force: bool = False,
+    verify: bool = True,
+    seed: int = 0,
+) -> Built:
+    """Compile a whole network for a target and write it as an artifact, a folder such as `model.gp`.
+
+    model:    an ONNX file or model, or a module of PyTorch with `example_inputs`
+    output:   the folder; default: one that is deleted with the result
+    shapes:   of inputs whose axes have no size in the model, by input; `sizes`: the same by the names of axes
+    variants: the processors to compile for, such as `["v4", "v3"]`; default: all of the target
+    threads:  that one call uses
+    force:    replace an artifact that is there
+    verify:   run every variant that this machine can run, and compare it with the model; where one differs, nothing is
+              written
+    Raises GraphPruneError: what loading raises, GP105 where it cannot be written, GP106 and GP107 for options, GP108
+    where TVM or onnxruntime is missing, GP403 where the result is wrong.
+    """
+    goal = _target(target)
+    processors = chosen(goal, variants)
+    if threads < 1:
+        raise GraphPruneError("GP107", f"{threads} is no number of threads", "threads", "give 1 or more")
+    keeper = None
+    if output is None:
+        keeper = tempfile.TemporaryDirectory(prefix="graphprune-")
+        output = Path(keeper.name) / "model.gp"
+    folder.check_destination(output, force)
+    with as_onnx(model, example_inputs) as (path, loaded):
+        given = {name: tuple(int(n) for n in shape) for name, shape in (shapes or {}).items()}
+        static, notes = static_shapes(loaded, given, sizes or {})
+        network = goal.compile(path, shapes=static, processors=processors, threads=threads)
+        about = _about(goal, path, model, notes)
+        with folder.staged(output, force) as place:
+            manifest = folder.write(place, network, about)
+            if verify:
+                rows = _verified(place, manifest, network, loaded, seed)
+                manifest = folder.write_manifest(place, replace(manifest, verification=tuple(rows)))
+    return Built(Path(output), manifest, keeper)
+
+
+def _target(name: str) -> Target:
+    kind = TARGETS.load(name)
+    target: Target = kind()
+    return target
+
+
+def chosen(target: Target, names: Sequence[str] | None) -> tuple[Processor, ...]:
+    """Rows of a target by name, the best first. Raises GraphPruneError GP106 for unknown ones, GP107 for none."""
+    known = {each.name: each for each in target.processors}
+    for name in names or ():
+        if name not in known:
+            what = f"the target {target.name} has no variant {name!r}"
+            raise GraphPruneError("GP106", what, "variants", did_you_mean(name, known))
+    if names is not None and not names:
+        raise GraphPruneError("GP107", "no variant was chosen", "variants", f"known: {', '.join(known)}")
+    return tuple(each for each in target.processors if names is None or each.name in names)
+
+
+def _about(target: Target, path: Path, model: Any, notes: Sequence[str]) -> Manifest:
+    """What is known before compiling. The name of a source is that of its file alone: artifacts travel."""
+    name = Path(model).name if isinstance(model, str | os.PathLike) else type(model).__name__
+    source = {"name": name, "sha256": folder.digest_of(path)}
+    versions = {"graphprune": graphprune.__version__}
+    return Manifest("", target.name, target.machine, 1, (), (), (), (), versions, source, (), tuple(notes))
+
+
+def _verified(place: Path, manifest: Manifest, network: Network, model: Any, seed: int) -> list[dict[str, Any]]:
+    """The rows of all variants. Raises GraphPruneError GP403 where one differs from the model."""
+    from graphprune.targets.checking import Reference
+
+    here, reference, rows = cpu.cpu(), None, []
+    for variant, each in zip(manifest.variants, network.variants, strict=True):
+        missing = here.missing(set(variant.features))
+        if missing or here.machine != manifest.machine:
+            note = f"not run: this machine has no {', '.join(missing[:4]) or manifest.machine}"
+            unknown = {"output": "", "error": None, "tolerance": None, "ok": None}
+            rows.append({"variant": variant.name, **unknown, "note": note})
+            continue
+        reference = reference or Reference(model, manifest.inputs, seed)
+        found = reference.compare(load(place, variant=variant.name), each.rounding)
+        for row in found:
+            if not row["ok"]:
+                error = "not finite, or of another shape" if row["error"] is None else f"off by {row['error']:.1e}"
+                what = f"the output {row['output']!r} of {variant.name} is {error}; allowed is {row['tolerance']:.1e}"
+                raise GraphPruneError("GP403", what, str(manifest.source.get("name", "")))
+        rows += found
+    return rows

@@ -1,0 +1,77 @@
+"""Is what was built what the model computes? Every variant that this machine can run, against onnxruntime.
+
+Inputs are random. Errors are relative to the largest magnitude of an output, and the tolerance is that of
+`graphprune.verify`: what rounding can do, or eight times what the output moves when every weight moves by its own
+rounding error. For a variant that rounds values to a shorter type on the way, it is eight roundings of that type.
+As the control, outputs for other inputs have to differ by more than that; where they do not, agreement proves little,
+and the row says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from graphprune import api
+from graphprune.dialects import tools_of
+from graphprune.errors import GraphPruneError
+from graphprune.program import Array
+from graphprune.runtime.arrays import random_inputs
+from graphprune.runtime.artifact import Tensor
+from graphprune.verify import SAFETY, difference, tolerance
+
+if TYPE_CHECKING:
+    from graphprune.runtime import Executable
+
+_CASES = 2
+_ROUNDING = {"float32": 0.0, "bfloat16": 2.0**-8, "float16": 2.0**-11}
+
+
+class Reference:
+    """A model with random inputs and what it makes of them. Raises GraphPruneError GP402 where it cannot be run."""
+
+    def __init__(self, model: Any, inputs: Sequence[Tensor], seed: int) -> None:
+        tools = tools_of(model)
+        self.analysis = api.analyze(model)
+        rng = np.random.Generator(np.random.PCG64(seed))
+        self.cases = [random_inputs(inputs, rng) for _ in range(_CASES)]
+        run = tools.runner(model)
+        self.names = run.outputs
+        self.expected = [run(case) for case in self.cases]
+        jittered = tools.runner(tools.jittered(model, seed))
+        moved = [[difference(a, b) for a, b in zip(outputs, jittered(case), strict=True)] for case, outputs in self]
+        self.sensitivity = [max(each) for each in zip(*moved, strict=True)]
+
+    def __iter__(self) -> Any:
+        return iter(zip(self.cases, self.expected, strict=True))
+
+    def compare(self, network: Executable, rounding: str) -> list[dict[str, Any]]:
+        """One row for each output of a variant: `error`, `tolerance`, `ok`. Raises GraphPruneError GP403 where the
+        outputs are not those of the model at all."""
+        session = network.session()
+        results = [session.run(case) for case in self.cases]
+        if list(results[0]) != list(self.names):
+            what = f"its outputs are {', '.join(results[0])}, not {', '.join(self.names)}"
+            raise GraphPruneError("GP403", what, f"variant {network.variant}")
+        rows = []
+        for place, name in enumerate(self.names):
+            wanted = [outputs[place] for outputs in self.expected]
+            found = [result[name] for result in results]
+            error = max(difference(a, b) for a, b in zip(wanted, found, strict=True))
+            allowed = max(self._tolerance(place, wanted[0]), SAFETY * _ROUNDING[rounding])
+            other = max(difference(a, b) for a, b in zip(wanted, found[::-1], strict=True))
+            note = "" if other > allowed else "the output hardly depends on the inputs, so agreement proves little"
+            row = {"variant": network.variant, "output": name, "error": finite(error), "tolerance": allowed}
+            rows.append({**row, "ok": error <= allowed, "note": note})
+        return rows
+
+    def _tolerance(self, place: int, output: Array) -> float:
+        moved = self.sensitivity[place]
+        return max(tolerance(self.analysis, output.dtype), SAFETY * moved if np.isfinite(moved) else 0.0)
+
+
+def finite(error: float) -> float | None:
+    """An error as JSON can hold it: None where an output is not finite, or has another shape."""
+    return error if np.isfinite(error) else None

@@ -1,0 +1,16 @@
+"""The processors that code is made for, one row each: levels of the x86-64 psABI.
+
+A variant runs where the operating system reports all features of its row, and only there: LLVM may use any of them. To
+add one, add a row, the best first.
+"""
+
+from __future__ import annotations
+
+from graphprune.runtime.cpu import LEVELS
+from graphprune.targets.target import Processor
+
+PROCESSORS = (
+    Processor("v4", LEVELS["v4"], "x86-64-v4", lanes=16, registers=32, about="AVX-512 (F, BW, CD, DQ, VL)"),
+    Processor("v3", LEVELS["v3"], "x86-64-v3", lanes=8, registers=16, about="AVX2 and FMA"),
+    Processor("v1", LEVELS["v1"], "x86-64", lanes=4, registers=16, about="SSE2: every x86-64 processor"),
+)
