@@ -14,7 +14,7 @@ FAMILIES = {
     "GP5": "plans, checkpoints and artifacts",
     "GP6": "torch.compile",
     "GP7": "calibration and recovery",
-    "GP8": "sparsity",
+    "GP8": "sparsity and builds",
     "GP9": "internal",
 }
 """What the codes that begin so are about."""
@@ -469,6 +469,21 @@ _ROWS = (
         "matrix, such as a recurrent cell, a transposed convolution, or one inside a loop or a function. It stays "
         "dense.",
         "fold constants first (--optimize); sparsify before quantising; give operators that share a tensor one each",
+    ),
+    Code(
+        "GP811",
+        "a size that a build has to know",
+        "A built network has one size for everything: memory is planned and kernels are compiled for it. Here a size is "
+        "left open by the model and was not given, does not fit the input, or depends on the data, as the number of "
+        "boxes that a detector keeps does.",
+        "give the shape of the input (--shape images=1,3,224,224); cut the model before the operator that is named",
+    ),
+    Code(
+        "GP812",
+        "an operator that no build can run",
+        "Operators without a kernel run through onnxruntime, one at a time. This one runs graphs of its own, such as If "
+        "and Loop do, and cannot run alone.",
+        "fold the condition (fixed shapes often do, --optimize), or build the parts of the model around it",
     ),
     Code(
         "GP901",

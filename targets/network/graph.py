@@ -58,7 +58,7 @@ class Graph:
 def read(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> Graph:
     """The graph at these input shapes (an input left out keeps its own; an open first axis is a batch of one).
 
-    Raises GraphPruneError GP801 where a size stays unknown, GP103 where the model cannot be prepared.
+    Raises GraphPruneError GP811 where a size stays unknown, GP103 where the model cannot be prepared.
     """
     prepared = prepare(model, shapes)
     graph = prepared.graph
@@ -103,7 +103,7 @@ def prepare(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> ir.Model:
     given = {entry.name: entry for entry in prepared.graph.inputs}
     for name in shapes:
         if name not in given:
-            raise GraphPruneError("GP801", f"there is no input {name!r}", "shapes", f"the inputs are {', '.join(map(str, given))}")
+            raise GraphPruneError("GP811", f"there is no input {name!r}", "shapes", f"the inputs are {', '.join(map(str, given))}")
     for entry in prepared.graph.inputs:
         if entry.const_value is None:
             entry.shape = ir.Shape(fixed(entry, shapes.get(entry.name or "")))
@@ -130,17 +130,17 @@ def fixed(entry: ir.Value, shape: Sequence[int] | None) -> list[int]:
             len(own) != len(shape) or any(a is not None and a != b for a, b in zip(own, shape, strict=True))
         ):
             raise GraphPruneError(
-                "GP801", f"input {entry.name!r} has shape {entry.shape}, not {list(shape)}", "shapes", "give one that fits"
+                "GP811", f"input {entry.name!r} has shape {entry.shape}, not {list(shape)}", "shapes", "give one that fits"
             )
         return [int(size) for size in shape]
     if own is None:
-        raise GraphPruneError("GP801", f"input {entry.name!r} has no shape", "shapes", f"say which: {entry.name}=1,3,224,224")
+        raise GraphPruneError("GP811", f"input {entry.name!r} has no shape", "shapes", f"say which: {entry.name}=1,3,224,224")
     sizes = [size or 0 for size in own]
     if sizes and sizes[0] < 1:
         sizes[0] = 1
     if any(size < 1 for size in sizes):
         raise GraphPruneError(
-            "GP801", f"input {entry.name!r} has open sizes: {entry.shape}", "shapes", f"say which: {entry.name}=1,..."
+            "GP811", f"input {entry.name!r} has open sizes: {entry.shape}", "shapes", f"say which: {entry.name}=1,..."
         )
     return sizes
 
@@ -148,7 +148,7 @@ def fixed(entry: ir.Value, shape: Sequence[int] | None) -> list[int]:
 def sizes(source: ir.Value) -> tuple[int, ...]:
     if source.shape is None or any(not isinstance(size, int) for size in source.shape):
         raise GraphPruneError(
-            "GP801",
+            "GP811",
             f"the size of {source.name!r} depends on the data: {source.shape}",
             "build",
             "a build has one size for everything; build the part of the network before it",

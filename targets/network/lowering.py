@@ -68,6 +68,7 @@ class Lowering:
     gaps: dict[tuple[int, int], int] = field(default_factory=dict)
     borders: dict[Value, int] = field(default_factory=dict)
     whole: dict[Value, View] = field(default_factory=dict)
+    weights: dict[Node, int] = field(default_factory=dict)  # numbers of the weights of a contraction, zeros too
 
     def run(self) -> None:
         self.plan_borders()

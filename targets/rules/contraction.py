@@ -287,6 +287,7 @@ def emit(at: Lowering, node: Node, product: Product, found: Fused) -> None:
     if masked is not None:
         views.append(at.constant(masked))
     what = "+".join([node.op, *(other.op for other in found.nodes)])
+    at.weights[node] = product.weights.size
     at.call(kernel, [*views, *others, y], node, what)
     at.views[value] = y
     at.done.update(found.nodes)

@@ -120,6 +120,7 @@ def emit(at: Lowering, node: Node, weights: np.ndarray, bias: np.ndarray | None,
         epilogue=found.expression,
         operands=tuple(operands),
     )
+    at.weights[node] = weights.size
     views: list[View] = [flat, *(at.constant(array) for array in arrays), *others, y]
     at.call(kernel, views, node, "+".join([node.op, *(other.op for other in found.nodes)]))
     at.views[value] = y

@@ -1,0 +1,160 @@
+"""ONNX file in, compiled network out: one library for each kind of processor, and models for the steps without kernel."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from graphprune.errors import GraphPruneError
+from graphprune.runtime.artifact import Layer, Network, Tensor, Variant
+from graphprune.targets.kernels.contract import Contract
+from graphprune.targets.kernels.gemv import Gemv
+from graphprune.targets.kernels.tir import Machine
+from graphprune.targets.network.driver import Program, compiled
+from graphprune.targets.network.graph import Graph, read
+from graphprune.targets.network.lowering import Call, Lowering
+from graphprune.targets.rules import rules_for
+from graphprune.targets.target import Processor
+
+
+def build(
+    model: Path, shapes: Mapping[str, tuple[int, ...]], processors: Sequence[Processor], threads: int
+) -> Network:
+    """The network at these input shapes, for each processor.
+
+    Raises GraphPruneError GP811 where a size depends on the data, GP812 where a step without kernel cannot run alone.
+    """
+    from graphprune.dialects.onnx import files
+
+    graph = read(files.load(model), shapes)
+    identity = identified(model, shapes)
+    variants = []
+    models: tuple[bytes, ...] | None = None
+    for processor in processors:
+        lowered = Lowering(graph, Machine(processor.lanes, processor.registers, threads), rules_for)
+        lowered.run()
+        target = {"kind": "llvm", "mcpu": processor.mcpu, "num-cores": threads}
+        program = compiled(lowered, target, identity)
+        if models is None:
+            models = tuple(alone(call, graph) for call in program.fallbacks)
+        variants.append(
+            Variant(
+                processor.name,
+                processor.features,
+                exported(program),
+                program.constants.tobytes(),
+                program.arena,
+                layers(lowered, program),
+            )
+        )
+    inputs = tuple(Tensor(value.name, value.dtype, value.shape) for value in graph.inputs)
+    outputs = tuple(Tensor(value.name, value.dtype, value.shape) for value in graph.outputs)
+    made = {"tvm": version("apache-tvm")}
+    return Network(identity, inputs, outputs, tuple(variants), models or (), threads, made)
+
+
+def identified(model: Path, shapes: Mapping[str, Sequence[int]]) -> str:
+    """What fallbacks are called by: the same for the same file and shapes."""
+    digest = hashlib.sha256(model.read_bytes())
+    for name in sorted(shapes):
+        digest.update(f"{name}={list(shapes[name])};".encode())
+    return digest.hexdigest()[:32]
+
+
+def exported(program: Program) -> bytes:
+    """The shared library. Needs a C++ compiler to link it; loading does not."""
+    with tempfile.TemporaryDirectory(prefix="graphprune-") as folder:
+        path = Path(folder) / "network.so"
+        program.library.export_library(str(path))
+        return path.read_bytes()
+
+
+def layers(lowered: Lowering, program: Program) -> tuple[Layer, ...]:
+    """A row for each call, with what was refused and why."""
+    reasons = {refusal.node: refusal.reasons for refusal in lowered.refusals}
+    rows = []
+    for call in lowered.calls:
+        kernel = call.kernel
+        if kernel is None:
+            why = "; ".join(reasons.get(call.node, ())) or f"no kernel for {call.node.op}"
+            rows.append(Layer(call.node.name, call.node.op, "onnxruntime", fallback=True, reason=why))
+            continue
+        pattern, density = stored(lowered, call)
+        rows.append(Layer(call.node.name, call.what, described(kernel), pattern, density))
+    return tuple(rows)
+
+
+def stored(lowered: Lowering, call: Call) -> tuple[str, float | None]:
+    """How the weights of a call are stored, and which part of them."""
+    kernel = call.kernel
+    if isinstance(kernel, Contract):
+        values = lowered.constants[call.views[1].storage]
+        total = lowered.weights[call.node]
+        rows = kernel.rows
+    elif isinstance(kernel, Gemv):
+        values = lowered.constants[call.views[1].storage]
+        total = lowered.weights[call.node]
+        rows = lowered.machine.lanes
+    else:
+        return "", None
+    density = min(1.0, values.size / max(1, total))
+    if density > 0.99:
+        return "dense", 1.0
+    return ("unstructured" if rows == 1 else f"block {rows}x1"), density
+
+
+def described(kernel: object) -> str:
+    name = type(kernel).__name__.lower()
+    if isinstance(kernel, Contract):
+        return f"{name} {kernel.rows}x{kernel.vectors}"
+    return name
+
+
+def alone(call: Call, graph: Graph) -> bytes:
+    """The ONNX model of one node: what the calls pass are its inputs, constants are stored."""
+    node = call.node
+    if any(isinstance(value, ir.Graph) for value in node.attributes.values()):
+        raise GraphPruneError(
+            "GP812", f"{node.op} runs graphs of its own, for which there is no kernel", node.name, "fold the condition"
+        )
+    given = [entry for entry in node.inputs if entry is not None]
+    constants = {entry.name: entry.constant for entry in given if entry.constant is not None}
+    names = {entry.name: entry for entry in given if entry.constant is None}
+    values = {name: ir.Value(name=name) for name in [*constants, *names]}
+    for name, array in constants.items():
+        values[name].const_value = ir.tensor(np.ascontiguousarray(array), name=name)
+    for entry in names.values():
+        typed(values[entry.name], entry.dtype, entry.shape)
+    copy = ir.Node(
+        node.source.domain,
+        node.source.op_type,
+        [None if entry is None else values[entry.name] for entry in node.inputs],
+        list(node.source.attributes.values()),
+        num_outputs=len(node.outputs),
+        name=node.name,
+    )
+    for place, entry in zip(copy.outputs, node.outputs, strict=True):
+        place.name = entry.name
+        typed(place, entry.dtype, entry.shape)
+    opsets = {"": graph.opset} | ({node.source.domain: 1} if node.source.domain else {})
+    body = ir.Graph(
+        [values[name] for name in names],
+        list(copy.outputs),
+        nodes=[copy],
+        initializers=[values[name] for name in constants],
+        opset_imports=opsets,
+        name="fallback",
+    )
+    data: bytes = ir.to_proto(ir.Model(body, ir_version=8)).SerializeToString()
+    return data
+
+
+def typed(value: ir.Value, dtype: str, shape: Sequence[int]) -> None:
+    value.dtype = ir.DataType.from_numpy(np.dtype(dtype))
+    value.shape = ir.Shape(list(shape))
