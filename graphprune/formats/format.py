@@ -208,7 +208,8 @@ def highest(scores: Array, count: int) -> Array:
     mask = flat > least
     ties = np.flatnonzero(flat == least)
     mask[ties[: count - int(np.count_nonzero(mask))]] = True
-    return mask.reshape(scores.shape)
+    shaped: Array = mask.reshape(scores.shape)
+    return shaped
 
 
 def padded(array: Array, rows: int, channels: int) -> Array:

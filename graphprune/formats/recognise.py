@@ -73,9 +73,8 @@ def explained(format: Format, mask: Array) -> Recognised | None:
     """What a format makes of the zeros of a mask; None where it cannot store the mask."""
     whole = cube(mask)
     stored = format.stored(whole)
-    return (
-        None if stored is None or whole.all() else _recognised(format, whole.size, int(np.count_nonzero(whole)), stored)
-    )
+    nonzeros = int(np.count_nonzero(whole))
+    return None if stored is None or nonzeros == whole.size else _recognised(format, whole.size, nonzeros, stored)
 
 
 def largest_block(matrix: Array) -> Recognised | None:
@@ -98,9 +97,8 @@ def _blocks(mask: Array) -> Iterator[Recognised]:
         heights = _sizes(outputs, rows)
         wide, columns = tall, 1
         while columns <= min(channels, _SIDES):
-            stored = int(
-                np.einsum("btc,b,c->", wide.astype(np.int64), heights, _sizes(channels, columns), optimize=True)
-            )
+            widths = _sizes(channels, columns)
+            stored = int(heights @ wide.sum(axis=1, dtype=np.int64) @ widths)
             if rows * columns > 1 and nonzeros < mask.size:
                 yield _recognised(Block(rows, columns), mask.size, nonzeros, stored)
             wide, columns = _halved(wide, 2), columns * 2
