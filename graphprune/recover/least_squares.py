@@ -109,7 +109,7 @@ class Walk:
         self.held = max(1, round(len(cases) * held_out)) if len(cases) > 1 else 0
         self.arrays: dict[str, Array] = {}
         # Of the layer at which the networks stand: whether it sees anything else than in the dense one, which samples
-        # of the first case were looked at, and what the dense one adds to its products (None where results cannot tell).
+        # of the first case were looked at, and what the dense one adds to its products (None where that is unknown).
         self.changed = False
         self.few = np.zeros(0, np.int64)
         self.added: Array | None = None

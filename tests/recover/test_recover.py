@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 import graphprune as gp
 from graphprune.calibrate import Calibration
 from graphprune.dialects import tools_of
 from graphprune.errors import GraphPruneError
 from graphprune.recover import RECOVERIES
+from graphprune.recover.least_squares import Walk
 from graphprune.recover.pair import Pair
 from tests.recover.networks import data, model, normalised, residual, stored
 
@@ -41,6 +42,27 @@ def test_least_squares_is_closer_on_data_it_did_not_see(biases: bool) -> None:
     after = output_error(dense, better, data(seed=1))
     assert after < 0.5 * before
     assert all(outcome.after < outcome.before for outcome in made.outcomes if outcome.applied)
+
+
+def test_a_branch_that_is_computed_after_the_layer_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shortcut of the second block is scaled, and the node for it stands behind the layer that is fitted."""
+    proto = ir.to_proto(residual())
+    (last,) = [node for node in proto.graph.node if "s2" in node.output]
+    place = list(proto.graph.node).index(last)
+    proto.graph.node.insert(place, helper.make_node("Mul", ["s1", "three"], ["shortcut"]))
+    proto.graph.initializer.append(numpy_helper.from_array(np.array(3, np.float32), "three"))
+    (last,) = [node for node in proto.graph.node if "s2" in node.output]
+    last.input[1] = "shortcut"
+    pair = pair_of(ir.from_proto(proto), 0.4, data(), only=("a0:0", "a1:0"))
+
+    def error() -> float:
+        made = RECOVERIES.load("least_squares")().run(pair)
+        native = pair.dense.program.native
+        return output_error(native, tools_of(native).with_stored(pair.small.program, made.arrays), data(seed=1))
+
+    found = error()
+    monkeypatch.setattr(Walk, "_late", lambda *_: None)
+    assert found < 0.9 * error()
 
 
 def test_least_squares_of_nothing_cut_changes_nothing() -> None:
