@@ -15,6 +15,7 @@ from typing import Any
 from tvm import tirx
 from tvm.script.ir_builder import tirx as tir
 
+from .functions import named
 from .tir import INT32, Array, Machine, Register, const, loop, splat, tasks
 
 Loop = tuple[int, tuple[int, ...]]  # extent, strides
@@ -156,8 +157,10 @@ def fetch(array: Array, index: Any, lanes: int, step: int = 1, left: int | None 
     if step == 0 or left is None or left == lanes:
         return array.load(index, lanes, step)
     if step == 1:
+        # In a register: inside `Select(mask, load, other)` TVM takes the mask for true, and the load reads every lane.
         where = tirx.Ramp(array.offset + index, 1, lanes)
-        return tirx.op.masked_load(f"{array.dtype}x{lanes}", array.buffer, where, first(left, lanes))
+        loaded = tirx.op.masked_load(f"{array.dtype}x{lanes}", array.buffer, where, first(left, lanes))
+        return named(loaded, lanes, array.dtype)
     gathered = Register(lanes, array.dtype)
     gathered.set(splat(0, lanes, array.dtype))
     for lane in range(left):

@@ -1,0 +1,142 @@
+"""Runs kernels on arrays that lie right against memory that nobody may touch; a touch ends this process.
+
+Every array is exactly as large as the kernel's docstring says, ends at the wall, then begins at it. The name of each
+case is printed before it runs. `python -m tests.targets.kernels.walls NAME ...`; without names: all that keep inside.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import numpy as np
+
+from graphprune.targets.kernels.contract import Contract
+from graphprune.targets.kernels.copy import Turn
+from graphprune.targets.kernels.gather import Gather
+from graphprune.targets.kernels.gemv import Gemv
+from graphprune.targets.kernels.normalize import Normalize
+from graphprune.targets.kernels.reduce import Reduce
+from graphprune.targets.kernels.softmax import Softmax
+from graphprune.targets.kernels.tir import Kernel, Machine
+from graphprune.targets.kernels.window import Window
+from tests.targets.kernels import harness
+
+Case = tuple[Kernel, list[np.ndarray]]
+
+
+def zeros(*shape: int) -> np.ndarray:
+    return np.zeros(shape, np.float32)
+
+
+def reduce(kept: bool, guarded: bool, length: int, step: int = 1) -> Case:
+    pitch = length * step if guarded or not kept else harness.pitch(length)
+    size = 5 * pitch - (step - 1)
+    y = (length if guarded else harness.pitch(length)) if kept else 1
+    kernel = Reduce("max", length, kept, (step, int(kept)), ((5, (pitch, 0)),), guarded=guarded)
+    return kernel, [zeros(size), zeros(y)]
+
+
+def softmax(kept: bool, length: int) -> Case:
+    kernel = Softmax(
+        length,
+        kept,
+        (1, 1, 1),
+        ((3, (length, 0, length)),),
+        ((2, (3 * length, 0, 3 * length)),),
+        0.5,
+        True,
+        guarded=kept,
+    )
+    return kernel, [zeros(6 * length), zeros(length), zeros(6 * length)]
+
+
+def normalize(kept: bool, length: int) -> Case:
+    kernel = Normalize("layer", 1e-5, length, kept, (1, 0, 1, 1), ((3, (length, 1, 0, length)),), guarded=kept)
+    return kernel, [zeros(3 * length), zeros(3), zeros(length), zeros(3 * length)]
+
+
+def window(length: int, guarded: bool) -> Case:
+    """Taps that reach 9 before and 9 behind: x begins there, and the run goes through to the end."""
+    out = length if guarded else harness.pitch(length)
+    kernel = Window(
+        "max", (0, 9, 18), length, (1, 1, 1, 1), ((1, (0, 0, 0, 0)),), bordered=True, counted=True, guarded=guarded
+    )
+    return kernel, [zeros(out + 18), np.zeros(out, np.int32), zeros(out) + 1, zeros(out)]
+
+
+def gather(tokens: int, features: int, columns: bool, guarded: bool) -> Case:
+    pitch = (tokens if guarded else harness.pitch(tokens)) if columns else 1
+    strides = (1, 1) if columns else (1, features)
+    kernel = Gather(((tokens, strides),), features, 4, features, pitch, guarded=guarded)
+    index = np.array([3, -4, 1 << 40, -(1 << 40)] * tokens)[:tokens]
+    return kernel, [index, zeros(4, features), zeros(features * pitch if columns else tokens * features)]
+
+
+def turn(rows: int, columns: int, guarded: bool) -> Case:
+    pitch = rows if guarded else harness.pitch(rows)
+    return Turn(rows, columns, columns, pitch, guarded=guarded), [zeros(rows, columns), zeros(columns, pitch)]
+
+
+def gemv(outputs: int, dense: bool, lanes: int) -> Case:
+    groups = -(-outputs // lanes)
+    table = [] if dense else [np.array([2, 0] * groups, np.int32), np.arange(groups + 1, dtype=np.int32) * 2]
+    entries = 3 if dense else 2
+    kernel = Gemv(outputs, 3, 2, 3, outputs, dense, operands=((outputs, 1),))
+    weights = zeros(groups * entries * lanes)
+    return kernel, [zeros(6), weights, *table, zeros(outputs), zeros(2, outputs), zeros(2, outputs)]
+
+
+def contract(length: int, guarded: bool, outputs: int = 5) -> Case:
+    pitch = harness.pitch(length)
+    kernel = Contract(outputs, length, length if guarded else pitch, 2, 2, guarded=guarded)
+    table = [np.array([0, 1] * 3, np.int32) * pitch, np.array([0, 2, 4, 6], np.int32)]
+    y = zeros(outputs, length if guarded else pitch)
+    return kernel, [zeros(2, pitch), zeros(12), *table, zeros(outputs), y]
+
+
+LENGTHS = (1, 23, 64)
+CASES: dict[str, Callable[[Machine], Case]] = {}
+for _n in LENGTHS:
+    for _flag in (True, False):
+        CASES |= {
+            f"reduce kept {_n} guarded {_flag}": lambda m, n=_n, f=_flag: reduce(True, f, n),
+            f"reduce run {_n} step {1 if _flag else 3}": lambda m, n=_n, f=_flag: reduce(False, True, n, 1 if f else 3),
+            f"softmax {_n} kept {_flag}": lambda m, n=_n, f=_flag: softmax(f, n),
+            f"normalize {_n} kept {_flag}": lambda m, n=_n, f=_flag: normalize(f, n),
+            f"window {_n} guarded {_flag}": lambda m, n=_n, f=_flag: window(n, f),
+            f"gather {_n} columns {_flag}": lambda m, n=_n, f=_flag: gather(n, 19, f, f),
+            f"turn {_n} guarded {_flag}": lambda m, n=_n, f=_flag: turn(n, 21, f),
+            f"gemv {_n} dense {_flag}": lambda m, n=_n, f=_flag: gemv(n, f, m.lanes),
+            f"contract {_n} guarded {_flag}": lambda m, n=_n, f=_flag: contract(n, f),
+        }
+
+
+def one_too_far(case: Case, index: int) -> Case:
+    """The same with one number less in one array, at the end of which the kernel then goes too far."""
+    kernel, arrays = case
+    short = list(arrays)
+    short[index] = short[index].ravel()[:-1]
+    return kernel, short
+
+
+BROKEN: dict[str, Callable[[Machine], Case]] = {
+    "reads one too far": lambda m: one_too_far(softmax(True, 23), 0),
+    "reads one too far along the run": lambda m: one_too_far(softmax(False, 23), 0),
+    "writes one too far": lambda m: one_too_far(gemv(23, True, m.lanes), -1),
+    "reads one before": lambda m: (Window("sum", (-1, 0), 23, (1, 1), guarded=True), [zeros(23), zeros(23)]),
+}
+
+
+def main(names: list[str]) -> None:
+    for machine in harness.MACHINES[::2]:
+        for name in names or CASES:
+            kernel, arrays = {**CASES, **BROKEN}[name](machine)
+            for at_end in (True, False):
+                print(machine.lanes, name, "at the end" if at_end else "at the beginning", flush=True)
+                harness.call(kernel, machine, [harness.walled(array, at_end) for array in arrays])
+    print("all kept inside", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
