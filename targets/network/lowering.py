@@ -28,6 +28,7 @@ from graphprune.targets.network.layout import (
     extent,
     loops,
 )
+from graphprune.targets.network.window import pixel_rows, window_of
 
 LINE = 16  # numbers of a cache line: every pitch is a multiple, so that runs begin on a line
 
@@ -151,7 +152,7 @@ class Lowering:
         start = border * row + (gap if border else 0)
         run = (h - 1) * row + w
         plane = pitch(start + max(lines(run), run + border * row + gap))
-        zeros = (h, w, row, border, plane) if border else None
+        zeros = (plane, h, row, border, w) if border else None
         storage = Storage(n * c * plane, zeros=zeros)
         axes = (digits(n, c * plane), digits(c, plane), digits(h, row), digits(w, 1))
         return View(storage, axes, start)
@@ -203,9 +204,11 @@ class Lowering:
                 for entry in node.inputs:
                     if entry is not None and entry in self.borders:
                         self.borders[node.outputs[0]] = max(self.borders[entry], self.borders.get(node.outputs[0], 0))
+        widest: dict[tuple[int, int], int] = {}
         for value, border in self.borders.items():
             size = value.shape[2], value.shape[3]
-            self.gaps[size] = max(border, self.gaps.get(size, 0))
+            widest[size] = max(border, widest.get(size, 0))
+        self.gaps = pixel_rows(self.graph.nodes, widest)
 
     # calls
 
@@ -301,8 +304,5 @@ def fast_axis(view: View) -> int | None:
 
 def border_of(node: Node) -> int:
     """Width of the border that a convolution of stride 1 reads around its input."""
-    if node.op != "Conv" or len(node.outputs[0].shape) != 4:
-        return 0
-    if any(step != 1 for step in node.attributes.get("strides", (1, 1))):
-        return 0
-    return max(node.attributes.get("pads", (0, 0, 0, 0)))
+    window = window_of(node) if node.op == "Conv" else None
+    return max(*window.before, *window.after) if window is not None and window.strides == (1, 1) else 0

@@ -43,8 +43,8 @@ def place(calls: Sequence[Call]) -> tuple[dict[Storage, int], int]:
 
 
 def period(zeros: tuple[int, ...]) -> int:
-    """Numbers from one plane of a geometry to the next."""
-    return zeros[4] if len(zeros) == 5 else zeros[3] * zeros[4] * zeros[5]
+    """Numbers after which the pattern of zeros of a geometry begins again."""
+    return zeros[0]
 
 
 def bytes_of(storage: Storage) -> int:

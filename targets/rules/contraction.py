@@ -9,11 +9,12 @@ from math import prod
 import numpy as np
 
 from graphprune.targets.kernels.contract import Contract, Operand
-from graphprune.targets.kernels.functions import Number
 from graphprune.targets.network.graph import Node, Value
-from graphprune.targets.network.layout import Axis, Loop, Storage, View, digits, extent, loops, merged, together
-from graphprune.targets.network.lowering import Lowering, NotMine, fast_axis, lines, pitch
+from graphprune.targets.network.layout import Loop, View, digits, extent, loops, merged, together
+from graphprune.targets.network.lowering import Lowering, NotMine, fast_axis, lines
+from graphprune.targets.network.window import window_of
 from graphprune.targets.rules.pointwise import Fused, fused
+from graphprune.targets.rules.workspace import workspace
 
 
 @dataclass
@@ -85,14 +86,10 @@ def convolution(at: Lowering, node: Node) -> None:
     assert x is not None and w is not None
     if w.constant is None or len(x.shape) != 4 or x.dtype != "float32":
         raise NotMine("not a convolution over two axes with constant weights")
-    attributes = node.attributes
-    if attributes.get("auto_pad", "NOTSET") not in {"NOTSET", b"NOTSET", "VALID"}:
-        pads = same_pads(node, w.constant.shape[2:])
-    else:
-        pads = tuple(attributes.get("pads", (0, 0, 0, 0)))
-    strides = tuple(attributes.get("strides", (1, 1)))
-    dilations = tuple(attributes.get("dilations", (1, 1)))
-    groups = attributes.get("group", 1)
+    window = window_of(node)
+    if window is None:
+        raise NotMine("not a window over two axes")
+    groups = node.attributes.get("group", 1)
     bias = None
     if rest and rest[0] is not None:
         if rest[0].constant is None:
@@ -100,7 +97,7 @@ def convolution(at: Lowering, node: Node) -> None:
         bias = rest[0].constant
     outputs, inner, kh, kw = w.constant.shape
     n, _, ho, wo = node.outputs[0].shape
-    work = workspace(at, node, x, (kh, kw), strides, dilations, pads, (ho, wo))
+    work = workspace(at, node, x, window)
     taps = np.array([[work.tap(a, b) for b in range(kw)] for a in range(kh)]).reshape(-1)
     channels = np.arange(inner, dtype=np.int64) * work.channel
     per = outputs // groups
@@ -111,111 +108,6 @@ def convolution(at: Lowering, node: Node) -> None:
         offsets = offsets[None, :] + shift[:, None]
     spread = View(work.storage, (digits(n, work.image), digits(ho, work.row), digits(wo, 1)), work.offset)
     contraction(at, node, Product(weights, offsets, bias, spread, 1, per))
-
-
-def same_pads(node: Node, kernel: Sequence[int]) -> tuple[int, int, int, int]:
-    x = node.inputs[0]
-    assert x is not None
-    before, after = [], []
-    for axis in range(2):
-        step = node.attributes.get("strides", (1, 1))[axis]
-        reach = (kernel[axis] - 1) * node.attributes.get("dilations", (1, 1))[axis] + 1
-        total = max(0, (node.outputs[0].shape[2 + axis] - 1) * step + reach - x.shape[2 + axis])
-        half = total // 2
-        upper = node.attributes["auto_pad"] in {"SAME_UPPER", b"SAME_UPPER"}
-        before.append(half if upper else total - half)
-        after.append(total - half if upper else half)
-    return before[0], before[1], after[0], after[1]
-
-
-@dataclass
-class Workspace:
-    """A map that a window of stride 1 can slide over: where tap (a, b) of output pixel (0, 0) lies, and the distances of
-    rows, channels and images. A strided window slides over its phases: every s-th row and column, each a map."""
-
-    storage: Storage
-    offset: int
-    row: int
-    channel: int
-    image: int
-    phase: tuple[int, int] = (1, 1)
-    plane: int = 0
-    dilations: tuple[int, int] = (1, 1)
-
-    def tap(self, a: int, b: int) -> int:
-        a, b = a * self.dilations[0], b * self.dilations[1]
-        sh, sw = self.phase
-        return ((a % sh) * sw + b % sw) * self.plane + a // sh * self.row + b // sw
-
-
-def workspace(
-    at: Lowering,
-    node: Node,
-    x: Value,
-    kernel: tuple[int, int],
-    strides: tuple[int, ...],
-    dilations: tuple[int, ...],
-    pads: Sequence[int],
-    output: tuple[int, int],
-    fill: float = 0.0,
-) -> Workspace:
-    """The input as it lies, where its rows are rows of pixels and its border is wide enough; else a copy."""
-    n, c, h, w = x.shape
-    view = at.of(x)
-    top, left, bottom, right = pads
-    if strides == (1, 1) and view.storage.kind == "scratch" and fill == 0.0 and flat(view):
-        zeros = view.storage.zeros
-        border = zeros[3] if zeros else 0
-        if max(pads) <= border:
-            image, channel, row, _ = (distance(axis) for axis in view.axes)
-            row = row or distance_of_rows(view)
-            return Workspace(view.storage, view.offset - top * row - left, row, channel, image, dilations=tuple(dilations))  # type: ignore[arg-type]
-    sh, sw = strides
-    ho, wo = output
-    reach = [(kernel[axis] - 1) * dilations[axis] for axis in range(2)]
-    row = max(wo + max(at.gaps.get(output, 0), reach[1] // sw), wo + reach[1] // sw)
-    rows = ho + reach[0] // sh
-    plane = pitch(max((rows - 1) * row + row, reach[0] // sh * row + reach[1] // sw + lines((ho - 1) * row + wo)))
-    used = sorted({((a * dilations[0]) % sh, (b * dilations[1]) % sw) for a in range(kernel[0]) for b in range(kernel[1])})
-    channel = plane * sh * sw
-    key = (h, w, row, plane, sh, sw, top, left, ho, wo, *(number for phase in used for number in phase))
-    padded = top or left or (rows * sh - top > h) or (row * sw - left > w)
-    storage = Storage(n * c * channel, zeros=key if padded and fill == 0.0 else None)
-    if padded and fill != 0.0:
-        whole = View(storage, (digits(storage.size, 1),))
-        at.map(Number(fill), [], whole, node, "fill the border")
-    for a, b in used:
-        # row i of the phase is row i * sh + a - top of x
-        first_row = max(0, -((a - top) // sh) if a < top else 0)
-        first_column = max(0, -((b - left) // sw) if b < left else 0)
-        start_row, start_column = first_row * sh + a - top, first_column * sw + b - left
-        count_rows = min(rows - first_row, -(-(h - start_row) // sh))
-        count_columns = min(row - first_column, -(-(w - start_column) // sw))
-        if count_rows < 1 or count_columns < 1:
-            continue
-        part = view.slice(2, start_row, count_rows, sh)
-        part = part.slice(3, start_column, count_columns, sw) if part is not None else None
-        if part is None:
-            raise NotMine("its input lies in pieces")
-        offset = (a * sw + b) * plane + first_row * row + first_column
-        axes = (digits(n, c * channel), digits(c, channel), digits(count_rows, row), digits(count_columns, 1))
-        at.copy(part, View(storage, axes, offset), node, f"copy phase {a},{b}" if (sh, sw) != (1, 1) else "copy into a border")
-    return Workspace(storage, 0, row, channel, c * channel, (sh, sw), plane, tuple(dilations))  # type: ignore[arg-type]
-
-
-def flat(view: View) -> bool:
-    """Whether each axis is one digit, and pixels of a row lie side by side."""
-    return all(len(merged(axis)) <= 1 for axis in view.axes) and (not view.axes[3] or view.axes[3][-1].stride == 1)
-
-
-def distance(axis: Axis) -> int:
-    return axis[0].stride if axis else 0
-
-
-def distance_of_rows(view: View) -> int:
-    """A map of one row has no distance of rows of its own; its border still has."""
-    zeros = view.storage.zeros
-    return zeros[2] if zeros else 0
 
 
 def contraction(at: Lowering, node: Node, product: Product) -> None:

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from graphprune.targets.kernels.window import Window
+from graphprune.targets.kernels.window import Window as Pool
 from graphprune.targets.network.graph import Node
 from graphprune.targets.network.layout import View, digits, loops
 from graphprune.targets.network.lowering import Lowering, NotMine, lines
-from graphprune.targets.rules.contraction import run_of, same_pads, workspace
+from graphprune.targets.network.window import Window, window_of
+from graphprune.targets.rules.contraction import run_of
+from graphprune.targets.rules.workspace import workspace
 
 
 def pool(at: Lowering, node: Node) -> None:
@@ -19,23 +21,14 @@ def pool(at: Lowering, node: Node) -> None:
     result = node.outputs[0]
     if len(value.shape) != 4 or value.dtype != "float32" or len(node.outputs) > 1:
         raise NotMine("not over two axes, or with indices")
-    attributes = node.attributes
-    kernel = tuple(attributes["kernel_shape"])
-    strides = tuple(attributes.get("strides", (1, 1)))
-    dilations = tuple(attributes.get("dilations", (1, 1)))
-    if attributes.get("auto_pad", "NOTSET") in {"SAME_UPPER", "SAME_LOWER"}:
-        pads: Sequence[int] = same_pads(node, kernel)
-    else:
-        pads = tuple(attributes.get("pads", (0, 0, 0, 0)))
+    window = window_of(node)
+    if window is None:
+        raise NotMine("not a window over two axes")
     n, c, h, w = value.shape
-    ho, wo = result.shape[2:]
-    # with ceil_mode the last window may hang over the border by more than the padding
-    hang = [
-        (size - 1) * strides[axis] + (kernel[axis] - 1) * dilations[axis] + 1 - value.shape[2 + axis] - pads[axis]
-        for axis, size in enumerate((ho, wo))
-    ]
-    whole = (pads[0], pads[1], max(pads[2], hang[0]), max(pads[3], hang[1]))
-    work = workspace(at, node, value, kernel, strides, dilations, whole, (ho, wo))  # type: ignore[arg-type]
+    ho, wo = window.output
+    kernel = window.kernel
+    pads = (*window.before, *(node.attributes.get("pads", (0, 0, 0, 0))[2:]))
+    work = workspace(at, node, value, window)
     offsets = [work.tap(a, b) for a in range(kernel[0]) for b in range(kernel[1])]
     x = View(work.storage, (digits(n, work.image), digits(c, work.channel), digits(ho, work.row), digits(wo, 1)), work.offset)
     y = at.place(result)
@@ -43,11 +36,12 @@ def pool(at: Lowering, node: Node) -> None:
     outer, length, mask, guarded = run_of(walked, y, result)
     closed = length > wo
     rows = work.row if closed else wo
-    padded = any(whole)
-    include = bool(attributes.get("count_include_pad", 0))
+    padded = window.padded()
+    include = bool(node.attributes.get("count_include_pad", 0))
+    hang = any(after > pad for after, pad in zip(window.after, pads[2:], strict=True))
     bordered = node.op == "MaxPool" and padded
-    counted = node.op == "AveragePool" and (padded and not include or any(extra > pad for extra, pad in zip(hang, pads[2:], strict=True)))
-    there = taps(kernel, strides, dilations, (h, w), pads, (ho, wo), include and counted)
+    counted = node.op == "AveragePool" and padded and (not include or hang)
+    there = taps(window, pads[2:] if include else None)
     extra: list[np.ndarray] = []
     if bordered:
         if len(offsets) > 32:
@@ -64,7 +58,7 @@ def pool(at: Lowering, node: Node) -> None:
         step = wo if not closed and loop_extent == ho and loop_strides[0] == work.row and ho > 1 else 0
         return (loop_strides[0], *(step,) * len(arrays), loop_strides[1])
 
-    found = Window(
+    found = Pool(
         operation="max" if node.op == "MaxPool" else ("sum" if counted else "mean"),
         offsets=tuple(offsets),
         length=length,
@@ -79,23 +73,18 @@ def pool(at: Lowering, node: Node) -> None:
     at.views[result] = y
 
 
-def taps(
-    kernel: Sequence[int],
-    strides: Sequence[int],
-    dilations: Sequence[int],
-    size: Sequence[int],
-    pads: Sequence[int],
-    output: Sequence[int],
-    padded: bool,
-) -> np.ndarray:
-    """Which taps of each window exist, [taps, rows, columns]; with `padded` those of the padding do too."""
+def taps(window: Window, after: Sequence[int] | None) -> np.ndarray:
+    """Which taps of each window exist, [taps, rows, columns]; those in the padding too where it is given."""
     along = []
     for axis in range(2):
-        places = np.arange(output[axis])[None, :] * strides[axis] + np.arange(kernel[axis])[:, None] * dilations[axis] - pads[axis]
-        low, high = (-pads[axis], size[axis] + pads[2 + axis]) if padded else (0, size[axis])
+        steps = np.arange(window.output[axis])[None, :] * window.strides[axis]
+        places = steps + np.arange(window.kernel[axis])[:, None] * window.dilations[axis] - window.before[axis]
+        low, high = 0, window.size[axis]
+        if after is not None:
+            low, high = -window.before[axis], window.size[axis] + after[axis]
         along.append((places >= low) & (places < high))
     both = along[0][:, None, :, None] & along[1][None, :, None, :]
-    return both.reshape(kernel[0] * kernel[1], output[0], output[1])
+    return both.reshape(-1, *window.output)
 
 
 def laid(array: np.ndarray, rows: int, closed: bool) -> np.ndarray:

@@ -1,0 +1,83 @@
+"""The input of a convolution or pool as a map that a window of stride 1 can slide over, copied only where it must be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graphprune.targets.kernels.functions import Number
+from graphprune.targets.network.graph import Node, Value
+from graphprune.targets.network.layout import Axis, Storage, View, digits, merged
+from graphprune.targets.network.lowering import Lowering, NotMine, lines, pitch
+from graphprune.targets.network.window import Window
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where tap (0, 0) of output pixel (0, 0) lies, and the distances of rows, channels, images and phases."""
+
+    storage: Storage
+    offset: int
+    row: int
+    channel: int
+    image: int
+    plane: int
+    window: Window
+
+    def tap(self, a: int, b: int) -> int:
+        """The distance from tap (0, 0) to tap (a, b), the same for every output pixel."""
+        a, b = a * self.window.dilations.rows, b * self.window.dilations.columns
+        down, right = self.window.strides
+        return ((a % down) * right + b % right) * self.plane + a // down * self.row + b // right
+
+
+def workspace(at: Lowering, node: Node, x: Value, window: Window, fill: float = 0.0) -> Workspace:
+    """The input as it lies, where its rows are rows of pixels and its border is wide enough; else a copy of the phases,
+    with `fill` around them."""
+    view = at.of(x)
+    if window.strides == (1, 1) and view.storage.kind == "scratch" and flat(view):
+        zeros = view.storage.zeros
+        border = zeros[3] if zeros and fill == 0.0 else 0
+        row = distance(view.axes[2]) or (zeros[2] if zeros else 0)
+        if max(*window.before, *window.after) <= border and (row or window.kernel.rows == 1):
+            image, channel = distance(view.axes[0]), distance(view.axes[1])
+            start = view.offset - window.before.rows * row - window.before.columns
+            return Workspace(view.storage, start, row, channel, image, 0, window)
+    return copied(at, node, view, window, fill)
+
+
+def copied(at: Lowering, node: Node, view: View, window: Window, fill: float) -> Workspace:
+    n, c, _, _ = view.shape
+    down, right = window.strides
+    row = max(window.row(), window.output.columns + at.gaps.get(tuple(window.output), 0))
+    rows = window.rows()
+    reach = max(window.part(1, b).reach for _, b in window.phases())
+    run = lines((window.output.rows - 1) * row + window.output.columns)
+    plane = pitch(max(rows * row + row, (rows - window.output.rows) * row + reach + run))
+    channel = plane * down * right
+    padded = window.padded()
+    zeros = (channel, row, plane, *window.numbers()) if padded and fill == 0.0 else None
+    storage = Storage(n * c * channel, zeros=zeros)
+    if padded and fill != 0.0:
+        at.map(Number(fill), [], View(storage, (digits(storage.size, 1),)), node, "fill the border")
+    for a, b in window.phases():
+        tall, wide = window.part(0, a), window.part(1, b)
+        if not tall.count or not wide.count:
+            continue
+        part = view.slice(2, tall.start, tall.count, down)
+        part = None if part is None else part.slice(3, wide.start, wide.count, right)
+        if part is None:
+            raise NotMine("its input lies in pieces")
+        offset = (a * right + b) * plane + tall.first * row + wide.first
+        axes = (digits(n, c * channel), digits(c, channel), digits(tall.count, row), digits(wide.count, 1))
+        what = f"copy phase {a},{b}" if window.strides != (1, 1) else "copy into a border"
+        at.copy(part, View(storage, axes, offset), node, what)
+    return Workspace(storage, 0, row, channel, c * channel, plane, window)
+
+
+def flat(view: View) -> bool:
+    """Whether each axis is one digit, and pixels of a row lie side by side."""
+    return all(len(merged(axis)) <= 1 for axis in view.axes) and (not view.axes[3] or view.axes[3][-1].stride == 1)
+
+
+def distance(axis: Axis) -> int:
+    return merged(axis)[0].stride if axis else 0
