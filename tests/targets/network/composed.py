@@ -1,0 +1,117 @@
+"""Networks of tests.generator, built and compared with onnxruntime: `python -m tests.targets.network.composed --count N`.
+
+How far rounding may take an output is measured: it is what the output moves when every stored number and every input
+moves by its own rounding error, times eight, and at least what a sum in another order may be off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from graphprune.errors import GraphPruneError
+from graphprune.targets.kernels.tir import Machine
+from tests import execution
+from tests.generator import NAMED, Recipe, build, recipe
+from tests.targets.network.harness import MACHINES, TOLERANCE, Built, built, compare
+
+SAFETY = 8.0
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What came of a network: `refused` why it cannot be built, else the operators without kernel, of how many steps."""
+
+    refused: str = ""
+    fallbacks: tuple[str, ...] = ()
+    steps: int = 0
+
+
+def sized(plan: Recipe) -> dict[str, list[int]]:
+    """The shapes of the inputs, named sizes as the generator runs them."""
+    return {name: list(array.shape) for name, array in execution.feeds(build(plan), sizes=NAMED).items()}
+
+
+def check(plan: Recipe, machine: Machine) -> Checked:
+    """Raises AssertionError where the built network computes something else, twice on the same arena."""
+    model = build(plan)
+    cases = [execution.feeds(model, seed=seed, sizes=NAMED) for seed in (0, 1)]
+    try:
+        network = built(model, machine, sized(plan))
+    except GraphPruneError as error:
+        if error.code != "GP811":
+            raise
+        return Checked(str(error))
+    compare(network, [*cases, *cases], max(TOLERANCE, SAFETY * moved(model, cases[0])))
+    return Checked("", tuple(network.fallbacks), steps(network))
+
+
+def steps(network: Built) -> int:
+    return len(network.lowered.calls)
+
+
+def moved(model: onnx.ModelProto, case: Mapping[str, np.ndarray]) -> float:
+    """How far rounding errors of weights and inputs move the outputs."""
+    generator = np.random.default_rng(0)
+
+    def jittered(array: np.ndarray) -> np.ndarray:
+        if array.dtype != np.float32:
+            return array
+        return (array * (1 + 2.0**-23 * generator.uniform(-1, 1, array.shape))).astype(np.float32)
+
+    other = onnx.ModelProto()
+    other.CopyFrom(model)
+    for graph in execution.graphs(other):
+        stored = [
+            *graph.initializer,
+            *(a.t for node in graph.node for a in node.attribute if node.op_type == "Constant"),
+        ]
+        for tensor in stored:
+            if tensor.data_type == onnx.TensorProto.FLOAT:
+                tensor.CopyFrom(numpy_helper.from_array(jittered(numpy_helper.to_array(tensor)), tensor.name))
+    exact = execution.run(model, case)
+    return execution.difference(exact, execution.run(other, {name: jittered(array) for name, array in case.items()}))
+
+
+def problem(plan: Recipe, machine: Machine) -> tuple[str, Checked]:
+    """What is wrong, in words; a crash is a problem like any other, which the thread hands back."""
+    with ThreadPoolExecutor(1) as thread:
+        outcome = thread.submit(check, plan, machine)
+    error = outcome.exception()
+    return (f"{type(error).__name__}: {error}", Checked()) if error is not None else ("", outcome.result())
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--count", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--size", type=int, default=6, help="the most blocks of a network")
+    options = parser.parse_args()
+    failed, operators, refused, count = 0, Counter[str](), Counter[str](), 0
+    for seed in range(options.seed, options.seed + options.count):
+        plan = recipe(seed, options.size)
+        wrong, checked = problem(plan, MACHINES[seed % len(MACHINES)])
+        failed += bool(wrong)
+        if wrong:
+            print(f"{plan}\n    {wrong}", flush=True)
+        if checked.refused:
+            refused[checked.refused] += 1
+        operators.update(checked.fallbacks)
+        count += checked.steps
+    print(f"{options.count} networks, {failed} failed, {sum(refused.values())} refused; {count} steps")
+    print("without a kernel:", ", ".join(f"{name} {number}" for name, number in operators.most_common()))
+    for reason, number in refused.most_common(20):
+        print(f"refused {number}: {reason[:160]}")
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
