@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphprune.errors import GraphPruneError
+from graphprune.runtime import cpu
 from graphprune.runtime.artifact import Layer, Network, Tensor, Variant
 from graphprune.targets.kernels.contract import Contract
 from graphprune.targets.kernels.gemv import Gemv
@@ -19,14 +20,20 @@ from graphprune.targets.kernels.tir import Machine
 from graphprune.targets.network.driver import Program, compiled
 from graphprune.targets.network.graph import Graph, read
 from graphprune.targets.network.lowering import Call, Lowering
+from graphprune.targets.network.tune import Tuner, cache_folder
 from graphprune.targets.rules import rules_for
 from graphprune.targets.target import Processor
 
 
 def build(
-    model: Path, shapes: Mapping[str, tuple[int, ...]], processors: Sequence[Processor], threads: int
+    model: Path,
+    shapes: Mapping[str, tuple[int, ...]],
+    processors: Sequence[Processor],
+    threads: int,
+    tune: float = 60.0,
 ) -> Network:
-    """The network at these input shapes, for each processor.
+    """The network at these input shapes, for each processor; for the first that this machine can run, forms of kernels
+    are measured for at most `tune` seconds.
 
     Raises GraphPruneError GP811 where a size depends on the data, GP812 where a step without kernel cannot run alone.
     """
@@ -36,10 +43,16 @@ def build(
     identity = identified(model, shapes)
     variants = []
     models: tuple[bytes, ...] | None = None
+    tuned = False
     for processor in processors:
-        lowered = Lowering(graph, Machine(processor.lanes, processor.registers, threads), rules_for)
-        lowered.run()
         target = {"kind": "llvm", "mcpu": processor.mcpu, "num-cores": threads}
+        machine = Machine(processor.lanes, processor.registers, threads)
+        tuner = None
+        if tune and not tuned and processor.runs_on(cpu.cpu()):
+            tuner = Tuner(machine, target, cpu.cpu().name, cache_folder(), budget=tune)
+            tuned = True
+        lowered = Lowering(graph, machine, rules_for, tuner=tuner)
+        lowered.run()
         program = compiled(lowered, target, identity)
         if models is None:
             models = tuple(alone(call, graph) for call in program.fallbacks)
@@ -86,7 +99,13 @@ def layers(lowered: Lowering, program: Program) -> tuple[Layer, ...]:
             rows.append(Layer(call.node.name, call.node.op, "onnxruntime", fallback=True, reason=why))
             continue
         pattern, density = stored(lowered, call)
-        rows.append(Layer(call.node.name, call.what, described(kernel), pattern, density))
+        taken, whole = lowered.times.get(call.node, (None, None)) if density is not None else (None, None)
+        why = ""
+        if whole is not None and taken is not None and pattern == "dense":
+            why = "dense, because its zeros save no time here"
+        rows.append(
+            Layer(call.node.name, call.what, described(kernel), pattern, density, taken, whole, reason=why)
+        )
     return tuple(rows)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
@@ -28,8 +29,10 @@ from graphprune.targets.network.layout import (
     extent,
     loops,
 )
+from graphprune.targets.network.tune import Times, Tuner
 from graphprune.targets.network.window import pixel_rows, window_of
 
+T = TypeVar("T")
 LINE = 16  # numbers of a cache line: every pitch is a multiple, so that runs begin on a line
 
 
@@ -69,6 +72,8 @@ class Lowering:
     gaps: dict[tuple[int, int], int] = field(default_factory=dict)
     borders: dict[Value, int] = field(default_factory=dict)
     whole: dict[Value, View] = field(default_factory=dict)
+    tuner: Tuner | None = None
+    times: dict[Node, Times] = field(default_factory=dict)
     weights: dict[Node, int] = field(default_factory=dict)  # numbers of the weights of a contraction, zeros too
 
     def run(self) -> None:
@@ -214,6 +219,25 @@ class Lowering:
 
     def call(self, kernel: Kernel, views: Sequence[View], node: Node, what: str) -> None:
         self.calls.append(Call(kernel, tuple(views), node, what))
+
+    def choose(
+        self,
+        node: Node,
+        signature: tuple[int, ...],
+        tiles: Sequence[T],
+        kernel_of: Callable[[T], Kernel],
+        views_of: Callable[[T], list[View]],
+    ) -> tuple[Kernel, list[View]]:
+        """The form of a step that is fastest as measured; where nothing is measured the first."""
+        number = 0
+        if self.tuner is not None:
+            kernels = [kernel_of(tile) for tile in tiles]
+            full = [bool(getattr(tile, "full", False)) for tile in tiles]
+            number, times = self.tuner.best(
+                signature, kernels, full, lambda: [views_of(tile) for tile in tiles], self.constants
+            )
+            self.times[node] = times
+        return kernel_of(tiles[number]), views_of(tiles[number])
 
     def map(self, expression: Expression, operands: Sequence[View], result: View, node: Node, what: str = "map") -> None:
         """One elementwise step; operands are broadcast to the shape of the result."""

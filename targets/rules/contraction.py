@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from math import prod
-
 import numpy as np
 
 from graphprune.targets.kernels.contract import Contract, Operand
@@ -14,20 +10,8 @@ from graphprune.targets.network.layout import Loop, View, digits, extent, loops,
 from graphprune.targets.network.lowering import Lowering, NotMine, fast_axis, lines
 from graphprune.targets.network.window import window_of
 from graphprune.targets.rules.pointwise import Fused, fused
+from graphprune.targets.rules.tables import Product, Tile, block, chunks, signature, table, tiles
 from graphprune.targets.rules.workspace import workspace
-
-
-@dataclass
-class Product:
-    """A contraction in the form of the kernel: weights [outputs, inputs], the offset of each input row from the first,
-    the run (and what is around it) in x, and how many outputs share a set of inputs (those of one group)."""
-
-    weights: np.ndarray
-    offsets: np.ndarray
-    bias: np.ndarray | None
-    x: View  # with the axes of the run and around it only
-    axis: int  # of the output rows in the result
-    group: int
 
 
 def matmul(at: Lowering, node: Node) -> None:
@@ -156,31 +140,36 @@ def emit(at: Lowering, node: Node, product: Product, found: Fused) -> None:
             raise NotMine("an operand does not lie along the run")
         operands.append(Operand(row_strides[1 + index], step, tuple(loop.strides[2 + index] for loop in outer)))
     outputs = product.weights.shape[0]
-    rows_per, vectors = blocking(product, length, at.machine)
-    values, entries, pointers = table(product, rows_per)
-    kernel = Contract(
-        outputs=outputs,
-        length=length,
-        row=row_strides[0],
-        rows=rows_per,
-        vectors=vectors,
-        outer=tuple((loop.extent, loop.strides[0], loop.strides[1]) for loop in outer),
-        bias=product.bias is not None,
-        masked=masked is not None,
-        guarded=guarded,
-        epilogue=found.expression,
-        operands=tuple(operands),
-        block=block(product, vectors * at.machine.lanes, length),
-        chunks=chunks(outer, length, vectors, outputs // rows_per, at.machine),
-    )
-    views = [product.x, at.constant(values), at.constant(entries), at.constant(pointers)]
-    if product.bias is not None:
-        views.append(at.constant(np.asarray(product.bias, "float32")))
-    if masked is not None:
-        views.append(at.constant(masked))
+
+    def kernel_of(tile: Tile) -> Contract:
+        return Contract(
+            outputs=outputs,
+            length=length,
+            row=row_strides[0],
+            rows=tile.rows,
+            vectors=tile.vectors,
+            outer=tuple((loop.extent, loop.strides[0], loop.strides[1]) for loop in outer),
+            bias=product.bias is not None,
+            masked=masked is not None,
+            guarded=guarded,
+            epilogue=found.expression,
+            operands=tuple(operands),
+            block=block(product, tile.vectors * at.machine.lanes, length),
+            chunks=chunks(outer, length, tile.vectors, outputs // tile.rows, at.machine),
+        )
+
+    def views_of(tile: Tile) -> list[View]:
+        arrays = list(table(product, tile))
+        if product.bias is not None:
+            arrays.append(np.asarray(product.bias, "float32"))
+        if masked is not None:
+            arrays.append(masked)
+        return [product.x, *(at.constant(array) for array in arrays), *others, y]
+
+    kernel, views = at.choose(node, signature(product), tiles(product, length, at.machine), kernel_of, views_of)
     what = "+".join([node.op, *(other.op for other in found.nodes)])
     at.weights[node] = product.weights.size
-    at.call(kernel, [*views, *others, y], node, what)
+    at.call(kernel, views, node, what)
     at.views[value] = y
     at.done.update(found.nodes)
 
@@ -214,72 +203,3 @@ def run_of(walked: list, y: View, value: Value) -> tuple[list, int, np.ndarray |
 
 def outer_rows(outer: list, value: Value) -> bool:
     return len(value.shape) == 4 and value.shape[2] > 1
-
-
-def blocking(product: Product, length: int, machine) -> tuple[int, int]:
-    """Rows and vectors of the register tile: the weights' own pattern decides the rows, the run the vectors."""
-    lanes, registers = machine.lanes, machine.registers
-    needed = -(-length // lanes)
-    per = product.group
-    best = (0.0, 1, 1)
-    dense_entries = product.weights.size
-    for rows in (1, 2, 4, 6, 8, 12, 16):
-        if rows > 1 and (rows > product.weights.shape[0] or (product.offsets.ndim > 1 and per % rows)):
-            continue
-        stored = entries_of(product.weights, rows) * rows if rows > 1 else np.count_nonzero(product.weights)
-        for vectors in (1, 2, 3, 4, 6):
-            if rows * vectors + vectors + 1 > registers or vectors > needed:
-                continue
-            waste = -(-needed // vectors) * vectors / needed
-            loads = rows + vectors
-            work = rows * vectors
-            # fused multiply-adds and loads share the ports; a chain of adds needs eight in flight
-            cycles = (max(work / 2, loads / 2, 4.0) + 1.0) / work
-            cost = stored * cycles * waste + dense_entries * 1e-9
-            if best[0] == 0.0 or cost < best[0]:
-                best = (cost, rows, vectors)
-    return best[1], best[2]
-
-
-def entries_of(weights: np.ndarray, rows: int) -> int:
-    outputs, inputs = weights.shape
-    whole = outputs // rows * rows
-    count = int(np.any(weights[:whole].reshape(-1, rows, inputs) != 0, axis=1).sum())
-    return count + (int(np.any(weights[whole:] != 0, axis=0).sum()) if whole < outputs else 0)
-
-
-def table(product: Product, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Weights [entries][rows], the offset of each entry, and where the entries of each group of rows begin."""
-    outputs, inputs = product.weights.shape
-    groups = -(-outputs // rows)
-    padded = np.zeros((groups * rows, inputs), "float32")
-    padded[:outputs] = product.weights
-    blocks = padded.reshape(groups, rows, inputs)
-    present, columns = np.nonzero((blocks != 0).any(axis=1))
-    values = np.ascontiguousarray(blocks[present, :, columns]).reshape(-1)
-    if product.offsets.ndim > 1:
-        offsets = product.offsets[present * rows // product.group, columns]
-    else:
-        offsets = product.offsets[columns]
-    pointers = np.zeros(groups + 1, "int32")
-    pointers[1:] = np.cumsum(np.bincount(present, minlength=groups))
-    if offsets.size and offsets.max() >= 1 << 31:
-        raise NotMine("more than 2^31 numbers")
-    if not values.size:
-        values, offsets = np.zeros(rows, "float32"), np.zeros(1, "int64")
-    return values, offsets.astype("int32"), pointers
-
-
-def block(product: Product, tile: int, length: int) -> int:
-    """Tiles that a group of rows walks in a row: as much of x as half of a second-level cache holds."""
-    channels = len(np.unique(product.offsets)) if product.offsets.ndim == 1 else 1
-    return max(1, min(-(-length // tile), (1 << 18) // (channels * tile * 4)))
-
-
-def chunks(outer: list, length: int, vectors: int, groups: int, machine) -> int:
-    """Pieces of the output rows, where there are too few strips of the run to keep the threads busy."""
-    if machine.threads == 1:
-        return 1
-    strips = prod(loop.extent for loop in outer) * -(-length // (vectors * machine.lanes))
-    return max(1, min(groups, -(-4 * machine.threads // strips)))
-

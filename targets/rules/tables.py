@@ -1,0 +1,133 @@
+"""Weights as tables of what is there, and the register tiles that a product with them could use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from graphprune.targets.kernels.tir import Machine
+from graphprune.targets.network.layout import Loop, View
+from graphprune.targets.network.lowering import NotMine
+
+ROWS = (1, 2, 4, 6, 8, 12, 16)
+VECTORS = (1, 2, 3, 4, 6, 8)
+WORTH = 1.5  # forms whose estimate is within this of the best are worth a measurement
+FORMS = 6  # and no more than these
+CACHE = 1 << 18  # bytes of x that stay close: a part of any second-level cache
+
+
+@dataclass
+class Product:
+    """A contraction in the form of the kernel: weights [outputs, inputs], the offset of each input row from the first,
+    the run (and what is around it) in x, and how many outputs share a set of inputs (those of one group)."""
+
+    weights: np.ndarray
+    offsets: np.ndarray
+    bias: np.ndarray | None
+    x: View  # with the axes of the run and around it only
+    axis: int  # of the output rows in the result
+    group: int
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Output rows that share a list of entries, and vectors of the run, in registers; `full` keeps weights of zero."""
+
+    rows: int
+    vectors: int
+    full: bool = False
+
+
+def tiles(product: Product, length: int, machine: Machine) -> list[Tile]:
+    """Tiles by what they should cost, the cheapest first; where weights are missing, the best that ignores that is last."""
+    found = [
+        (cost(stored(product, rows), rows, vectors, length, machine.lanes), Tile(rows, vectors))
+        for rows in ROWS
+        if fits(product, rows)
+        for vectors in VECTORS
+        if rows * vectors + vectors + 1 <= machine.registers and vectors <= -(-length // machine.lanes)
+    ]
+    found.sort(key=lambda entry: entry[0])
+    worth = [tile for estimate, tile in found if estimate <= WORTH * found[0][0]][:FORMS]
+    if np.count_nonzero(product.weights) < 0.9 * product.weights.size:
+        whole = min(
+            (tile for _, tile in found),
+            key=lambda tile: cost(product.weights.size, tile.rows, tile.vectors, length, machine.lanes),
+        )
+        worth.append(Tile(whole.rows, whole.vectors, full=True))
+    return worth
+
+
+def fits(product: Product, rows: int) -> bool:
+    """Whether rows of one group have the same inputs to choose from."""
+    return rows == 1 or (rows <= product.weights.shape[0] and (product.offsets.ndim == 1 or product.group % rows == 0))
+
+
+def cost(weights: int, rows: int, vectors: int, length: int, lanes: int) -> float:
+    """Cycles, roughly: two multiply-adds and two loads a cycle, a chain of adds that needs eight in flight, and one cycle
+    for the entry."""
+    whole, rest = divmod(-(-length // lanes), vectors)
+    total = 0.0
+    for count, wide in ((whole, vectors), (1, rest)):
+        if wide:
+            total += count * (max(rows * wide / 2, (rows + wide) / 2, 4.0) + 1.0)
+    return total * weights / rows + 1e-6 * rows
+
+
+def stored(product: Product, rows: int) -> int:
+    """Weights in the table when `rows` share a list of entries, the zeros among them too."""
+    weights = product.weights
+    whole = weights.shape[0] // rows * rows
+    blocks = weights[:whole].reshape(-1, rows, weights.shape[1])
+    count = int((blocks != 0).any(axis=1).sum())
+    if whole < weights.shape[0]:
+        count += int((weights[whole:] != 0).any(axis=0).sum())
+    return count * rows
+
+
+def signature(product: Product) -> tuple[int, ...]:
+    """What decides between forms: the sizes, and how many weights are there in twentieths."""
+    size = product.weights.size
+    shares = (round(20 * stored(product, rows) / size) for rows in (1, 4, 8, 16) if rows <= product.weights.shape[0])
+    return (*product.weights.shape, product.group, *shares)
+
+
+def table(product: Product, tile: Tile) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Weights [entries][rows], the offset of each entry, and where the entries of each group of rows begin."""
+    rows = tile.rows
+    outputs, inputs = product.weights.shape
+    groups = -(-outputs // rows)
+    padded = np.zeros((groups * rows, inputs), "float32")
+    padded[:outputs] = product.weights
+    blocks = padded.reshape(groups, rows, inputs)
+    there = np.ones((groups, inputs), bool) if tile.full else (blocks != 0).any(axis=1)
+    present, columns = np.nonzero(there)
+    values = np.ascontiguousarray(blocks[present, :, columns]).reshape(-1)
+    if product.offsets.ndim > 1:
+        offsets = product.offsets[present * rows // product.group, columns]
+    else:
+        offsets = product.offsets[columns]
+    pointers = np.zeros(groups + 1, "int32")
+    pointers[1:] = np.cumsum(np.bincount(present, minlength=groups))
+    if offsets.size and offsets.max() >= 1 << 31:
+        raise NotMine("more than 2^31 numbers")
+    if not values.size:
+        values, offsets = np.zeros(rows, "float32"), np.zeros(1, "int64")
+    return values, offsets.astype("int32"), pointers
+
+
+def block(product: Product, tile: int, length: int) -> int:
+    """Tiles that a group of rows walks in a row: as much of x as stays close."""
+    channels = len(np.unique(product.offsets)) if product.offsets.ndim == 1 else 1
+    return max(1, min(-(-length // tile), CACHE // (channels * tile * 4)))
+
+
+def chunks(outer: Sequence[Loop], length: int, vectors: int, groups: int, machine: Machine) -> int:
+    """Pieces of the output rows, where there are too few strips of the run to keep the threads busy."""
+    if machine.threads == 1:
+        return 1
+    strips = prod(loop.extent for loop in outer) * -(-length // (vectors * machine.lanes))
+    return max(1, min(groups, -(-4 * machine.threads // strips)))
