@@ -50,14 +50,14 @@ def compare(
     turns = [_round(slow, fast, repeats, turn) for turn in range(rounds)]
     control = sorted(math.log(again / first) for first, _, again in turns)
     ratios = sorted(math.log((first + again) / 2 / other) for first, other, again in turns)
-    low, high = _bounds(ratios)
+    low, high = bounds(ratios)
     return Timing(
         dense=statistics.median([first for first, _, _ in turns] + [again for _, _, again in turns]),
         pruned=statistics.median(other for _, other, _ in turns),
         speedup=math.exp(statistics.median(ratios)),
         low=math.exp(low),
         high=math.exp(high),
-        noise=math.expm1(max(map(abs, _bounds(control)))),
+        noise=math.expm1(max(map(abs, bounds(control)))),
         rounds=rounds,
     )
 
@@ -111,7 +111,7 @@ def _seconds(run: Callable[[], object], repeats: int) -> float:
     return (time.perf_counter() - start) / repeats
 
 
-def _bounds(ordered: list[float]) -> tuple[float, float]:
+def bounds(ordered: list[float]) -> tuple[float, float]:
     """The 99 % confidence interval of the median by order statistics: no assumption about how times are spread."""
     count = len(ordered)
     margin = math.ceil(2.576 * math.sqrt(count) / 2)
