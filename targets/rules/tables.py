@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 
 import numpy as np
@@ -31,6 +31,18 @@ class Product:
     axis: int  # of the output rows in the result
     group: int
 
+    def stored(self, rows: int) -> int:
+        """Weights in the table when `rows` outputs share a list of entries, the zeros among them too."""
+        if rows not in self._stored:
+            outputs, inputs = self.weights.shape
+            padded = np.zeros((-(-outputs // rows) * rows, inputs), bool)
+            np.not_equal(self.weights, 0, out=padded[:outputs])
+            blocks = np.logical_or.reduce(padded.reshape(-1, rows, inputs), axis=1)
+            self._stored[rows] = rows * int(np.count_nonzero(blocks))
+        return self._stored[rows]
+
+    _stored: dict[int, int] = field(default_factory=dict, repr=False)
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -44,7 +56,7 @@ class Tile:
 def tiles(product: Product, length: int, machine: Machine) -> list[Tile]:
     """Tiles by what they should cost, the cheapest first; where weights are missing, the best that ignores that is last."""
     found = [
-        (cost(stored(product, rows), rows, vectors, length, machine.lanes), Tile(rows, vectors))
+        (cost(product.stored(rows), rows, vectors, length, machine.lanes), Tile(rows, vectors))
         for rows in ROWS
         if fits(product, rows)
         for vectors in VECTORS
@@ -52,7 +64,7 @@ def tiles(product: Product, length: int, machine: Machine) -> list[Tile]:
     ]
     found.sort(key=lambda entry: entry[0])
     worth = [tile for estimate, tile in found if estimate <= WORTH * found[0][0]][:FORMS]
-    if np.count_nonzero(product.weights) < 0.9 * product.weights.size:
+    if product.stored(1) < 0.9 * product.weights.size:
         whole = min(
             (tile for _, tile in found),
             key=lambda tile: cost(product.weights.size, tile.rows, tile.vectors, length, machine.lanes),
@@ -77,21 +89,10 @@ def cost(weights: int, rows: int, vectors: int, length: int, lanes: int) -> floa
     return total * weights / rows + 1e-6 * rows
 
 
-def stored(product: Product, rows: int) -> int:
-    """Weights in the table when `rows` share a list of entries, the zeros among them too."""
-    weights = product.weights
-    whole = weights.shape[0] // rows * rows
-    blocks = weights[:whole].reshape(-1, rows, weights.shape[1])
-    count = int((blocks != 0).any(axis=1).sum())
-    if whole < weights.shape[0]:
-        count += int((weights[whole:] != 0).any(axis=0).sum())
-    return count * rows
-
-
 def signature(product: Product) -> tuple[int, ...]:
     """What decides between forms: the sizes, and how many weights are there in twentieths."""
     size = product.weights.size
-    shares = (round(20 * stored(product, rows) / size) for rows in (1, 4, 8, 16) if rows <= product.weights.shape[0])
+    shares = (round(20 * product.stored(rows) / size) for rows in (1, 4, 8, 16) if rows <= product.weights.shape[0])
     return (*product.weights.shape, product.group, *shares)
 
 
