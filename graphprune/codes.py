@@ -275,9 +275,8 @@ _ROWS = (
     Code(
         "GP403",
         "the build does not compute what the model does",
-        "Every library that this machine can run was run on random inputs and compared with onnxruntime. An output "
-        "differs by more than rounding in its data type explains, or is not finite where that of the model is. Nothing "
-        "is written, because a fast wrong answer is worth nothing.",
+        "What was built was run on random inputs, and an output differs from that of onnxruntime by more than rounding "
+        "explains, or is not finite where that is. Nothing is written: a fast wrong answer is worth nothing.",
         "report it with the model; meanwhile build with --variants, without the one that differs",
     ),
     Code(
@@ -343,33 +342,29 @@ _ROWS = (
     Code(
         "GP509",
         "bad artifact",
-        "The folder is not an artifact that graphprune build wrote, or not any more: a file is missing, has another "
-        "size or other contents than its manifest says, or the manifest itself is damaged or names a file outside the "
-        "folder. An artifact holds code, so nothing of it is loaded unless all of it is as it was written.",
+        "The folder is no artifact as graphprune build wrote it: a file is missing or differs from what the manifest "
+        "says, or the manifest is damaged. An artifact is code, so nothing of it is loaded unless all is as written.",
         "copy the folder again as a whole, or build the model again",
     ),
     Code(
         "GP510",
         "an artifact of another version",
-        "The artifact was written with a newer schema, or its libraries were built for another minor version of TVM "
-        "than the runtime that is installed. The two might not agree on how a function is called, and that would not "
-        "end in an error but in a crash.",
+        "The artifact has a newer schema, or its libraries were built for another minor version of TVM than that of the "
+        "runtime here. Where the two do not agree on how a function is called, that ends in a crash.",
         "build the model again with the versions that are installed here, or install those that built it",
     ),
     Code(
         "GP511",
         "the artifact does not run on this machine",
-        "An artifact holds the network once for each kind of processor that it was built for. This processor has the "
-        "features of none of them, or not those of the one that was asked for; running it would end in an illegal "
-        "instruction.",
+        "An artifact holds the network once for each kind of processor that it was built for. This one has the "
+        "features of none of them, or not of the one that was asked for; running it would end in an illegal instruction.",
         "build with --variants v1, which runs on every x86-64 processor, or for the machine at hand",
     ),
     Code(
         "GP512",
         "the inputs do not fit the network",
-        "A built network takes its inputs by name, each of one data type and one shape, which were fixed when it was "
-        "built. Nothing is converted or reshaped silently, because a wrong guess would give an answer that looks "
-        "right.",
+        "A built network takes inputs of the names, data types and shapes that were fixed when it was built. Nothing "
+        "is converted or reshaped silently, because a wrong guess would give an answer that looks right.",
         "give what graphprune run lists, or build it for other shapes with --shape",
     ),
     Code(

@@ -46,6 +46,7 @@ def bench(
     """
     from graphprune.report import table
 
+    sizes = inputs.sizes
     if not pruned.exists():
         raise GraphPruneError("GP101", "there is no such file", str(pruned))
     if pruned.is_dir():
@@ -63,7 +64,7 @@ def bench(
     from graphprune.dialects.onnx.timing import compare
 
     with output.console.working("measuring"):
-        timing = compare(dense, pruned, seed=inputs.seed, sizes=inputs.sizes, seconds=seconds)
+        timing = compare(dense, pruned, seed=inputs.seed, sizes=sizes, seconds=seconds)
     row = ("latency (median)", f"{timing.dense * 1e3:.3f} ms", f"{timing.pruned * 1e3:.3f} ms", timing.change)
     lines = table(("", "dense", "pruned", "change"), [row], right=(1, 2))
     noise = f"{timing.rounds} rounds in turns; the dense model differs from itself by up to {timing.noise:.1%}"

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,10 @@ def test_workers_are_told_how_many_threads(place: Path) -> None:
         environment = Path(f"/proc/{worker.process.pid}/environ")
         if not environment.exists():
             pytest.skip("reads /proc")
-        assert b"TVM_NUM_THREADS=3\0" in environment.read_bytes()
+        told = b""
+        for _ in range(1000):  # it is empty until the program has begun
+            told = told or environment.read_bytes()
+            time.sleep(0 if told else 0.01)
+        assert b"TVM_NUM_THREADS=3\0" in told
     finally:
         worker.__exit__()
