@@ -349,15 +349,15 @@ _ROWS = (
     Code(
         "GP510",
         "an artifact of another version",
-        "The artifact has a newer schema, or its libraries were built for another minor version of TVM than that of the "
-        "runtime here. Where the two do not agree on how a function is called, that ends in a crash.",
+        "The artifact has a newer schema, or its libraries were built for another minor version of TVM than the "
+        "runtime here has. Where the two do not agree on how a function is called, that ends in a crash.",
         "build the model again with the versions that are installed here, or install those that built it",
     ),
     Code(
         "GP511",
         "the artifact does not run on this machine",
         "An artifact holds the network once for each kind of processor that it was built for. This one has the "
-        "features of none of them, or not of the one that was asked for; running it would end in an illegal instruction.",
+        "features of none of them, or not of the one that was asked for; running it would be an illegal instruction.",
         "build with --variants v1, which runs on every x86-64 processor, or for the machine at hand",
     ),
     Code(
@@ -468,16 +468,16 @@ _ROWS = (
     Code(
         "GP811",
         "a size that a build has to know",
-        "A built network has one size for everything: memory is planned and kernels are compiled for it. Here a size is "
-        "left open by the model and was not given, does not fit the input, or depends on the data, as the number of "
+        "A built network has one size for everything: memory is planned and kernels are compiled for it. Here a size "
+        "is left open by the model and was not given, does not fit the input, or depends on the data, as the number of "
         "boxes that a detector keeps does.",
         "give the shape of the input (--shape images=1,3,224,224); cut the model before the operator that is named",
     ),
     Code(
         "GP812",
         "an operator that no build can run",
-        "Operators without a kernel run through onnxruntime, one at a time. This one runs graphs of its own, such as If "
-        "and Loop do, and cannot run alone.",
+        "Operators without a kernel run through onnxruntime, one at a time. This one runs graphs of its own, such as "
+        "If and Loop do, and cannot run alone.",
         "fold the condition (fixed shapes often do, --optimize), or build the parts of the model around it",
     ),
     Code(
