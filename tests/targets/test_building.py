@@ -220,3 +220,20 @@ def test_an_open_axis_that_is_not_the_first_needs_a_size(given: dict[str, Any], 
         gp.build(tmp_path / "open.onnx", tmp_path / "model.gp")
     assert str(caught.value).startswith("GP107 axis 1 of the input 'x' has no size (length)")
     assert "add --shape x=128,128" in str(caught.value)
+
+
+# The compiler of the target
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_compiler_of_x86_on_every_level(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    built = gp.build(model, tmp_path / "model.gp", threads=threads)
+    assert built.manifest.threads == threads
+    x = random_inputs(built.manifest.inputs, np.random.default_rng(1))["x"]
+    for level, each in (("v1", "v1"), ("v2", "v1"), ("v3", "v3")):
+        monkeypatch.setenv("GRAPHPRUNE_CPU", level)
+        network = load(built.path)
+        assert network.variant == each
+        assert np.allclose(network(x)["y"], handmade.expected(x), rtol=1e-6, atol=1e-6)
