@@ -39,12 +39,13 @@ def packed(weight: np.ndarray, lanes: int, dense: bool) -> tuple[np.ndarray, np.
     bias=st.booleans(),
     epilogue=st.sampled_from(["none", "relu", "residual", "one number a row"]),
     odd=st.booleans(),
+    turned=st.booleans(),
     gap=st.integers(0, 2),
     seed=st.integers(0, 99),
 )
 def test_shapes(
     machine: Machine, outputs: int, inputs: int, rows: int, dense: bool, density: float, bias: bool, epilogue: str,
-    odd: bool, gap: int, seed: int,
+    odd: bool, gap: int, seed: int, turned: bool,
 ) -> None:  # fmt: skip
     generator = np.random.default_rng(seed)
     lanes = machine.lanes
@@ -54,11 +55,13 @@ def test_shapes(
         weight *= np.repeat(there, lanes, 0)[:outputs]
     x = generator.standard_normal((rows, inputs + gap)).astype(np.float32)
     values, offsets, groups = packed(weight, lanes, dense)
-    arrays = [x.ravel()[: x.size - gap], values] + ([] if dense else [offsets, groups])
+    x_row, x_step = (1, rows) if turned else (inputs + gap, 1)
     exact = x[:, :inputs].astype(np.float64)
     if odd and (dense or there.any()):
         x[0, 0] = generator.choice([np.nan, np.inf])
         exact = x[:, :inputs].astype(np.float64)
+    given = np.ascontiguousarray(x[:, :inputs].T) if turned else x.ravel()[: x.size - gap]
+    arrays = [given, values] + ([] if dense else [(offsets * x_step).astype(np.int32), groups])
     sums, size = np.zeros((rows, outputs)), np.zeros((rows, outputs))
     for g in range(groups.size - 1):  # a block that is not there multiplies nothing, a zero in one that is does
         entries = np.arange(inputs) if dense else offsets[groups[g] : groups[g + 1]]
@@ -80,7 +83,7 @@ def test_shapes(
         arrays.append(more)
         sums, size = sums + 2.0 * more, size + 2 * np.abs(more)
     y = np.full((rows, outputs + gap), 77.0, np.float32)
-    kernel = Gemv(outputs, inputs, rows, inputs + gap, outputs + gap, dense, bias, expression, operands)
+    kernel = Gemv(outputs, inputs, rows, x_row, outputs + gap, dense, bias, expression, operands, x_step)
     found = harness.run(kernel, machine, *arrays, y.ravel()[: y.size - gap])
     whole = y.copy().ravel()
     whole[: y.size - gap] = found

@@ -157,3 +157,14 @@ def test_a_run_with_gaps(machine: Machine, kept: bool) -> None:
     found = harness.run(kernel, machine, x.ravel()[: 3 * 19 * 5 - 4], y.ravel()[:37] if kept else y)
     exact = (x[:, :, 0].astype(np.float64) ** 2).sum(0 if kept else (0, 1)) ** 0.5
     harness.close(found[::2] if kept else found[0], exact, 1e-5)
+
+
+@pytest.mark.parametrize("machine", harness.MACHINES, ids=str)
+@pytest.mark.parametrize("count", [2, 37, 41, 64])
+def test_tasks_end_where_the_work_ends(machine: Machine, count: int) -> None:
+    """Enough numbers for several tasks; 37 and 41 results are no multiple of what a task has."""
+    x = numbers(5, (count, 4001), False)
+    kernel = Reduce("sum", 4001, False, (1, 0), outer=((count, (4001, 1)),))
+    exact = x.astype(np.float64)
+    found = harness.run(kernel, machine, x, np.zeros(count, np.float32))
+    harness.close(found, exact.sum(1), bound("sum", exact, (1,)))
