@@ -1,6 +1,6 @@
 """A network of one size: the ONNX graph with every shape known, every constant folded, and norms found again.
 
-Sizes that the file leaves open come from the caller; after that all that is computed from shapes is constant, and folds.
+Sizes that the file leaves open come from the caller; after that all that is computed from shapes is constant.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import numpy as np
 import onnx_ir as ir
 
 from graphprune.errors import GraphPruneError
+from graphprune.targets.network.alone import captured
 
-# Rewrites of onnxscript: a norm with constant statistics goes into the convolution before it, a Pad into the one behind it.
+# Rewrites of onnxscript: a norm with constant statistics goes into the convolution before it, a Pad into the next.
 FUSED = (
     "fuse_batchnorm_into_conv_rule",
     "fuse_batchnorm_into_conv_transpose_rule",
@@ -37,7 +38,8 @@ class Value:
 
 @dataclass(eq=False)
 class Node:
-    """An operator; an input left out is None. `source` is the node as ONNX knows it, for the fallback."""
+    """An operator; an input left out is None. What graphs inside of it read from around them are inputs too, the last
+    ones. `source` is the node as ONNX knows it, for the fallback."""
 
     op: str
     inputs: list[Value | None]
@@ -76,7 +78,7 @@ def read(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> Graph:
     for source in graph:
         node = Node(
             source.op_type if source.domain in {"", "ai.onnx"} else f"{source.domain}:{source.op_type}",
-            [None if entry is None else value(entry) for entry in source.inputs],
+            [None if entry is None else value(entry) for entry in (*source.inputs, *captured(source))],
             [value(entry) for entry in source.outputs],
             {name: attribute.value for name, attribute in source.attributes.items()},
             source.name or source.op_type,
@@ -103,7 +105,9 @@ def prepare(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> ir.Model:
     given = {entry.name: entry for entry in prepared.graph.inputs}
     for name in shapes:
         if name not in given:
-            raise GraphPruneError("GP811", f"there is no input {name!r}", "shapes", f"the inputs are {', '.join(map(str, given))}")
+            raise GraphPruneError(
+                "GP811", f"there is no input {name!r}", "shapes", f"the inputs are {', '.join(map(str, given))}"
+            )
     for entry in prepared.graph.inputs:
         if entry.const_value is None:
             entry.shape = ir.Shape(fixed(entry, shapes.get(entry.name or "")))
@@ -124,17 +128,24 @@ def prepare(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> ir.Model:
 
 def fixed(entry: ir.Value, shape: Sequence[int] | None) -> list[int]:
     """The sizes of an input: those given, else its own, where an open first axis is one."""
-    own = None if entry.shape is None else [size if isinstance(size, int) and size > 0 else None for size in entry.shape]
+    own = (
+        None if entry.shape is None else [size if isinstance(size, int) and size > 0 else None for size in entry.shape]
+    )
     if shape is not None:
         if own is not None and (
             len(own) != len(shape) or any(a is not None and a != b for a, b in zip(own, shape, strict=True))
         ):
             raise GraphPruneError(
-                "GP811", f"input {entry.name!r} has shape {entry.shape}, not {list(shape)}", "shapes", "give one that fits"
+                "GP811",
+                f"input {entry.name!r} has shape {entry.shape}, not {list(shape)}",
+                "shapes",
+                "give one that fits",
             )
         return [int(size) for size in shape]
     if own is None:
-        raise GraphPruneError("GP811", f"input {entry.name!r} has no shape", "shapes", f"say which: {entry.name}=1,3,224,224")
+        raise GraphPruneError(
+            "GP811", f"input {entry.name!r} has no shape", "shapes", f"say which: {entry.name}=1,3,224,224"
+        )
     sizes = [size or 0 for size in own]
     if sizes and sizes[0] < 1:
         sizes[0] = 1

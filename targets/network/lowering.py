@@ -134,7 +134,11 @@ class Lowering:
     def like(self, view: View, shape: Sequence[int], dtype: str = "float32") -> View:
         """Scratch for `shape` with the digits of `view` in the same order."""
         order = sorted(
-            ((digit.stride or 1 << 60, -axis, -place, digit.extent) for axis, row in enumerate(view.axes) for place, digit in enumerate(row)),
+            (
+                (digit.stride or 1 << 60, -axis, -place, digit.extent)
+                for axis, row in enumerate(view.axes)
+                for place, digit in enumerate(row)
+            ),
         )
         strides: dict[tuple[int, int], int] = {}
         stride = 1
@@ -239,7 +243,9 @@ class Lowering:
             self.times[node] = times
         return kernel_of(tiles[number]), views_of(tiles[number])
 
-    def map(self, expression: Expression, operands: Sequence[View], result: View, node: Node, what: str = "map") -> None:
+    def map(
+        self, expression: Expression, operands: Sequence[View], result: View, node: Node, what: str = "map"
+    ) -> None:
         """One elementwise step; operands are broadcast to the shape of the result."""
         wide = [operand.expand(result.shape) for operand in operands]
         walked = loops([*(view.axes for view in wide), result.axes])
@@ -279,7 +285,8 @@ class Lowering:
         return target
 
     def fall_back(self, node: Node) -> None:
-        inputs = [self.plain(value, node) for value in node.inputs if value is not None and value.constant is None]
+        given = dict.fromkeys(value for value in node.inputs if value is not None and value.constant is None)
+        inputs = [self.plain(value, node) for value in given]
         outputs = []
         for value in node.outputs:
             view = View(Storage(int(np.prod(value.shape)), value.dtype), dense(value.shape))
@@ -289,7 +296,7 @@ class Lowering:
 
 
 def turn(walked: Sequence[Loop], source: View, target: View) -> Turn | None:
-    """A copy where one axis lies side by side in the source and another in the target, as blocks turned in registers."""
+    """A copy where one axis lies side by side in the source and another in the target: blocks turned in registers."""
     if source.dtype != "float32" or target.dtype != "float32":
         return None
     column = next((loop for loop in walked if loop.strides[0] == 1 and loop.strides[1] > 1), None)

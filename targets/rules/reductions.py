@@ -1,4 +1,4 @@
-"""Operators that reduce or normalise over axes: loops of the reduced axes, loops of the others, and a run among them."""
+"""Operators that reduce or normalise over axes: loops of the reduced axes, of the others, and a run among them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from graphprune.targets.rules.shape import constant
 OPERATIONS = {
     "ReduceL1": "l1",
     "ReduceL2": "l2",
-    "ReduceLogSumExp": "logsumexp",
+    "ReduceLogSumExp": "log_sum_exp",
     "ReduceMax": "max",
     "ReduceMean": "mean",
     "ReduceMin": "min",
     "ReduceProd": "prod",
     "ReduceSum": "sum",
-    "ReduceSumSquare": "sumsquare",
+    "ReduceSumSquare": "sum_square",
     "GlobalAveragePool": "mean",
     "GlobalMaxPool": "max",
 }

@@ -25,7 +25,7 @@ pytest.importorskip("tvm")
 
 from graphprune.runtime import fallback
 from graphprune.targets.kernels.tir import Machine
-from graphprune.targets.network.build import alone
+from graphprune.targets.network.alone import alone
 from graphprune.targets.network.driver import Program, compiled
 from graphprune.targets.network.graph import read
 from graphprune.targets.network.lowering import Lowering
@@ -79,7 +79,7 @@ class Built:
             paths = []
             for number, call in enumerate(self.program.fallbacks):
                 paths.append(Path(folder, f"{number}.onnx"))
-                paths[-1].write_bytes(alone(call, graph))
+                paths[-1].write_bytes(alone(call.node, graph))
             steps = fallback.Steps(IDENTITY, paths, 1)
         found = []
         for case in cases:
