@@ -1,8 +1,8 @@
 """Products with constant weights, dense or sparse: fully connected layers and convolutions of every kind.
 
-The activations of one run (tokens, or pixels of a map) lie side by side; `inputs` are rows of such runs, and an output
-row is the sum of some input rows, each shifted by a constant and multiplied by one weight. Which rows, and how far, is a
-table: rows of a matrix, taps of a kernel, phases of a strided one and the channels of a group differ only in it, and a
+The activations of one run (tokens, or pixels of a map) lie side by side; inputs are rows of such runs, and an output
+row is the sum of some input rows, each shifted by a constant and multiplied by one weight. Which rows, and how far, is
+a table: rows of a matrix, taps of a kernel, phases of a strided one and the channels of a group differ only in it, and a
 weight that is not there is not in the table. `rows` output rows share one list of entries (a block of rows x 1), their
 sums stay in registers for `vectors` vectors of the run, and the epilogue (bias, activation, residual, border) is
 applied to them there.
@@ -18,10 +18,10 @@ from math import prod
 from typing import Any
 
 from tvm import tirx
+from tvm.script.ir_builder import tirx as tir
 
-from .functions import Expression, Leaf, evaluate
+from .functions import RESULT, Expression, evaluate
 from .tir import INT32, Array, Machine, Register, const, splat, tail, tasks
-from .tir import T as tir
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Contract:
     bias: bool = True
     masked: bool = False
     guarded: bool = False  # numbers behind the run belong to somebody else
-    epilogue: Expression = Leaf(0)
+    epilogue: Expression = RESULT
     operands: tuple[Operand, ...] = ()
     block: int = 1  # tiles of the run that one group of rows walks before the next group: what of x stays in the cache
     chunks: int = 1  # pieces that the output rows are cut into, as tasks of their own
@@ -86,7 +86,9 @@ class Contract:
                     with tir.If(block == blocks - 1), tir.Then():
                         self.tile(machine, arrays, bases, group, const(full * tile), -(-rest // lanes))
 
-    def tile(self, machine: Machine, arrays: Sequence[Array], bases: list[Any], group: Any, start: Any, vectors: int) -> None:
+    def tile(
+        self, machine: Machine, arrays: Sequence[Array], bases: list[Any], group: Any, start: Any, vectors: int
+    ) -> None:
         lanes, rows = machine.lanes, self.rows
         x, weights, offsets, pointers, *more, y = arrays
         bias = more.pop(0) if self.bias else None

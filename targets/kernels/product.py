@@ -14,11 +14,11 @@ from math import prod
 from typing import Any
 
 from tvm import tirx
+from tvm.script.ir_builder import tirx as tir
 
 from .contract import Operand
-from .functions import Expression, Leaf, evaluate
+from .functions import RESULT, Expression, evaluate
 from .tir import Array, Machine, Register, const, splat, tail, tasks
-from .tir import T as tir
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Product:
     block: int = 4  # rows in registers
     vectors: int = 4
     guarded: bool = False
-    epilogue: Expression = Leaf(0)
+    epilogue: Expression = RESULT
     operands: tuple[Operand, ...] = ()
 
     @property
@@ -92,4 +92,6 @@ class Product:
                 for operand, array, base in zip(self.operands, more, bases[3:], strict=True):
                     leaves.append(array.load(base + (row + r) * operand.row + at * operand.step, lanes, operand.step))
                 mask = tail(at, self.length, lanes) if self.guarded else None
-                y.store(bases[2] + (row + r) * self.y_row + at, evaluate(self.epilogue, leaves, lanes), lanes, mask=mask)
+                y.store(
+                    bases[2] + (row + r) * self.y_row + at, evaluate(self.epilogue, leaves, lanes), lanes, mask=mask
+                )

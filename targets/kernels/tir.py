@@ -55,8 +55,8 @@ class Array:
         T.buffer_store(self.buffer, value, [self.offset + index])
 
     def load(self, index: Any, lanes: int, stride: int = 1, mask: Any = None) -> Any:
-        """A vector of numbers at `index`, `index + stride`, ...; stride 0 repeats one. Lanes that the mask leaves out are
-        not read."""
+        """A vector of numbers at `index`, `index + stride`, ...; stride 0 repeats one. Lanes that the mask leaves out
+        are not read."""
         if stride == 0:
             return tirx.Broadcast(self[index], lanes)
         if mask is not None:
@@ -74,17 +74,16 @@ class Array:
 
 def function(kernel: Kernel, machine: Machine) -> Any:
     """The kernel as a private function of an IR module: (pointer, offset) for each array, returning 0."""
-    with IRBuilder() as builder:
-        with T.prim_func(s_tir=True, is_private=True):
-            names = [(T.arg(f"a{i}", T.handle(dtype)), T.arg(f"o{i}", T.int32())) for i, dtype in enumerate(kernel.arrays)]
-            T.func_ret(tvm.ir.PrimType(INT32))
-            T.func_attr({"tirx.noalias": True})
-            arrays = [
-                Array(T.decl_buffer((SPAN,), dtype, data=pointer), offset, dtype)
-                for (pointer, offset), dtype in zip(names, kernel.arrays, strict=True)
-            ]
-            kernel.body(machine, arrays)
-            T.Return(const(0))
+    with IRBuilder() as builder, T.prim_func(s_tir=True, is_private=True):
+        names = [(T.arg(f"a{i}", T.handle(dtype)), T.arg(f"o{i}", T.int32())) for i, dtype in enumerate(kernel.arrays)]
+        T.func_ret(tvm.ir.PrimType(INT32))
+        T.func_attr({"tirx.noalias": True})
+        arrays = [
+            Array(T.decl_buffer((SPAN,), dtype, data=pointer), offset, dtype)
+            for (pointer, offset), dtype in zip(names, kernel.arrays, strict=True)
+        ]
+        kernel.body(machine, arrays)
+        T.Return(const(0))
     return builder.get()
 
 
@@ -102,8 +101,8 @@ def wide(dtype: str, lanes: int) -> str:
 
 
 class Register:
-    """One vector that changes. A small buffer of its own, which code generation keeps in a register; its scope has to be
-    "global", because TVM 0.27 takes every "local" one from the heap where a function has no tensors but pointers."""
+    """One vector that changes. A small buffer of its own, which code generation keeps in a register; its scope has to
+    be "global", because TVM 0.27 takes every "local" one from the heap where a function has no tensors but pointers."""
 
     def __init__(self, lanes: int, dtype: str = "float32") -> None:
         self.buffer = T.alloc_buffer((lanes,), dtype, scope="global")

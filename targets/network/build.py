@@ -1,4 +1,4 @@
-"""ONNX file in, compiled network out: one library for each kind of processor, and models for the steps without kernel."""
+"""ONNX file in, compiled network out: a library for each kind of processor, and models of the steps without kernel."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from graphprune.targets.kernels.contract import Contract
 from graphprune.targets.kernels.gemv import Gemv
 from graphprune.targets.kernels.tir import Machine
 from graphprune.targets.network.driver import Program, compiled
-from graphprune.targets.network.graph import Graph, read
+from graphprune.targets.network.graph import Graph, Node, read
 from graphprune.targets.network.lowering import Call, Lowering
 from graphprune.targets.network.tune import Tuner, cache_folder
 from graphprune.targets.rules import rules_for
@@ -42,7 +42,7 @@ def build(
     graph = read(files.load(model), shapes)
     identity = identified(model, shapes)
     variants = []
-    models: tuple[bytes, ...] | None = None
+    nodes: list[Node] = []
     tuned = False
     for processor in processors:
         target = {"kind": "llvm", "mcpu": processor.mcpu, "num-cores": threads}
@@ -53,9 +53,7 @@ def build(
             tuned = True
         lowered = Lowering(graph, machine, rules_for, tuner=tuner)
         lowered.run()
-        program = compiled(lowered, target, identity)
-        if models is None:
-            models = tuple(alone(call, graph) for call in program.fallbacks)
+        program = compiled(lowered, target, identity, known=nodes)
         variants.append(
             Variant(
                 processor.name,
@@ -66,18 +64,30 @@ def build(
                 layers(lowered, program),
             )
         )
+    models = tuple(alone(node, graph) for node in nodes)
     inputs = tuple(Tensor(value.name, value.dtype, value.shape) for value in graph.inputs)
     outputs = tuple(Tensor(value.name, value.dtype, value.shape) for value in graph.outputs)
     made = {"tvm": version("apache-tvm")}
-    return Network(identity, inputs, outputs, tuple(variants), models or (), threads, made)
+    return Network(identity, inputs, outputs, tuple(variants), models, threads, made)
 
 
 def identified(model: Path, shapes: Mapping[str, Sequence[int]]) -> str:
     """What fallbacks are called by: the same for the same file and shapes."""
     digest = hashlib.sha256(model.read_bytes())
+    for beside in sorted(external(model)):
+        digest.update(beside.read_bytes())
     for name in sorted(shapes):
         digest.update(f"{name}={list(shapes[name])};".encode())
     return digest.hexdigest()[:32]
+
+
+def external(model: Path) -> set[Path]:
+    """The files that hold weights of a model; they were checked when it was read."""
+    found = set()
+    for initializer in ir.load(model).graph.initializers.values():
+        if isinstance(initializer.const_value, ir.ExternalTensor):
+            found.add(Path(initializer.const_value.path))
+    return found
 
 
 def exported(program: Program) -> bytes:
@@ -103,9 +113,7 @@ def layers(lowered: Lowering, program: Program) -> tuple[Layer, ...]:
         why = ""
         if whole is not None and taken is not None and pattern == "dense":
             why = "dense, because its zeros save no time here"
-        rows.append(
-            Layer(call.node.name, call.what, described(kernel), pattern, density, taken, whole, reason=why)
-        )
+        rows.append(Layer(call.node.name, call.what, described(kernel), pattern, density, taken, whole, reason=why))
     return tuple(rows)
 
 
@@ -135,9 +143,8 @@ def described(kernel: object) -> str:
     return name
 
 
-def alone(call: Call, graph: Graph) -> bytes:
+def alone(node: Node, graph: Graph) -> bytes:
     """The ONNX model of one node: what the calls pass are its inputs, constants are stored."""
-    node = call.node
     if any(isinstance(value, ir.Graph) for value in node.attributes.values()):
         raise GraphPruneError(
             "GP812", f"{node.op} runs graphs of its own, for which there is no kernel", node.name, "fold the condition"

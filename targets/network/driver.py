@@ -15,13 +15,14 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from graphprune.targets.kernels.tir import INT32, Kernel, Machine, const, function
+from graphprune.targets.kernels.tir import INT32, Kernel, const, function
+from graphprune.targets.network.graph import Node
 from graphprune.targets.network.layout import Storage, View
 from graphprune.targets.network.lowering import Call, Lowering
 from graphprune.targets.network.memory import ALIGNMENT, place, rounded
 
-# TVM tells LLVM that different buffers never alias. Kernels are inlined into one function, where the buffers of different
-# kernels share scratch: with that promise stores of one step were moved behind those of the next.
+# TVM tells LLVM that different buffers never alias. Kernels are inlined into one function, where the buffers of
+# different kernels share scratch: with that promise stores of one step were moved behind those of the next.
 SAFE = ("-enable-tbaa:bool=false",)
 FALLBACK = "graphprune.fallback"
 TICK = "graphprune.tick"  # called with the number of each call when it has ended, in a library built to be timed
@@ -38,7 +39,17 @@ class Program:
     fallbacks: tuple[Call, ...]
 
 
-def compiled(lowered: Lowering, target: Mapping[str, Any], identity: str = "", *, timed: bool = False) -> Program:
+def compiled(
+    lowered: Lowering,
+    target: Mapping[str, Any],
+    identity: str = "",
+    *,
+    timed: bool = False,
+    known: list[Node] | None = None,
+) -> Program:
+    """The library and what it needs. `known` are the nodes that have a model of their own already, in the order of
+    their keys; those that this library falls back for are added."""
+    alone = [] if known is None else known
     machine = lowered.machine
     functions: dict[Kernel, str] = {}
     for call in lowered.calls:
@@ -48,7 +59,9 @@ def compiled(lowered: Lowering, target: Mapping[str, Any], identity: str = "", *
     places, arena = place(lowered.calls)
     starts, constants = stored(lowered)
     fallbacks = tuple(call for call in lowered.calls if call.kernel is None)
-    module["main"] = main(lowered, module, functions, {**places, **starts}, arena, constants.size, fallbacks, identity, timed)
+    alone += [call.node for call in fallbacks if call.node not in alone]
+    sizes = arena, constants.size
+    module["main"] = main(lowered, module, functions, {**places, **starts}, sizes, alone, identity, timed)
     with tvm.transform.PassContext(config={"tirx.disable_storage_rewrite": True}):
         library = tvm.compile(module, target=tvm.target.Target({**target, "cl-opt": list(SAFE)}))
     names = tuple(FALLBACK if call.kernel is None else functions[call.kernel] for call in lowered.calls)
@@ -84,59 +97,57 @@ def main(
     module: Any,
     functions: Mapping[Kernel, str],
     places: Mapping[Storage, int],
-    arena: int,
-    constants: int,
-    fallbacks: Sequence[Call],
+    sizes: tuple[int, int],
+    alone: Sequence[Node],
     identity: str,
     timed: bool,
 ) -> Any:
-    graph = lowered.graph
+    graph, (arena, constants) = lowered.graph, sizes
     ends = {view.storage for call in lowered.calls for view in call.views if view.storage.kind in {"input", "output"}}
-    with IRBuilder() as builder:
-        with T.prim_func(s_tir=True):
-            handles = [T.arg(name, T.handle()) for name in ("constants", "arena")]
-            inputs = [T.arg(f"input{i}", T.handle()) for i in range(len(graph.inputs))]
-            outputs = [T.arg(f"output{i}", T.handle()) for i in range(len(graph.outputs))]
-            T.func_attr({"global_symbol": "main"})
-            roots = {
-                "constant": T.match_buffer(handles[0], (constants,), "uint8"),
-                "scratch": T.match_buffer(handles[1], (arena,), "uint8"),
-            }
-            buffers: dict[Storage, Any] = {}
-            by_name = {(storage.kind, storage.name): storage for storage in ends}
-            for kind, values, arguments in (("input", graph.inputs, inputs), ("output", graph.outputs, outputs)):
-                for value, argument in zip(values, arguments, strict=True):
-                    buffer = T.match_buffer(argument, tuple(value.shape), value.dtype)
-                    if (kind, value.name) in by_name:
-                        buffers[by_name[kind, value.name]] = buffer
-            aliases: dict[tuple[str, str], Any] = {}
+    with IRBuilder() as builder, T.prim_func(s_tir=True):
+        handles = [T.arg(name, T.handle()) for name in ("constants", "arena")]
+        inputs = [T.arg(f"input{i}", T.handle()) for i in range(len(graph.inputs))]
+        outputs = [T.arg(f"output{i}", T.handle()) for i in range(len(graph.outputs))]
+        T.func_attr({"global_symbol": "main"})
+        roots = {
+            "constant": T.match_buffer(handles[0], (constants,), "uint8"),
+            "scratch": T.match_buffer(handles[1], (arena,), "uint8"),
+        }
+        buffers: dict[Storage, Any] = {}
+        by_name = {(storage.kind, storage.name): storage for storage in ends}
+        for kind, values, arguments in (("input", graph.inputs, inputs), ("output", graph.outputs, outputs)):
+            for value, argument in zip(values, arguments, strict=True):
+                buffer = T.match_buffer(argument, tuple(value.shape), value.dtype)
+                if (kind, value.name) in by_name:
+                    buffers[by_name[kind, value.name]] = buffer
+        aliases: dict[tuple[str, str], Any] = {}
 
-            def pointer(view: View) -> Any:
-                storage = view.storage
-                if storage in buffers:
-                    buffer = buffers[storage]
-                    return T.address_of(buffer[tuple(const(0) for _ in buffer.shape)])
-                root = roots[storage.kind]
-                width = np.dtype(storage.dtype).itemsize
-                key = storage.kind, storage.dtype
-                if key not in aliases:
-                    size = (constants if storage.kind == "constant" else arena) // width
-                    aliases[key] = T.decl_buffer((size,), storage.dtype, data=root.data)
-                return T.address_of(aliases[key][const(places[storage] // width)])
+        def pointer(view: View) -> Any:
+            storage = view.storage
+            if storage in buffers:
+                buffer = buffers[storage]
+                return T.address_of(buffer[tuple(const(0) for _ in buffer.shape)])
+            root = roots[storage.kind]
+            width = np.dtype(storage.dtype).itemsize
+            key = storage.kind, storage.dtype
+            if key not in aliases:
+                size = (constants if storage.kind == "constant" else arena) // width
+                aliases[key] = T.decl_buffer((size,), storage.dtype, data=root.data)
+            return T.address_of(aliases[key][const(places[storage] // width)])
 
-            for number, call in enumerate(lowered.calls):
-                if timed:
-                    T.evaluate(tirx.call_packed(TICK, const(number)))
-                if call.kernel is None:
-                    arrays = [stacked(view, pointer(view)) for view in call.views]
-                    key = tvm.ir.StringImm(f"{identity}/{fallbacks.index(call)}")
-                    T.evaluate(tirx.call_packed(FALLBACK, key, *arrays))
-                    continue
-                arguments = [part for view in call.views for part in (pointer(view), const(view.offset))]
-                callee = module.get_global_var(functions[call.kernel])
-                T.evaluate(tvm.ir.Call(callee, arguments, ret_ty=tvm.ir.PrimType(INT32)))
+        for number, call in enumerate(lowered.calls):
             if timed:
-                T.evaluate(tirx.call_packed(TICK, const(len(lowered.calls))))
+                T.evaluate(tirx.call_packed(TICK, const(number)))
+            if call.kernel is None:
+                arrays = [stacked(view, pointer(view)) for view in call.views]
+                key = tvm.ir.StringImm(f"{identity}/{alone.index(call.node)}")
+                T.evaluate(tirx.call_packed(FALLBACK, key, *arrays))
+                continue
+            arguments = [part for view in call.views for part in (pointer(view), const(view.offset))]
+            callee = module.get_global_var(functions[call.kernel])
+            T.evaluate(tvm.ir.Call(callee, arguments, ret_ty=tvm.ir.PrimType(INT32)))
+        if timed:
+            T.evaluate(tirx.call_packed(TICK, const(len(lowered.calls))))
     return builder.get()
 
 

@@ -29,7 +29,7 @@ Axis = tuple[Digit, ...]  # from the slowest digit to the fastest; an axis of on
 class Storage:
     """A run of numbers of one type that has one owner: an input or output of the network, a constant, or scratch.
 
-    `zeros` names the geometry of a border that has to be zero: scratch is shared only with storage of the same geometry,
+    `zeros` names the geometry of a border that has to be zero: scratch is shared only with storage of that geometry,
     it is zero when a session starts, and nobody writes there.
     """
 
@@ -78,7 +78,8 @@ class View:
         missing = len(shape) - len(self.axes)
         axes = (((),) * missing + self.axes) if missing > 0 else self.axes
         wide = [
-            (Digit(size, 0),) if extent(axis) == 1 and size != 1 else axis for axis, size in zip(axes, shape, strict=True)
+            (Digit(size, 0),) if extent(axis) == 1 and size != 1 else axis
+            for axis, size in zip(axes, shape, strict=True)
         ]
         return replace(self, axes=tuple(wide))
 

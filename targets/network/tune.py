@@ -82,7 +82,14 @@ class Tuner:
         return number, Times(1e6 * seconds[number], 1e6 * min(dense) if dense else None)
 
     def key(self, signature: tuple[int, ...], kernels: Sequence[Kernel]) -> str:
-        parts = [self.processor, str(dict(self.target)), str(self.machine), version("apache-tvm"), sources(), str(signature)]
+        parts = [
+            self.processor,
+            str(dict(self.target)),
+            str(self.machine),
+            version("apache-tvm"),
+            sources(),
+            str(signature),
+        ]
         parts += [repr(kernel) for kernel in kernels]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:40]
 
@@ -163,14 +170,13 @@ def numbers(storage: Storage, constants: Mapping[Storage, np.ndarray]) -> np.nda
 
 
 def entry(kernel: Kernel, views: Sequence[View], callee: Any, name: str) -> Any:
-    with IRBuilder() as builder:
-        with T.prim_func(s_tir=True):
-            handles = [T.arg(f"array{number}", T.handle()) for number in range(len(views))]
-            T.func_attr({"global_symbol": name})
-            arguments: list[Any] = []
-            for view, handle in zip(views, handles, strict=True):
-                size = view.storage.size + (0 if view.storage.kind == "constant" else 64)
-                buffer = T.match_buffer(handle, (size,), view.dtype)
-                arguments += [T.address_of(buffer[const(0)]), const(view.offset)]
-            T.evaluate(tvm.ir.Call(callee, arguments, ret_ty=tvm.ir.PrimType(INT32)))
+    with IRBuilder() as builder, T.prim_func(s_tir=True):
+        handles = [T.arg(f"array{number}", T.handle()) for number in range(len(views))]
+        T.func_attr({"global_symbol": name})
+        arguments: list[Any] = []
+        for view, handle in zip(views, handles, strict=True):
+            size = view.storage.size + (0 if view.storage.kind == "constant" else 64)
+            buffer = T.match_buffer(handle, (size,), view.dtype)
+            arguments += [T.address_of(buffer[const(0)]), const(view.offset)]
+        T.evaluate(tvm.ir.Call(callee, arguments, ret_ty=tvm.ir.PrimType(INT32)))
     return builder.get()

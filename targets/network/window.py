@@ -1,8 +1,8 @@
-"""Windows that slide over maps: what convolutions and pools have in common, and how far apart rows have to lie for them.
+"""Windows that slide over maps: what convolutions and pools have in common, and how far apart rows lie for them.
 
-A window of stride s slides over the s x s *phases* of its input: every s-th row and column from (a, b), each a map over
-which a window of stride 1 slides. Rows of pixels lie one behind the other with one gap between them, which is the border
-to the right of one row and to the left of the next.
+A window of stride s slides over the s x s *phases* of its input: every s-th row and column from (a, b), each a map
+over which a window of stride 1 slides. Rows of pixels lie one behind the other with one gap between them: the border to
+the right of one row and to the left of the next.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ class Pair(NamedTuple):
 
 
 class Part(NamedTuple):
-    """What of one axis one phase holds: place `first` is number `start` of the axis, then every stride-th, `count` of
+    """What of one axis one phase holds: place `first` is number `start` of the axis, then every stride-th, `held` of
     them; the window reaches `reach` places past the last output."""
 
     first: int
     start: int
-    count: int
+    held: int
     reach: int
 
 
 @dataclass(frozen=True)
 class Window:
-    """A window over maps of `size` that gives maps of `output`. `before` and `after` are what it reaches beyond the map;
-    with ceil_mode that may be more than the padding."""
+    """A window over maps of `size` that gives maps of `output`. `before` and `after` are what it reaches beyond the
+    map; with ceil_mode that may be more than the padding."""
 
     size: Pair
     kernel: Pair
@@ -46,7 +46,9 @@ class Window:
 
     def phases(self) -> list[tuple[int, int]]:
         """The phases that some tap reads."""
-        taps = [[index * self.dilations[axis] % self.strides[axis] for index in range(self.kernel[axis])] for axis in (0, 1)]
+        taps = [
+            [index * self.dilations[axis] % self.strides[axis] for index in range(self.kernel[axis])] for axis in (0, 1)
+        ]
         return sorted({(a, b) for a in taps[0] for b in taps[1]})
 
     def part(self, axis: int, phase: int) -> Part:
@@ -63,8 +65,8 @@ class Window:
         needed = [self.output.columns]
         for phase in {b for _, b in self.phases()}:
             part = self.part(1, phase)
-            right = self.output.columns + part.reach - part.first - part.count
-            needed.append(part.count + max(part.first, right))
+            right = self.output.columns + part.reach - part.first - part.held
+            needed.append(part.held + max(part.first, right))
         return max(needed)
 
     def rows(self) -> int:
@@ -86,7 +88,7 @@ def window_of(node: Node) -> Window | None:
     if node.op not in {"Conv", "MaxPool", "AveragePool"} or node.inputs[0] is None:
         return None
     size, output = node.inputs[0].shape[2:], node.outputs[0].shape[2:]
-    if len(size) != 2 or node.op == "Conv" and node.inputs[1] is None:
+    if len(size) != 2 or (node.op == "Conv" and node.inputs[1] is None):
         return None
     kernel = node.attributes.get("kernel_shape") or node.inputs[1].shape[2:]  # type: ignore[union-attr]
     strides = node.attributes.get("strides", (1, 1))

@@ -26,7 +26,7 @@ def matmul(at: Lowering, node: Node) -> None:
     rank = len(node.outputs[0].shape)
     if rank == 1:
         raise NotMine("a vector times a matrix")
-    contraction(at, node, Product(weights, offsets, bias, spread, rank - 1, weights.shape[0]))
+    contraction(at, node, Product(weights, offsets, bias, spread, rank - 1, weights.shape[0], weights.shape[1]))
 
 
 def weights_of(node: Node) -> tuple[np.ndarray, np.ndarray | None]:
@@ -47,7 +47,9 @@ def weights_of(node: Node) -> tuple[np.ndarray, np.ndarray | None]:
         if c is not None:
             if c.constant is None or c.constant.size not in {1, weights.shape[0]}:
                 raise NotMine("its bias is not a constant for each output")
-            bias = np.broadcast_to(c.constant.reshape(-1), (weights.shape[0],)) * np.float32(node.attributes.get("beta", 1.0))
+            bias = np.broadcast_to(c.constant.reshape(-1), (weights.shape[0],)) * np.float32(
+                node.attributes.get("beta", 1.0)
+            )
     return weights, bias
 
 
@@ -91,7 +93,7 @@ def convolution(at: Lowering, node: Node) -> None:
         shift = np.arange(groups, dtype=np.int64) * inner * work.channel
         offsets = offsets[None, :] + shift[:, None]
     spread = View(work.storage, (digits(n, work.image), digits(ho, work.row), digits(wo, 1)), work.offset)
-    contraction(at, node, Product(weights, offsets, bias, spread, 1, per))
+    contraction(at, node, Product(weights, offsets, bias, spread, 1, per, inner))
 
 
 def contraction(at: Lowering, node: Node, product: Product) -> None:
@@ -174,7 +176,7 @@ def emit(at: Lowering, node: Node, product: Product, found: Fused) -> None:
     at.done.update(found.nodes)
 
 
-def run_of(walked: list, y: View, value: Value) -> tuple[list, int, np.ndarray | None, bool]:
+def run_of(walked: list[Loop], y: View, value: Value) -> tuple[list[Loop], int, np.ndarray | None, bool]:
     """Loops around the run, its length, the mask of places that may be written, and whether others own what is behind.
 
     Rows of pixels with the same gap in all arrays are one run; the gap is written too, unless it is a border of zeros.
@@ -188,7 +190,10 @@ def run_of(walked: list, y: View, value: Value) -> tuple[list, int, np.ndarray |
     if outer and len(value.shape) == 4:
         rows = outer[-1]
         gap = rows.strides[1]
-        same = all(big == gap and small == 1 or big == small == 0 for big, small in zip(rows.strides, run.strides, strict=True))
+        same = all(
+            (big == gap and small == 1) or big == small == 0
+            for big, small in zip(rows.strides, run.strides, strict=True)
+        )
         if same and run.extent <= gap <= 2 * run.extent and rows.extent == value.shape[2]:
             length = (rows.extent - 1) * gap + run.extent
             mask = None
@@ -201,5 +206,5 @@ def run_of(walked: list, y: View, value: Value) -> tuple[list, int, np.ndarray |
     return outer, run.extent, None, not alone
 
 
-def outer_rows(outer: list, value: Value) -> bool:
+def outer_rows(outer: list[Loop], value: Value) -> bool:
     return len(value.shape) == 4 and value.shape[2] > 1

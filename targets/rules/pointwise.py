@@ -249,7 +249,8 @@ def elementwise(at: Lowering, node: Node) -> None:
     found = joined(at, value, first, operands)
     views = [at.of(entry) for entry in found.operands]
     shape = found.value.shape
-    like = next((view for view, entry in zip(views, found.operands, strict=True) if entry.shape == shape and entry.constant is None), None)
+    pairs = zip(views, found.operands, strict=True)
+    like = next((view for view, entry in pairs if entry.shape == shape and entry.constant is None), None)
     result = at.place(found.value, like)
     at.map(found.expression, views, result, node, "+".join([node.op, *(other.op for other in found.nodes)]))
     at.views[found.value] = result

@@ -24,13 +24,15 @@ def pool(at: Lowering, node: Node) -> None:
     window = window_of(node)
     if window is None:
         raise NotMine("not a window over two axes")
-    n, c, h, w = value.shape
+    n, c = value.shape[:2]
     ho, wo = window.output
     kernel = window.kernel
     pads = (*window.before, *(node.attributes.get("pads", (0, 0, 0, 0))[2:]))
     work = workspace(at, node, value, window)
     offsets = [work.tap(a, b) for a in range(kernel[0]) for b in range(kernel[1])]
-    x = View(work.storage, (digits(n, work.image), digits(c, work.channel), digits(ho, work.row), digits(wo, 1)), work.offset)
+    x = View(
+        work.storage, (digits(n, work.image), digits(c, work.channel), digits(ho, work.row), digits(wo, 1)), work.offset
+    )
     y = at.place(result)
     walked = loops([x.axes, y.axes])
     outer, length, mask, guarded = run_of(walked, y, result)
@@ -53,6 +55,7 @@ def pool(at: Lowering, node: Node) -> None:
     arrays = [at.constant(array) for array in extra]
     if mask is not None:
         arrays.append(at.constant(mask))
+
     # arrays of the run repeat over channels and images; where rows are loops they have a row each
     def along(loop_extent: int, loop_strides: Sequence[int]) -> tuple[int, ...]:
         step = wo if not closed and loop_extent == ho and loop_strides[0] == work.row and ho > 1 else 0

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from graphprune.targets.kernels.contract import Operand
 from graphprune.targets.kernels.product import Product
 from graphprune.targets.network.graph import Node, Value
-from graphprune.targets.network.layout import View, loops, merged, together
+from graphprune.targets.network.layout import Axis, View, loops, merged, together
 from graphprune.targets.network.lowering import Lowering, NotMine
 from graphprune.targets.rules.pointwise import Fused, fused
 
@@ -29,7 +31,7 @@ def emit(at: Lowering, node: Node, found: Fused) -> None:
     a, b = (settled(at, value, node) for value in node.inputs[:2])
     value = found.value
     rank = len(value.shape)
-    *batch, m, p = value.shape
+    *batch, m, _ = value.shape
     a, b = a.expand((*batch, *a.shape[-2:])), b.expand((*batch, *b.shape[-2:]))
     # The run is the rows of a where they lie side by side (queries: softmax and the next product then follow), else the
     # columns of b.
@@ -58,7 +60,7 @@ def emit(at: Lowering, node: Node, found: Fused) -> None:
         a_depth=depth[0],
         x_depth=depth[1],
         y_row=rows[1],
-        outer=tuple((loop.extent, *loop.strides[:3]) for loop in walked),
+        outer=tuple((loop.extent, loop.strides[0], loop.strides[1], loop.strides[2]) for loop in walked),
         block=min(4, y.shape[row]) if at.machine.registers > 16 else 2,
         vectors=max(1, min(4, -(-y.shape[run] // at.machine.lanes))),
         epilogue=found.expression,
@@ -92,7 +94,7 @@ def side_by_side(view: View, axis: int) -> bool:
     return len(row) == 1 and row[0].stride == 1
 
 
-def one(axes: list, what: str) -> tuple[int, ...]:
+def one(axes: Sequence[Axis], what: str) -> tuple[int, ...]:
     """The stride of each array over an axis that is one loop in all of them."""
     found = together([tuple(merged(axis)) for axis in axes])
     if len(found) > 1:

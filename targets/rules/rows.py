@@ -14,7 +14,8 @@ from graphprune.targets.network.lowering import Lowering, NotMine
 from graphprune.targets.rules.contraction import weights_of
 from graphprune.targets.rules.pointwise import Fused, fused
 
-FEW = 8  # rows up to which weights are read once for all, and vectors lie along the outputs
+DENSE = 0.8  # share of entries from which on the table costs more than it saves
+FEW = 4  # rows up to which vectors lie along the outputs; more rows are a run of their own
 
 
 def gather(at: Lowering, node: Node) -> None:
@@ -88,27 +89,11 @@ def emit(at: Lowering, node: Node, weights: np.ndarray, bias: np.ndarray | None,
         if len(last) > 1 or last[0].stride not in {0, 1}:
             raise NotMine("an operand does not lie along the outputs")
         operands.append((strides[2 + index], last[0].stride))
-    lanes = at.machine.lanes
-    outputs, depth = weights.shape
-    groups = -(-outputs // lanes)
-    padded = np.zeros((groups * lanes, depth), "float32")
-    padded[:outputs] = weights
-    blocks = padded.reshape(groups, lanes, depth)
-    present = (blocks != 0).any(axis=1)
-    dense = bool(present.mean() > 0.8)
-    if dense:
-        packed = np.ascontiguousarray(blocks.transpose(0, 2, 1)).reshape(-1)
-        arrays = [packed]
-    else:
-        group, column = np.nonzero(present)
-        pointers = np.zeros(groups + 1, "int32")
-        pointers[1:] = np.cumsum(np.bincount(group, minlength=groups))
-        packed = np.ascontiguousarray(blocks[group, :, column]).reshape(-1)
-        if not packed.size:
-            packed, column = np.zeros(lanes, "float32"), np.zeros(1, "int64")
-        arrays = [packed, column.astype("int32"), pointers]
+    arrays = columns(weights, at.machine.lanes)
+    dense = len(arrays) == 1
     if bias is not None:
         arrays.append(np.asarray(bias, "float32"))
+    outputs, depth = weights.shape
     kernel = Gemv(
         outputs=outputs,
         inputs=depth,
@@ -125,3 +110,23 @@ def emit(at: Lowering, node: Node, weights: np.ndarray, bias: np.ndarray | None,
     at.call(kernel, views, node, "+".join([node.op, *(other.op for other in found.nodes)]))
     at.views[value] = y
     at.done.update(found.nodes)
+
+
+def columns(weights: np.ndarray, lanes: int) -> list[np.ndarray]:
+    """Weights as groups of `lanes` outputs, [group][entry][lanes]; where many entries have none, only those that are
+    there, with their inputs and where the entries of each group begin."""
+    outputs, depth = weights.shape
+    groups = -(-outputs // lanes)
+    padded = np.zeros((groups * lanes, depth), "float32")
+    padded[:outputs] = weights
+    blocks = padded.reshape(groups, lanes, depth)
+    present = (blocks != 0).any(axis=1)
+    if present.mean() > DENSE:
+        return [np.ascontiguousarray(blocks.transpose(0, 2, 1)).reshape(-1)]
+    group, column = np.nonzero(present)
+    pointers = np.zeros(groups + 1, "int32")
+    pointers[1:] = np.cumsum(np.bincount(group, minlength=groups))
+    packed = np.ascontiguousarray(blocks[group, :, column]).reshape(-1)
+    if not packed.size:
+        packed, column = np.zeros(lanes, "float32"), np.zeros(1, "int64")
+    return [packed, column.astype("int32"), pointers]

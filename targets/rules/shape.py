@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
 from graphprune.targets.kernels.functions import Leaf, Number
 from graphprune.targets.network.graph import Node, Value
-from graphprune.targets.network.layout import View, digits
+from graphprune.targets.network.layout import Axis, View, digits
 from graphprune.targets.network.lowering import Lowering, NotMine
 
 
@@ -43,7 +44,7 @@ def renamed(at: Lowering, node: Node, view: View | None, source: View) -> None:
     at.views[value] = view
 
 
-def plain_digits(shape: Sequence[int]) -> list[tuple]:
+def plain_digits(shape: Sequence[int]) -> list[Axis]:
     axes = []
     stride = 1
     for size in reversed(shape):
@@ -118,7 +119,7 @@ def gather(at: Lowering, node: Node) -> None:
     indices = [int(index) % size for index in where.constant.reshape(-1)]
     step = indices[1] - indices[0] if len(indices) > 1 else 1
     shape = node.outputs[0].shape
-    if step > 0 and all(b - a == step for a, b in zip(indices, indices[1:], strict=False)):
+    if step > 0 and all(b - a == step for a, b in pairwise(indices)):
         found = view.slice(axis, indices[0], len(indices), step)
         found = None if found is None else found.reshape(shape)
         if found is not None:
@@ -166,7 +167,9 @@ def ordered(at: Lowering, value: Value, like: View | None) -> View:
     """A place for `value` with its axes in the order of those of another value of the same rank."""
     if like is None or len(like.shape) != len(value.shape) or (len(value.shape) == 4 and value.dtype == "float32"):
         return at.place(value, None)
-    order = sorted(range(len(value.shape)), key=lambda axis: -(like.axes[axis][-1].stride if like.axes[axis] else 1 << 60))
+    order = sorted(
+        range(len(value.shape)), key=lambda axis: -(like.axes[axis][-1].stride if like.axes[axis] else 1 << 60)
+    )
     return at.scratch(value.shape, order, value.dtype)
 
 
@@ -213,9 +216,9 @@ def resize(at: Lowering, node: Node) -> None:
         raise NotMine("not a whole multiple")
     factors = [big // small for big, small in zip(target.shape, value.shape, strict=True)]
     scales = node.inputs[2] if len(node.inputs) > 2 else None
-    if scales is not None and scales.constant is not None and scales.constant.size:
-        if not np.allclose(scales.constant.reshape(-1), factors):
-            raise NotMine("its scales are not the ratio of the sizes")
+    ratios = None if scales is None else scales.constant
+    if ratios is not None and ratios.size and not np.allclose(ratios.reshape(-1), factors):
+        raise NotMine("its scales are not the ratio of the sizes")
     transform = str(node.attributes.get("coordinate_transformation_mode", "half_pixel"))
     rounding = str(node.attributes.get("nearest_mode", "round_prefer_floor"))
     exact = {("asymmetric", "floor"), ("half_pixel", "round_prefer_floor"), ("half_pixel", "round_prefer_ceil"),

@@ -16,7 +16,7 @@ ROWS = (1, 2, 4, 6, 8, 12, 16)
 VECTORS = (1, 2, 3, 4, 6, 8)
 WORTH = 1.5  # forms whose estimate is within this of the best are worth a measurement
 FORMS = 6  # and no more than these
-CACHE = 1 << 18  # bytes of x that stay close: a part of any second-level cache
+CACHE = 1 << 19  # bytes of x that stay close: a part of any second-level cache
 
 
 @dataclass
@@ -30,6 +30,7 @@ class Product:
     x: View  # with the axes of the run and around it only
     axis: int  # of the output rows in the result
     group: int
+    channels: int  # rows of x that one group of outputs reads; taps of one channel lie in the same row
 
     def stored(self, rows: int) -> int:
         """Weights in the table when `rows` outputs share a list of entries, the zeros among them too."""
@@ -54,7 +55,7 @@ class Tile:
 
 
 def tiles(product: Product, length: int, machine: Machine) -> list[Tile]:
-    """Tiles by what they should cost, the cheapest first; where weights are missing, the best that ignores that is last."""
+    """Tiles by what they should cost, the cheapest first; where weights are zero, the best that ignores it is last."""
     found = [
         (cost(product.stored(rows), rows, vectors, length, machine.lanes), Tile(rows, vectors))
         for rows in ROWS
@@ -79,8 +80,8 @@ def fits(product: Product, rows: int) -> bool:
 
 
 def cost(weights: int, rows: int, vectors: int, length: int, lanes: int) -> float:
-    """Cycles, roughly: two multiply-adds and two loads a cycle, a chain of adds that needs eight in flight, and one cycle
-    for the entry."""
+    """Cycles, roughly: two multiply-adds and two loads a cycle, a chain of adds that needs eight in flight, and one
+    cycle for the entry."""
     whole, rest = divmod(-(-length // lanes), vectors)
     total = 0.0
     for count, wide in ((whole, vectors), (1, rest)):
@@ -122,8 +123,7 @@ def table(product: Product, tile: Tile) -> tuple[np.ndarray, np.ndarray, np.ndar
 
 def block(product: Product, tile: int, length: int) -> int:
     """Tiles that a group of rows walks in a row: as much of x as stays close."""
-    channels = len(np.unique(product.offsets)) if product.offsets.ndim == 1 else 1
-    return max(1, min(-(-length // tile), CACHE // (channels * tile * 4)))
+    return max(1, min(-(-length // tile), CACHE // (product.channels * tile * 4)))
 
 
 def chunks(outer: Sequence[Loop], length: int, vectors: int, groups: int, machine: Machine) -> int:

@@ -1,4 +1,4 @@
-"""The input of a convolution or pool as a map that a window of stride 1 can slide over, copied only where it must be."""
+"""The input of a convolution or pool as a map that a window of stride 1 can slide over, copied where it must be."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def workspace(at: Lowering, node: Node, x: Value, window: Window, fill: float = 
 def copied(at: Lowering, node: Node, view: View, window: Window, fill: float) -> Workspace:
     n, c, _, _ = view.shape
     down, right = window.strides
-    row = max(window.row(), window.output.columns + at.gaps.get(tuple(window.output), 0))
+    row = max(window.row(), window.output.columns + at.gaps.get((window.output.rows, window.output.columns), 0))
     rows = window.rows()
     reach = max(window.part(1, b).reach for _, b in window.phases())
     run = lines((window.output.rows - 1) * row + window.output.columns)
@@ -61,14 +61,14 @@ def copied(at: Lowering, node: Node, view: View, window: Window, fill: float) ->
         at.map(Number(fill), [], View(storage, (digits(storage.size, 1),)), node, "fill the border")
     for a, b in window.phases():
         tall, wide = window.part(0, a), window.part(1, b)
-        if not tall.count or not wide.count:
+        if not tall.held or not wide.held:
             continue
-        part = view.slice(2, tall.start, tall.count, down)
-        part = None if part is None else part.slice(3, wide.start, wide.count, right)
+        part = view.slice(2, tall.start, tall.held, down)
+        part = None if part is None else part.slice(3, wide.start, wide.held, right)
         if part is None:
             raise NotMine("its input lies in pieces")
         offset = (a * right + b) * plane + tall.first * row + wide.first
-        axes = (digits(n, c * channel), digits(c, channel), digits(tall.count, row), digits(wide.count, 1))
+        axes = (digits(n, c * channel), digits(c, channel), digits(tall.held, row), digits(wide.held, 1))
         what = f"copy phase {a},{b}" if window.strides != (1, 1) else "copy into a border"
         at.copy(part, View(storage, axes, offset), node, what)
     return Workspace(storage, 0, row, channel, c * channel, plane, window)

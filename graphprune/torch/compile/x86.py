@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule
 
+import graphprune
 from graphprune.errors import GraphPruneError, did_you_mean
 from graphprune.torch.compile import dynamo
 
@@ -31,8 +32,6 @@ def x86_backend(
     Raises GraphPruneError: GP107 for sizes that are not fixed and unknown options, GP112 where the graph cannot be
     exported, GP601 under gradients, and what `graphprune.targets.building.build` raises.
     """
-    from graphprune.targets.building import build
-
     chosen = dict(options or {})
     for name in chosen:
         if name not in _OPTIONS:
@@ -47,7 +46,7 @@ def x86_backend(
     real = tuple(_plain(value) for value in given)
     frozen.eval()  # its operators say themselves what they compute; the exporter asks for the mode
     with torch.no_grad():
-        built = build(
+        built = graphprune.build(
             frozen, example_inputs=real, threads=chosen.get("threads", torch.get_num_threads()),
             verify=chosen.get("verify", True),
         )  # fmt: skip
