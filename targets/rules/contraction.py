@@ -45,7 +45,9 @@ def weights_of(node: Node) -> tuple[np.ndarray, np.ndarray | None]:
         weights = weights * np.float32(node.attributes.get("alpha", 1.0))
         c = node.inputs[2] if len(node.inputs) > 2 else None
         if c is not None:
-            if c.constant is None or c.constant.size not in {1, weights.shape[0]}:
+            if c.constant is None or c.constant.squeeze().shape not in {(), c.constant.shape[-1:]}:
+                raise NotMine("its bias is not a constant for each output")
+            if c.constant.size not in {1, weights.shape[0]}:
                 raise NotMine("its bias is not a constant for each output")
             bias = np.broadcast_to(c.constant.reshape(-1), (weights.shape[0],)) * np.float32(
                 node.attributes.get("beta", 1.0)
@@ -201,8 +203,10 @@ def run_of(walked: list[Loop], y: View, value: Value) -> tuple[list[Loop], int, 
                 mask = np.zeros(lines(length) + 64, "float32")
                 mask[:length].reshape(-1)[np.arange(length) % gap < run.extent] = 1
             return outer[:-1], length, mask, False
-    ends = extent(y.axes[-1]) == run.extent and len(value.shape) == 4 and not outer_rows(outer, value)
-    alone = not zeros and (ends or (len(value.shape) < 4 and y.storage.zeros is None))
+    # Vectors may write past the run only where it is all of an axis whose neighbours are whole lines apart.
+    fast = fast_axis(y)
+    whole = fast is not None and extent(y.axes[fast]) == run.extent
+    alone = not zeros and whole and (fast != 3 or not outer_rows(outer, value))
     return outer, run.extent, None, not alone
 
 
