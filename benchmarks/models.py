@@ -1,6 +1,7 @@
 """Generated ONNX models for benchmarks: the shapes of real networks, random weights by seed, nothing downloaded.
 
-    python benchmarks/models.py FOLDER [NAME ...]      writes chain-100, chain-1000, chain-10000, bert-base, resnet-50
+    python benchmarks/models.py FOLDER [NAME ...]      writes chain-100, chain-1000, chain-10000, bert-base, resnet-50,
+                                                      mobilenet-v2
 
 The networks are written as exporters write them in inference form: batch normalisation folded into convolutions,
 attention decomposed into MatMul, Reshape and Transpose, dynamic sizes computed from Shape.
@@ -18,13 +19,15 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 17
+_LAYER_NORMALIZATION = 17  # the opset that brought it
 
 
 class Network:
     """An ONNX graph under construction. Every method adds nodes and returns the name of what they compute."""
 
-    def __init__(self, seed: int = 0):
+    def __init__(self, seed: int = 0, opset: int = OPSET):
         self.random = np.random.default_rng(seed)
+        self.opset = opset
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
         self._constants: set[str] = set()
@@ -64,11 +67,13 @@ class Network:
             self.initializers.append(numpy_helper.from_array(array, name))
         return name
 
-    def conv(self, x: str, name: str, inputs: int, outputs: int, kernel: int, stride: int = 1) -> str:
-        weight = self.weight(f"{name}.weight", outputs, inputs, kernel, kernel)
+    def conv(self, x: str, name: str, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> str:
+        weight = self.weight(f"{name}.weight", outputs, inputs // groups, kernel, kernel)
         bias = self.weight(f"{name}.bias", outputs, scale=0.01)
-        pads = [kernel // 2] * 4
-        return self.node("Conv", x, weight, bias, kernel_shape=[kernel] * 2, pads=pads, strides=[stride] * 2)
+        sizes: dict[str, Any] = {"kernel_shape": [kernel] * 2, "pads": [kernel // 2] * 4, "strides": [stride] * 2}
+        if groups > 1:
+            sizes["group"] = groups
+        return self.node("Conv", x, weight, bias, **sizes)
 
     def linear(self, x: str, name: str, inputs: int, outputs: int) -> str:
         """A linear layer over the last axis, as exporters write one for inputs of rank 3: MatMul and Add."""
@@ -77,6 +82,12 @@ class Network:
 
     def norm(self, x: str, name: str, width: int) -> str:
         gain, bias = self.ones(f"{name}.weight", width), self.weight(f"{name}.bias", width, scale=0.01)
+        if self.opset < _LAYER_NORMALIZATION:  # as exporters wrote it then
+            centred = self.node("Sub", x, self.node("ReduceMean", x, axes=[-1], keepdims=1))
+            square = self.node("Pow", centred, self.number(2.0))
+            variance = self.node("ReduceMean", square, axes=[-1], keepdims=1)
+            deviation = self.node("Sqrt", self.node("Add", variance, self.number(1e-12)))
+            return self.node("Add", self.node("Mul", self.node("Div", centred, deviation), gain), bias)
         return self.node("LayerNormalization", x, gain, bias, axis=-1, epsilon=1e-12)
 
     def model(
@@ -87,7 +98,7 @@ class Network:
             self.nodes.append(helper.make_node("Identity", [value], [output], f"{output}_identity"))
         results = [helper.make_tensor_value_info(k, TensorProto.FLOAT, shape) for k, (_, shape) in outputs.items()]
         graph = helper.make_graph(self.nodes, name, list(inputs), results, self.initializers)
-        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=8)
 
 
 def _image(size: int) -> onnx.ValueInfoProto:
@@ -137,11 +148,47 @@ def resnet_50(seed: int = 0) -> onnx.ModelProto:
     return network.model("resnet-50", [_image(224)], {"logits": (logits, ["batch", 1000])})
 
 
+def mobilenet_v2(seed: int = 0) -> onnx.ModelProto:
+    """MobileNetV2 (Sandler et al. 2018): 52 convolutions, 17 of them depthwise, 3.5 million parameters, 0.3 billion
+    multiply-accumulates per image."""
+    network = Network(seed)
+
+    def clipped(x: str) -> str:
+        return network.node("Clip", x, network.number(0.0), network.number(6.0))
+
+    x, channels, block = clipped(network.conv("image", "stem", 3, 32, 3, 2)), 32, 0
+    for expand, width, repeats, first in _INVERTED:
+        for repeat in range(repeats):
+            name, stride, wide = f"block{block}", first if repeat == 0 else 1, channels * expand
+            y = clipped(network.conv(x, f"{name}.expand", channels, wide, 1)) if expand > 1 else x
+            y = clipped(network.conv(y, f"{name}.depthwise", wide, wide, 3, stride, wide))
+            y = network.conv(y, f"{name}.project", wide, width, 1)
+            x = network.node("Add", y, x) if stride == 1 and channels == width else y
+            channels, block = width, block + 1
+    x = clipped(network.conv(x, "head", channels, 1280, 1))
+    pooled = network.node("Flatten", network.node("GlobalAveragePool", x), axis=1)
+    weight, bias = network.weight("fc.weight", 1000, 1280), network.weight("fc.bias", 1000, scale=0.01)
+    logits = network.node("Gemm", pooled, weight, bias, transB=1)
+    return network.model("mobilenet-v2", [_image(224)], {"logits": (logits, ["batch", 1000])})
+
+
+_INVERTED = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+"""Of MobileNetV2: by what a block widens, its width, how many of them, the stride of the first."""
+
+
 def bert(
-    layers: int = 12, width: int = 768, heads: int = 12, vocabulary: int = 30522, seed: int = 0
+    layers: int = 12, width: int = 768, heads: int = 12, vocabulary: int = 30522, seed: int = 0, opset: int = OPSET
 ) -> onnx.ModelProto:
     """BERT (Devlin et al. 2018), 109 million parameters at the defaults, with dynamic batch and sequence."""
-    network = Network(seed)
+    network = Network(seed, opset)
     shape = network.node("Shape", "input_ids")
     length = network.node("Unsqueeze", network.node("Gather", shape, network.index(1), axis=0), network.integers(0))
     positions = network.node(
@@ -251,6 +298,7 @@ MODELS: dict[str, Callable[[], onnx.ModelProto]] = {
     "chain-10000": lambda: chain(10000),
     "bert-base": bert,
     "resnet-50": resnet_50,
+    "mobilenet-v2": mobilenet_v2,
 }
 
 
