@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -9,7 +10,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,6 +97,15 @@ class Engine:
         self._errors.close()
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """Nobody else who asks for the same is timed meanwhile: of benchmarks that run at once, one has the core."""
+    path = Path(tempfile.gettempdir()) / "graphprune-benchmark.lock"
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 @dataclass(frozen=True)
 class Contender:
     """An engine on a model, by the name under which its times are told."""
@@ -149,11 +160,12 @@ def raced(
                 continue
             errors[each.name] = difference(references[each.name], found)
         times: dict[str, list[float]] = {name: [] for name in engines}
-        for turn in range(rounds + 1):
-            for name, engine in engines.items():
-                seconds = statistics.median(engine.seconds(budget))
-                if turn:
-                    times[name].append(seconds)
+        with alone():
+            for turn in range(rounds + 1):
+                for name, engine in engines.items():
+                    seconds = statistics.median(engine.seconds(budget))
+                    if turn:
+                        times[name].append(seconds)
         rows = {name: Row(spread(times[name]), errors[name], engine.about) for name, engine in engines.items()}
     finally:
         for engine in engines.values():

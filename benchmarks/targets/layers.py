@@ -239,14 +239,15 @@ def measured(
             theirs.run(inputs, Path(place) / "found.npy")
             times: list[list[tuple[float, float]]] = [[] for _ in ours]
             dense, peaks = [], []
-            for turn in range(given.rounds + 1):
-                turns = [layer.seconds(given.budget) for _, _, layer, _ in ours]
-                their, rate = statistics.median(theirs.seconds(given.budget)), peak.rate()
-                if turn:
-                    dense.append(their)
-                    peaks.append(rate)
-                    for each, took in zip(times, turns, strict=True):
-                        each.append(took)
+            with engines.alone():
+                for turn in range(given.rounds + 1):
+                    turns = [layer.seconds(given.budget) for _, _, layer, _ in ours]
+                    their, rate = statistics.median(theirs.seconds(given.budget)), peak.rate()
+                    if turn:
+                        dense.append(their)
+                        peaks.append(rate)
+                        for each, took in zip(times, turns, strict=True):
+                            each.append(took)
         finally:
             theirs.close()
     top, ort = statistics.median(peaks), spread(dense)
@@ -309,7 +310,8 @@ def break_even(rows: Sequence[Mapping[str, Any]], shape: str, format: str) -> fl
     points = [
         (each["density"], each["seconds"].median) for each in rows if (each["shape"], each["format"]) == (shape, format)
     ]
-    points = sorted([*points, (1.0, max(dense, max(time for _, time in points)))])
+    slowest = max(time for _, time in points)
+    points = sorted([*points, (1.0, max(dense, slowest))])
     best = None
     for (low, fast), (high, slow) in itertools.pairwise(points):
         if fast < dense:

@@ -2,9 +2,9 @@
 
 The activations of one run (tokens, or pixels of a map) lie side by side; inputs are rows of such runs, and an output
 row is the sum of some input rows, each shifted by a constant and multiplied by one weight. Which rows, and how far, is
-a table: rows of a matrix, taps of a kernel, phases of a strided one and the channels of a group differ only in it, and a
-weight that is not there is not in the table. `rows` output rows share one list of entries (a block of rows x 1), their
-sums stay in registers for `vectors` vectors of the run, and the epilogue (bias, activation, residual, border) is
+a table: rows of a matrix, taps of a kernel, phases of a strided one and the channels of a group differ only in it, and
+a weight that is not there is not in the table. `rows` output rows share one list of entries (a block of rows x 1),
+their sums stay in registers for `vectors` vectors of the run, and the epilogue (bias, activation, residual, border) is
 applied to them there.
 
     y[row, p] = epilogue(bias[row] + sum over entries e of the row's group of weight[e, row] * x[offset[e] + p])
@@ -12,7 +12,7 @@ applied to them there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -21,7 +21,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as tir
 
 from .functions import RESULT, Expression, evaluate
-from .tir import INT32, Array, Machine, Register, const, splat, tail, tasks
+from .tir import INT32, Array, Machine, Register, const, loop, splat, tail, tasks
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class Contract:
     operands: tuple[Operand, ...] = ()
     block: int = 1  # tiles of the run that one group of rows walks before the next group: what of x stays in the cache
     chunks: int = 1  # pieces that the output rows are cut into, as tasks of their own
+    parts: int = 1  # pieces of the inputs: all outputs meet one, which stays in the first-level cache, then the next
 
     @property
     def arrays(self) -> tuple[str, ...]:
@@ -68,7 +69,7 @@ class Contract:
         blocks = -(-(full + (rest > 0)) // self.block)
         chunk = -(-groups // self.chunks)
         with tasks(prod(extent for extent, _, _ in self.outer) * blocks * self.chunks, machine) as task:
-            part = task % self.chunks
+            piece = task % self.chunks
             block = task // self.chunks % blocks
             place = task // (self.chunks * blocks)
             bases = [const(0)] * (2 + len(self.operands))
@@ -77,54 +78,115 @@ class Contract:
                 strides += [operand.outer[index] for operand in self.operands]
                 bases = [base + place % extent * stride for base, stride in zip(bases, strides, strict=True)]
                 place = place // extent
-            with tir.serial(part * chunk, tirx.Min(part * chunk + chunk, const(groups))) as group:
-                first = block * self.block
+            first = block * self.block
+            with (
+                loop(self.parts) as part,
+                tir.serial(piece * chunk, tirx.Min(piece * chunk + chunk, const(groups))) as group,
+            ):
                 if full:
                     with tir.serial(0, tirx.Min(const(self.block), const(full) - first)) as column:
-                        self.tile(machine, arrays, bases, group, (first + column) * tile, self.vectors)
+                        start = (first + column) * tile
+                        self.tile(machine, arrays, bases, (part, group), start, self.vectors)
                 if rest:
                     with tir.If(block == blocks - 1), tir.Then():
-                        self.tile(machine, arrays, bases, group, const(full * tile), -(-rest // lanes))
+                        start = const(full * tile)
+                        self.tile(machine, arrays, bases, (part, group), start, -(-rest // lanes))
 
     def tile(
-        self, machine: Machine, arrays: Sequence[Array], bases: list[Any], group: Any, start: Any, vectors: int
+        self,
+        machine: Machine,
+        arrays: Sequence[Array],
+        bases: list[Any],
+        where: tuple[Any, Any],
+        start: Any,
+        vectors: int,
     ) -> None:
+        """One group of rows on some vectors: sums begin with the bias or with what earlier parts left, and end in the
+        epilogue or as what the next part goes on with."""
         lanes, rows = machine.lanes, self.rows
-        x, weights, offsets, pointers, *more, y = arrays
-        bias = more.pop(0) if self.bias else None
-        mask = more.pop(0) if self.masked else None
-        sums = [[Register(lanes) for _ in range(vectors)] for _ in range(rows)]
-        for r, registers in enumerate(sums):
-            row = group * rows + r
-            if self.outputs % rows:  # the last group has rows that do not exist: any bias will do
-                row = tirx.Min(row, tirx.const(self.outputs - 1, INT32))
-            for register in registers:
-                register.set(splat(0.0, lanes) if bias is None else tirx.Broadcast(bias[row], lanes))
-        first = pointers[group]
-        with tir.serial(0, pointers[group + 1] - first) as entry:
+        x, weights, offsets, pointers, *_ = arrays
+        part, group = where
+        sums = [
+            Sum(Register(lanes), group * rows + r, start + v * lanes, lanes)
+            for r in range(rows)
+            for v in range(vectors)
+        ]
+        many = self.parts > 1
+        either(many, part == 0, lambda: self.begin(sums, arrays), lambda: self.go_on(sums, arrays, bases))
+        entries = part * -(-self.outputs // rows) + group
+        first = pointers[entries]
+        with tir.serial(0, pointers[entries + 1] - first) as entry:
             here = bases[0] + start + offsets[first + entry]
-            for r, registers in enumerate(sums):
+            for index, each in enumerate(sums):
+                r, v = divmod(index, vectors)
                 weight = tirx.Broadcast(weights[(first + entry) * rows + r], lanes)
-                for v, register in enumerate(registers):
-                    register.set(register.get() + weight * x.load(here + v * lanes, lanes))
-        for r in range(rows):
+                each.register.set(each.register.get() + weight * x.load(here + v * lanes, lanes))
+        last = part == self.parts - 1
+        either(many, last, lambda: self.end(sums, arrays, bases), lambda: self.pause(sums, arrays, bases))
 
-            def write(r: int = r) -> None:
-                row = group * rows + r
-                for v in range(vectors):
-                    at = start + v * lanes
-                    leaves = [sums[r][v].get()]
-                    for operand, array, base in zip(self.operands, more, bases[2:], strict=True):
-                        leaves.append(array.load(base + row * operand.row + at * operand.step, lanes, operand.step))
-                    value = evaluate(self.epilogue, leaves, lanes)
-                    if mask is not None:
-                        chosen = mask.load(at, lanes) > splat(0.0, lanes)
-                    else:
-                        chosen = tail(at, self.length, lanes) if self.guarded else None
-                    y.store(bases[1] + row * self.row + at, value, lanes, mask=chosen)
+    def begin(self, sums: Sequence[Sum], arrays: Sequence[Array]) -> None:
+        for each in sums:
+            bias = arrays[4][self.there(each)] if self.bias else const(0, "float32")
+            each.register.set(tirx.Broadcast(bias, each.lanes))
 
-            if self.outputs % rows:
-                with tir.If(group * rows + r < self.outputs), tir.Then():
-                    write()
-            else:
-                write()
+    def go_on(self, sums: Sequence[Sum], arrays: Sequence[Array], bases: Sequence[Any]) -> None:
+        for each in sums:
+            place = bases[1] + self.there(each) * self.row + each.at
+            mask = tail(each.at, self.length, each.lanes) if self.guarded else None
+            each.register.set(arrays[-1].load(place, each.lanes, 1, mask))
+
+    def pause(self, sums: Sequence[Sum], arrays: Sequence[Array], bases: Sequence[Any]) -> None:
+        for each in sums:
+            self.write(each, lambda each=each: each.register.get(), arrays, bases)
+
+    def end(self, sums: Sequence[Sum], arrays: Sequence[Array], bases: Sequence[Any]) -> None:
+        others = arrays[4 + self.bias + self.masked : -1]
+
+        def finished(each: Sum) -> Any:
+            leaves = [each.register.get()]
+            for operand, array, base in zip(self.operands, others, bases[2:], strict=True):
+                place = base + each.row * operand.row + each.at * operand.step
+                leaves.append(array.load(place, each.lanes, operand.step))
+            return evaluate(self.epilogue, leaves, each.lanes)
+
+        for each in sums:
+            self.write(each, lambda each=each: finished(each), arrays, bases)
+
+    def write(self, each: Sum, value: Callable[[], Any], arrays: Sequence[Array], bases: Sequence[Any]) -> None:
+        """Where there is such a row, and where the run may be written."""
+        if self.masked:
+            mask = arrays[4 + self.bias].load(each.at, each.lanes) > splat(0.0, each.lanes)
+        else:
+            mask = tail(each.at, self.length, each.lanes) if self.guarded else None
+        either(
+            bool(self.outputs % self.rows),
+            each.row < self.outputs,
+            lambda: arrays[-1].store(bases[1] + each.row * self.row + each.at, value(), each.lanes, mask=mask),
+        )
+
+    def there(self, each: Sum) -> Any:
+        """The row, or the last one in place of rows that do not exist: nothing of these is written."""
+        return tirx.Min(each.row, const(self.outputs - 1)) if self.outputs % self.rows else each.row
+
+
+@dataclass(frozen=True)
+class Sum:
+    """The sums of one output row for one vector of the run, which begins at `at`."""
+
+    register: Register
+    row: Any
+    at: Any
+    lanes: int
+
+
+def either(asked: bool, condition: Any, yes: Callable[[], None], no: Callable[[], None] | None = None) -> None:
+    """Statements under a condition of the code that is made; without a question `yes` alone."""
+    if not asked:
+        yes()
+        return
+    with tir.If(condition):
+        with tir.Then():
+            yes()
+        if no is not None:
+            with tir.Else():
+                no()

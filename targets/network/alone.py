@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def alone(node: Node, graph: Graph) -> bytes:
-    """The model: inputs that are not constant, each once, in the order of `Lowering.fall_back`; constants are stored."""
+    """The model: inputs that are not constant, each once, ordered as by `Lowering.fall_back`; constants are stored."""
     import onnx
     from onnx import helper, numpy_helper
 

@@ -158,8 +158,9 @@ def emit(at: Lowering, node: Node, product: Product, found: Fused) -> None:
             guarded=guarded,
             epilogue=found.expression,
             operands=tuple(operands),
-            block=block(product, tile.vectors * at.machine.lanes, length),
+            block=1 if tile.parts > 1 else block(product, tile.vectors * at.machine.lanes, length),
             chunks=chunks(outer, length, tile.vectors, outputs // tile.rows, at.machine),
+            parts=tile.parts,
         )
 
     def views_of(tile: Tile) -> list[View]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 
 import numpy as np
@@ -16,6 +16,7 @@ ROWS = (1, 2, 4, 6, 8, 12, 16)
 VECTORS = (1, 2, 3, 4, 6, 8)
 WORTH = 1.5  # forms whose estimate is within this of the best are worth a measurement
 FORMS = 6  # and no more than these
+CLOSE = 1 << 15  # bytes of x that stay in a first-level cache beside what is written
 CACHE = 1 << 19  # bytes of x that stay close: a part of any second-level cache
 
 
@@ -47,11 +48,13 @@ class Product:
 
 @dataclass(frozen=True)
 class Tile:
-    """Output rows that share a list of entries, and vectors of the run, in registers; `full` keeps weights of zero."""
+    """Output rows that share a list of entries, and vectors of the run, in registers; `full` keeps weights of zero, and
+    `parts` cuts the inputs so that those of one part stay in the first-level cache."""
 
     rows: int
     vectors: int
     full: bool = False
+    parts: int = 1
 
 
 def tiles(product: Product, length: int, machine: Machine) -> list[Tile]:
@@ -65,6 +68,10 @@ def tiles(product: Product, length: int, machine: Machine) -> list[Tile]:
     ]
     found.sort(key=lambda entry: entry[0])
     worth = [tile for estimate, tile in found if estimate <= WORTH * found[0][0]][:FORMS]
+    for tile in list(worth):
+        parts = -(-product.channels * tile.vectors * machine.lanes * 4 // CLOSE)
+        if 1 < parts <= product.channels // 16 and tile.rows <= 2:
+            worth.append(replace(tile, parts=parts))
     if product.stored(1) < 0.9 * product.weights.size:
         whole = min(
             (tile for _, tile in found),
@@ -112,8 +119,13 @@ def table(product: Product, tile: Tile) -> tuple[np.ndarray, np.ndarray, np.ndar
         offsets = product.offsets[present * rows // product.group, columns]
     else:
         offsets = product.offsets[columns]
-    pointers = np.zeros(groups + 1, "int32")
-    pointers[1:] = np.cumsum(np.bincount(present, minlength=groups))
+    # entries by part of the channels, then by group; columns are taps of all channels, one tap after the other
+    part = columns % product.channels * tile.parts // product.channels
+    order = np.lexsort((columns, present, part))
+    values = values.reshape(-1, rows)[order].reshape(-1)
+    offsets = offsets[order]
+    pointers = np.zeros(tile.parts * groups + 1, "int32")
+    pointers[1:] = np.cumsum(np.bincount(part * groups + present, minlength=tile.parts * groups))
     if offsets.size and offsets.max() >= 1 << 31:
         raise NotMine("more than 2^31 numbers")
     if not values.size:

@@ -1,4 +1,4 @@
-"""torch.compile with the backend graphprune-x86: built networks compute what the module does, or say why there is none."""
+"""torch.compile with the backend graphprune-x86: built networks compute what modules do, or say why there is none."""
 
 from __future__ import annotations
 

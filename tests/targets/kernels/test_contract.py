@@ -22,18 +22,42 @@ EPILOGUES: dict[str, Expression] = {
 }
 
 
-def packed(weight: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Weights [output][input] as [entry][row of the group], the input of each entry, and where each group begins."""
+def packed(weight: np.ndarray, rows: int, parts: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Weights [output][input] as [entry][row of the group], the input of each entry, and where each group begins; all
+    groups with the first part of the inputs come before those with the next."""
     outputs, inputs = weight.shape
     groups = -(-outputs // rows)
     wide = np.zeros((groups * rows, inputs), np.float32)
     wide[:outputs] = weight
     blocks = wide.reshape(groups, rows, inputs).transpose(0, 2, 1)
-    kept = (blocks != 0).any(2)
-    nothing = np.zeros(0 if kept.any() else 1)
-    values = np.concatenate([blocks[kept].ravel(), nothing]).astype(np.float32)
-    offsets = np.concatenate([np.nonzero(kept)[1], nothing]).astype(np.int32)
-    return values, offsets, np.concatenate([[0], kept.sum(1).cumsum()]).astype(np.int32)
+    values, offsets, counts = [np.zeros(0)], [np.zeros(0)], []
+    for columns in np.array_split(np.arange(inputs), parts):
+        kept = (blocks[:, columns] != 0).any(2)
+        values.append(blocks[:, columns][kept].ravel())
+        offsets.append(columns[np.nonzero(kept)[1]])
+        counts.append(kept.sum(1))
+    nothing = np.zeros(0 if np.concatenate(counts).any() else 1)
+    return (
+        np.concatenate([*values, nothing]).astype(np.float32),
+        np.concatenate([*offsets, nothing]).astype(np.int32),
+        np.concatenate([[0], np.concatenate(counts).cumsum()]).astype(np.int32),
+    )
+
+
+def product(weight: np.ndarray, rows: int, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What groups of rows compute in float64, and the sum of what is added: a block that is not there multiplies
+    nothing, a zero in one that is there does."""
+    outputs = weight.shape[0]
+    wanted, size = (np.zeros((x.shape[0], outputs, x.shape[2])) for _ in range(2))
+    clean = np.where(np.isfinite(x), x, 0)
+    for first in range(0, outputs, rows):
+        part = slice(first, first + rows)
+        entries = np.flatnonzero((weight[part] != 0).any(0))
+        factors = weight[None, part, entries, None]
+        with np.errstate(all="ignore"):
+            wanted[:, part] = (factors * x[:, None, entries]).sum(2)
+        size[:, part] = (np.abs(factors) * np.abs(clean[:, None, entries])).sum(2)
+    return wanted, size
 
 
 @settings(max_examples=70, deadline=None, derandomize=True)
@@ -46,6 +70,7 @@ def packed(weight: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray, np.nd
     rows=st.sampled_from([1, 2, 4, 6]),
     vectors=st.sampled_from([1, 2, 4]),
     chunks=st.sampled_from([1, 2, 3]),
+    parts=st.sampled_from([1, 1, 2, 3]),
     density=st.sampled_from([0.0, 0.2, 1.0]),
     bias=st.booleans(),
     epilogue=st.sampled_from(sorted(EPILOGUES)),
@@ -55,7 +80,7 @@ def packed(weight: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray, np.nd
 )
 def test_shapes(
     machine: Machine, outer: int, outputs: int, inputs: int, length: int, rows: int, vectors: int, chunks: int,
-    density: float, bias: bool, epilogue: str, border: str, odd: bool, seed: int,
+    parts: int, density: float, bias: bool, epilogue: str, border: str, odd: bool, seed: int,
 ) -> None:  # fmt: skip
     generator = np.random.default_rng(seed)
     groups = -(-outputs // rows)
@@ -66,16 +91,9 @@ def test_shapes(
     x[..., :length] = generator.standard_normal((outer, inputs, length))
     if odd:
         x[0, 0, 0] = generator.choice([np.nan, np.inf])
-    values, offsets, starts = packed(weight, rows)
+    values, offsets, starts = packed(weight, rows, parts)
     arrays = [x, values, offsets * pitch, starts]
-    exact = x[..., :length].astype(np.float64)
-    wanted, size = np.zeros((outer, outputs, length)), np.zeros((outer, outputs, length))
-    for g in range(groups):  # a block that is not there multiplies nothing, a zero in one that is there does
-        part, entries = slice(g * rows, (g + 1) * rows), offsets[starts[g] : starts[g + 1]]
-        with np.errstate(all="ignore"):
-            wanted[:, part] = (weight[None, part, entries, None] * exact[:, None, entries]).sum(2)
-        clean = np.where(np.isfinite(exact), exact, 0)
-        size[:, part] = (np.abs(weight[None, part, entries, None]) * np.abs(clean[:, None, entries])).sum(2)
+    wanted, size = product(weight, rows, x[..., :length].astype(np.float64))
     if bias:
         arrays.append(generator.standard_normal(outputs).astype(np.float32))
         wanted, size = wanted + arrays[-1][:, None], size + np.abs(arrays[-1])[:, None]
@@ -102,6 +120,7 @@ def test_shapes(
         epilogue=EPILOGUES[epilogue],
         operands=operands,
         chunks=min(chunks, groups),
+        parts=parts,
     )
     found = harness.run(kernel, machine, *arrays, y)
     if border != "scratch":
@@ -124,6 +143,15 @@ def gelu(x: np.ndarray) -> np.ndarray:
 
     with np.errstate(all="ignore"):
         return np.asarray(0.5 * x * (1 + erf(x / 2**0.5)))
+
+
+def test_the_reference_tells_another_product() -> None:
+    generator = np.random.default_rng(0)
+    weight, x = generator.standard_normal((4, 3)), generator.standard_normal((1, 3, 5))
+    wanted, size = product(weight, 2, x)
+    harness.close(np.einsum("oi,bip->bop", weight, x), wanted, 1e-12 * size)
+    with pytest.raises(AssertionError):
+        harness.close(np.einsum("oi,bip->bop", weight[::-1], x), wanted, 1e-5 * size)
 
 
 @pytest.mark.parametrize("machine", harness.MACHINES, ids=str)

@@ -14,6 +14,17 @@ from graphprune.targets.kernels.tir import Machine
 from graphprune.targets.kernels.window import Window
 from tests.targets.kernels import harness
 
+EMPTY = {"max": -np.inf, "min": np.inf, "sum": 0.0, "mean": 0.0}
+
+
+def reduced(operation: str, values: np.ndarray, counts: np.ndarray | None) -> np.ndarray:
+    """[tap][place] over its taps; a mean is divided by the number of taps, and anything by counts."""
+    with np.errstate(all="ignore"):
+        found = {"max": values.max(0), "min": values.min(0)}.get(operation, values.sum(0))
+    if counts is not None:
+        return np.asarray(found / counts)
+    return np.asarray(found / len(values) if operation == "mean" else found)
+
 
 @settings(max_examples=50, deadline=None, derandomize=True)
 @given(
@@ -56,14 +67,8 @@ def test_maps(
     values = np.stack([maps[:, 2 * pitch + offset + place] for offset in offsets]).astype(np.float64)
     counts = np.maximum(np.sum(inside, 0), 1).astype(np.float32)
     if how == "borders":
-        empty = {"max": -np.inf, "min": np.inf}.get(operation, 0.0)
-        values = np.where(np.stack(inside)[:, None], values, empty)
-    with np.errstate(all="ignore"):
-        wanted = {"max": values.max(0), "min": values.min(0)}.get(operation, values.sum(0))
-    if how == "counted":
-        wanted = wanted / counts
-    elif operation == "mean":
-        wanted = wanted / len(taps)
+        values = np.where(np.stack(inside)[:, None], values, EMPTY[operation])
+    wanted = reduced(operation, values, counts if how == "counted" else None)
 
     arrays: list[np.ndarray] = [maps.ravel()[2 * pitch :]]
     x_start = 2 * pitch  # the view begins at the first number of the map: taps reach before it

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -70,10 +70,7 @@ def test_places(calls: list[Call]) -> None:
 
 def test_what_is_never_alive_at_once_shares_a_place() -> None:
     storages = [Storage(1000) for _ in range(8)]
-    calls = [
-        Call(None, tuple(View(s, (digits(1000, 1),)) for s in pair), NODE, "")
-        for pair in zip(storages, storages[1:], strict=False)
-    ]
+    calls = [Call(None, tuple(View(s, (digits(1000, 1),)) for s in pair), NODE, "") for pair in pairwise(storages)]
     assert place(calls)[1] <= 2 * 4032 + SLACK + ALIGNMENT
 
 
