@@ -2,7 +2,7 @@
 
 Every refusal and failure of graphprune is a GraphPruneError with a code of `graphprune.codes`. The command line prints
 it and exits with its `exit_code`; anything else that escapes is a defect of graphprune.
-Imports nothing but codes.py and the standard library.
+Imports nothing but codes and the standard library.
 """
 
 from collections.abc import Iterable
@@ -33,7 +33,7 @@ class GraphPruneError(Exception):
 
     def __init__(self, code: str, what: str, where: str = "", remedy: str = "") -> None:
         if code not in CODES:
-            raise ValueError(f"{code!r} is not an error code: add a row for it to graphprune/codes.py")
+            raise ValueError(f"{code!r} is not an error code: add a row for it to graphprune/codes/")
         super().__init__(code, what, where, remedy)
         self.code = code
         self.what = what

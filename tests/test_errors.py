@@ -32,7 +32,7 @@ def test_exit_codes() -> None:
 
 
 def test_an_unknown_code_is_refused_with_the_place_to_add_it() -> None:
-    with pytest.raises(ValueError, match=r"'GP999' is not an error code: add a row for it to graphprune/codes\.py"):
+    with pytest.raises(ValueError, match=r"'GP999' is not an error code: add a row for it to graphprune/codes/"):
         GraphPruneError("GP999", "something")
 
 

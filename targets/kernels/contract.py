@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -137,7 +138,7 @@ class Contract:
 
     def pause(self, sums: Sequence[Sum], arrays: Sequence[Array], bases: Sequence[Any]) -> None:
         for each in sums:
-            self.write(each, lambda each=each: each.register.get(), arrays, bases)
+            self.write(each, each.register.get, arrays, bases)
 
     def end(self, sums: Sequence[Sum], arrays: Sequence[Array], bases: Sequence[Any]) -> None:
         others = arrays[4 + self.bias + self.masked : -1]
@@ -150,7 +151,7 @@ class Contract:
             return evaluate(self.epilogue, leaves, each.lanes)
 
         for each in sums:
-            self.write(each, lambda each=each: finished(each), arrays, bases)
+            self.write(each, partial(finished, each), arrays, bases)
 
     def write(self, each: Sum, value: Callable[[], Any], arrays: Sequence[Array], bases: Sequence[Any]) -> None:
         """Where there is such a row, and where the run may be written."""

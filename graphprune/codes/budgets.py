@@ -1,0 +1,27 @@
+"""GP3xx: budgets and results."""
+
+from graphprune.codes.code import Code
+
+ROWS = (
+    Code(
+        "GP301",
+        "budget not met",
+        "The requested size cannot be reached: even with every free dimension at its limit the model costs more than "
+        "the budget. Nothing is written, because a model that misses its budget silently is worse than none.",
+        "ask for a larger share, raise the maximum ratio, or see which dimensions are kept and why",
+    ),
+    Code(
+        "GP302",
+        "nothing to prune",
+        "No dimension of the model is free: each is tied to an input, an output, or an operator that needs it whole. "
+        "For a model of one layer this is expected.",
+        "see why each dimension is kept; one with GP203 becomes free when its operator gets a rule",
+    ),
+    Code(
+        "GP303",
+        "limited by a bound",
+        "The dimension was pruned less than its scores and the budget suggest, because the maximum ratio, the "
+        "minimum width or the alignment to multiples allows no more.",
+        "change the bound if the accuracy allows it",
+    ),
+)
