@@ -8,17 +8,16 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 import onnx_ir as ir
 
-from graphprune.errors import GraphPruneError
 from graphprune.runtime import cpu
 from graphprune.runtime.artifact import Layer, Network, Tensor, Variant
 from graphprune.targets.kernels.contract import Contract
 from graphprune.targets.kernels.gemv import Gemv
 from graphprune.targets.kernels.tir import Machine
+from graphprune.targets.network.alone import alone
 from graphprune.targets.network.driver import Program, compiled
-from graphprune.targets.network.graph import Graph, Node, read
+from graphprune.targets.network.graph import Node, read
 from graphprune.targets.network.lowering import Call, Lowering
 from graphprune.targets.network.tune import Tuner, cache_folder
 from graphprune.targets.rules import rules_for
@@ -141,46 +140,3 @@ def described(kernel: object) -> str:
     if isinstance(kernel, Contract):
         return f"{name} {kernel.rows}x{kernel.vectors}"
     return name
-
-
-def alone(node: Node, graph: Graph) -> bytes:
-    """The ONNX model of one node: what the calls pass are its inputs, constants are stored."""
-    if any(isinstance(value, ir.Graph) for value in node.attributes.values()):
-        raise GraphPruneError(
-            "GP812", f"{node.op} runs graphs of its own, for which there is no kernel", node.name, "fold the condition"
-        )
-    given = [entry for entry in node.inputs if entry is not None]
-    constants = {entry.name: entry.constant for entry in given if entry.constant is not None}
-    names = {entry.name: entry for entry in given if entry.constant is None}
-    values = {name: ir.Value(name=name) for name in [*constants, *names]}
-    for name, array in constants.items():
-        values[name].const_value = ir.tensor(np.ascontiguousarray(array), name=name)
-    for entry in names.values():
-        typed(values[entry.name], entry.dtype, entry.shape)
-    copy = ir.Node(
-        node.source.domain,
-        node.source.op_type,
-        [None if entry is None else values[entry.name] for entry in node.inputs],
-        list(node.source.attributes.values()),
-        num_outputs=len(node.outputs),
-        name=node.name,
-    )
-    for place, entry in zip(copy.outputs, node.outputs, strict=True):
-        place.name = entry.name
-        typed(place, entry.dtype, entry.shape)
-    opsets = {"": graph.opset} | ({node.source.domain: 1} if node.source.domain else {})
-    body = ir.Graph(
-        [values[name] for name in names],
-        list(copy.outputs),
-        nodes=[copy],
-        initializers=[values[name] for name in constants],
-        opset_imports=opsets,
-        name="fallback",
-    )
-    data: bytes = ir.to_proto(ir.Model(body, ir_version=8)).SerializeToString()
-    return data
-
-
-def typed(value: ir.Value, dtype: str, shape: Sequence[int]) -> None:
-    value.dtype = ir.DataType.from_numpy(np.dtype(dtype))
-    value.shape = ir.Shape(list(shape))
