@@ -54,8 +54,8 @@ class BudgetNotMet(GraphPruneError):
     exit_code: ClassVar[int] = 1
 
 
-def one_line(text: str) -> str:
-    r"""`text` as one printable line: control characters escaped, the middle left out beyond LONGEST_LINE characters.
+def one_line(text: str, longest: int = LONGEST_LINE) -> str:
+    r"""`text` as one printable line: control characters escaped, the middle left out beyond `longest` characters.
 
     Names in a model file are chosen by whoever made the file; printed raw, they could forge lines of a report or send
     commands to the terminal.
@@ -63,8 +63,8 @@ def one_line(text: str) -> str:
     >>> one_line("conv1\nGP000 all is well")
     'conv1\\nGP000 all is well'
     """
-    if len(text) > LONGEST_LINE:
-        half = LONGEST_LINE // 2
+    if len(text) > longest:
+        half = longest // 2
         text = f"{text[:half]} ... {text[-half:]}"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from graphprune.criteria.custom import name_of
-from graphprune.errors import BudgetNotMet, GraphPruneError, did_you_mean
+from graphprune.errors import BudgetNotMet, GraphPruneError, did_you_mean, one_line
 
 if TYPE_CHECKING:
     from graphprune.allocate.bounds import Bound, Left
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 SCHEMA = "graphprune.plan"
 VERSION = 1
 
-_MOST_NAMED = 5
+_MOST_NAMED = 4
+_LONGEST_NAME = 40
 
 
 @dataclass(frozen=True)
@@ -342,27 +343,37 @@ def _not_met(problem: Problem, fractions: Mapping[str, float]) -> BudgetNotMet:
         problem.groups,
         key=lambda group: -costing.marginal(measure, group.dim, widths) * widths[group.dim],
     )
-    bounded = ", ".join(f"{group.name} ({widths[group.dim]} of {group.size} kept)" for group in weighty[:_MOST_NAMED])
-    refused = _costliest(analysis, costing)
+    bounded = ", ".join(
+        f"{one_line(group.name, _LONGEST_NAME)} ({widths[group.dim]} of {group.size} kept)"
+        for group in weighty[:_MOST_NAMED]
+    )
+    refused = _costliest(analysis, costing, widths)
     where = f"at their bounds: {bounded}" + (f"; kept: {refused}" if refused else "")
     return BudgetNotMet("GP301", "; ".join(missed), where)
 
 
 def _nothing(analysis: Analysis, costing: Costing, left: bool) -> BudgetNotMet:
     """GP302 with the refusals that cost most, or with what the caller left alone."""
-    remedy = "change what is ignored or selected" if left else ""
-    refused = "" if left else _costliest(analysis, costing)
+    remedy = "change what is ignored or selected" if left else "graphprune inspect lists what is kept, and why"
+    if not left and any(each.code == "GP203" for each in analysis.refusals):
+        remedy = ""  # that of the code: a rule would help
+    refused = "" if left else _costliest(analysis, costing, {})
     return BudgetNotMet("GP302", "no dimension can be pruned", f"kept: {refused}" if refused else "", remedy)
 
 
-def _costliest(analysis: Analysis, costing: Costing) -> str:
-    """The axes that cannot be pruned with the codes why, those of the contractions with the most MACs first."""
+def _costliest(analysis: Analysis, costing: Costing, widths: Mapping[Dim, int]) -> str:
+    """Why axes cannot be pruned, with one axis for each reason: those of what costs most at these widths first."""
     macs: dict[str, int] = {}
     for contraction in analysis.contractions:
         value = contraction.weight.node.inputs[contraction.weight.index] if contraction.weight else None
         if value is not None:
-            macs[value.name] = macs.get(value.name, 0) + costing.product(contraction.macs, {})
-    order = sorted(analysis.refusals, key=lambda each: -macs.get(each.tensor, 0))
-    found = list(dict.fromkeys(f"{each.tensor}:{each.axis} ({each.code})" for each in order))
-    more = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
-    return ", ".join(found[:_MOST_NAMED]) + more
+            macs[value.name] = macs.get(value.name, 0) + costing.product(contraction.macs, widths)
+    reasons: dict[str, dict[str, None]] = {}
+    for each in sorted(analysis.refusals, key=lambda each: -macs.get(each.tensor, 0)):
+        why = ", ".join(filter(None, (f"{each.code} {each.reason}", one_line(each.where, _LONGEST_NAME))))
+        reasons.setdefault(why, {})[f"{one_line(each.tensor, _LONGEST_NAME)}:{each.axis}"] = None
+    found = []
+    for why, axes in list(reasons.items())[:_MOST_NAMED]:
+        more = f" and {len(axes) - 1} more" if len(axes) > 1 else ""
+        found.append(f"{next(iter(axes))}{more} ({why})")
+    return ", ".join(found) + (f" and {len(reasons) - _MOST_NAMED} more reasons" if len(reasons) > _MOST_NAMED else "")

@@ -199,7 +199,17 @@ def test_a_budget_that_cannot_be_met_says_what_limits_it() -> None:
     assert caught.value.code == "GP301"
     assert "10.0% were asked for, 37.5% is the least possible" in str(caught.value)
     assert "first:1 (4 of 8 kept)" in str(caught.value)
-    assert "third:1 (GP202)" in str(caught.value)
+    assert "third:1 (GP202 an axis of the graph output 'y', output y)" in str(caught.value)
+
+
+def test_long_names_leave_room_for_the_reasons() -> None:
+    model = two_layers()
+    third = next(each for each in model.graph.initializer if each.name == "third")
+    third.name = model.graph.node[-1].input[1] = "third" * 200
+    with pytest.raises(BudgetNotMet) as caught:
+        make_plan(analysed(model), macs=0.1, max_ratio=0.5)
+    assert "first:1 (4 of 8 kept)" in str(caught.value)
+    assert ":1 (GP202 an axis of the graph output 'y', output y)" in str(caught.value)
 
 
 @pytest.mark.parametrize("allocate", ALLOCATORS.builtin)
