@@ -5,6 +5,7 @@ done, 1 a budget or check is not met, 2 bad input or usage, 3 a defect of graphp
 commands. stdout is for data, stderr for everything said on the way.
 """
 
+import errno
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ EXIT_BAD_INPUT = 2
 EXIT_DEFECT = 3
 EXIT_INTERRUPTED = 130
 
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 _NOT_MET = frozenset({"GP301", "GP302", "GP401", "GP402", "GP403"})
 
 
@@ -29,15 +31,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         from graphprune.cli.app import run
 
-        return run(given)
+        code = run(given)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where a failure can still be told
+        return code
     except GraphPruneError as error:
         return _refuse(error, as_json="--json" in given)
     except KeyboardInterrupt:
         print("interrupted: nothing was written", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except BrokenPipeError:  # the reader of stdout, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except SystemExit as ended:  # typer makes one of a broken pipe
+        if not isinstance(ended.__context__, BrokenPipeError):
+            raise
+        return _stdout_failed(ended.__context__)
+    except OSError as error:
+        return _stdout_failed(error)
     except MemoryError:
         return _refuse(
             GraphPruneError("GP109", "the memory of this machine does not suffice"), as_json="--json" in given
@@ -51,7 +59,19 @@ def _terminate(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _refuse(error: GraphPruneError, *, as_json: bool) -> int:
+def _stdout_failed(error: OSError) -> int:
+    """The exit code where stdout took no more; any other failure is a defect, for what reads and writes files says
+    itself what went wrong."""
+    if not isinstance(error, BrokenPipeError) and (error.errno not in _NO_ROOM or error.filename is not None):
+        return _report_defect(error)
+    # What is still buffered goes nowhere, instead of failing a second time when Python ends.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):
+        return 0  # the reader of stdout, such as `head`, has seen enough
+    return _refuse(GraphPruneError("GP105", f"cannot write: {str(error.strerror).lower()}", "standard output"))
+
+
+def _refuse(error: GraphPruneError, *, as_json: bool = False) -> int:
     print(error, file=sys.stderr)
     if as_json:
         found = {"code": error.code, "what": error.what, "where": error.where, "remedy": error.remedy}

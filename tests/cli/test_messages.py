@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -265,10 +266,13 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert answer(capsys)[0] == 2
 
 
-def graphprune(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def graphprune(
+    *arguments: str, folder: Path, stdout: IO[str] | int = subprocess.PIPE, **environment: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "graphprune", *arguments],
-        capture_output=True,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
         text=True,
         check=False,
         cwd=folder,
@@ -281,6 +285,24 @@ def test_exit_codes_reach_the_shell(tmp_path: Path) -> None:
     done = graphprune("inspect", "no.onnx", folder=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("GP101 there is no such file\n")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", [["ops"], ["plan", EXAMPLE, "--macs", "0.6"], ["--help"]])
+def test_a_result_that_finds_no_room_is_told(tmp_path: Path, command: list[str], unbuffered: str) -> None:
+    with open("/dev/full", "w") as full:
+        done = graphprune(*command, folder=tmp_path, stdout=full, PYTHONUNBUFFERED=unbuffered)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[:2] == ["GP105 cannot write: no space left on device", "  at  standard output"]
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_has_seen_enough_is_no_mistake(tmp_path: Path, unbuffered: str) -> None:
+    ours, theirs = os.pipe()
+    os.close(ours)
+    with open(theirs, "w") as nobody:
+        done = graphprune("ops", folder=tmp_path, stdout=nobody, PYTHONUNBUFFERED=unbuffered)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_help_is_fast_and_loads_no_framework(tmp_path: Path) -> None:
