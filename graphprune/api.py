@@ -382,7 +382,7 @@ def result_of(analysis: Analysis, plan: Plan, *, sizes: Mapping[str, int] | None
     from graphprune.apply import apply_keep
 
     keep = plan.keep(analysis)
-    report = report_of(analysis, keep, sizes=sizes).with_(notes=data_notes(plan))
+    report = report_of(analysis, keep, sizes=sizes).with_(free=free_of(analysis, keep), notes=data_notes(plan))
     return Result(apply_keep(analysis, keep), plan, report)
 
 
@@ -404,6 +404,20 @@ def report_of(analysis: Analysis, keep: Keep, *, sizes: Mapping[str, int] | None
         cut=sum(group.dim in keep and len(keep[group.dim]) < group.size for group in analysis.groups),
         skipped=skipped(analysis),
     )
+
+
+def free_of(analysis: Analysis, keep: Keep | None = None) -> tuple[int, int]:
+    """How many entries are dead or constant, so that removing them changes nothing, and how many of these a cut takes.
+
+    Reads all weights once. More entries can be dead when these are gone: :func:`clean` goes on until there are none.
+    """
+    from graphprune.dead import free_entries
+
+    found, taken = free_entries(analysis), 0
+    for dim, entries in found.items():
+        kept = None if keep is None else keep.get(dim)
+        taken += 0 if kept is None else int(entries.sum() - entries[kept].sum())
+    return sum(int(entries.sum()) for entries in found.values()), taken
 
 
 def cost(analysis: Analysis, keep: Keep | None = None, *, sizes: Mapping[str, int] | None = None) -> Cost:

@@ -22,8 +22,21 @@ Known = dict[Dim, Array]
 
 def dead_entries(analysis: Analysis) -> dict[Dim, Array]:
     """For every group: which entries are dead, as a boolean vector of the group's size."""
-    known = _Constants(analysis)
-    known.run()
+    return _dead(analysis, _Constants.of(analysis))
+
+
+def free_entries(analysis: Analysis) -> dict[Dim, Array]:
+    """As :func:`dead_entries`, with those that are dead once constants are folded: what costs nothing to remove. More
+    entries may be free when these are gone."""
+    known = _Constants.of(analysis)
+    found = _dead(analysis, known)
+    for fold in _folds(analysis, known):
+        constant = np.isfinite(fold.constants)
+        found[fold.dim] = found[fold.dim] | constant if fold.dim in found else constant
+    return found
+
+
+def _dead(analysis: Analysis, known: _Constants) -> dict[Dim, Array]:
     dead: dict[Dim, Array] = {}
     candidates = {group.dim for group in analysis.groups if group.exact}
     for contraction in analysis.contractions:
@@ -48,8 +61,10 @@ class Fold:
 
 def folds(analysis: Analysis) -> list[Fold]:
     """Constants to move into biases, such that the entries they come from are dead afterwards everywhere."""
-    known = _Constants(analysis)
-    known.run()
+    return _folds(analysis, _Constants.of(analysis))
+
+
+def _folds(analysis: Analysis, known: _Constants) -> list[Fold]:
     found: list[Fold] = []
     for dim in (group.dim for group in analysis.groups if group.exact):
         reads = [
@@ -86,23 +101,28 @@ class _Constants:
         self.analysis = analysis
         self.dialect = analysis.program.dialect
         self.known: dict[Value, Known] = {}
-        self.weights: dict[Use, Array] = {}
+        self.weights: dict[Use, tuple[Array, ...]] = {}
         self.by_node: dict[Node, list[Contraction]] = {}
         for contraction in analysis.contractions:
             self.by_node.setdefault(contraction.node, []).append(contraction)
 
-    def run(self) -> None:
-        for node in self.analysis.program.nodes():
+    @classmethod
+    def of(cls, analysis: Analysis) -> _Constants:
+        """What is known after the pass."""
+        known = cls(analysis)
+        for node in analysis.program.nodes():
             if node.blocks:
                 continue
-            if node in self.by_node:
-                self.contraction(node, self.by_node[node])
+            if node in known.by_node:
+                known.contraction(node, known.by_node[node])
             else:
-                self.through(node)
+                known.through(node)
+        return known
 
     # ------------------------------------------------------------------ weights
-    def weight(self, contraction: Contraction) -> Array | None:
-        """Magnitudes of the weight of a contraction, zero where it stores its zero point."""
+    def weight(self, contraction: Contraction) -> tuple[Array, ...] | None:
+        """For each axis of the weight of a contraction, at which positions it holds anything but zero (or its zero
+        point). That is all that is kept of a weight: together they can be larger than the memory."""
         use = contraction.weight
         if use is None or (value := use.node.inputs[use.index]) is None:
             return None
@@ -110,11 +130,13 @@ class _Constants:
             array = self.dialect.constant(value)
             if array is None:
                 return None
-            array = array.astype(np.float64)
             zero = self._operand(contraction.zero_point)
-            if zero is not None:
-                array = array - (zero if zero.size == 1 else zero.reshape(-1, *[1] * (array.ndim - 1)))
-            self.weights[use] = np.abs(array)
+            if zero is None:
+                differs = array != array.dtype.type(0)
+            else:
+                differs = array != (zero.reshape(()) if zero.size == 1 else zero.reshape(-1, *[1] * (array.ndim - 1)))
+            axes = range(array.ndim)
+            self.weights[use] = tuple(differs.any(axis=tuple(set(axes) - {axis})) for axis in axes)
         return self.weights[use]
 
     def _operand(self, use: Use | None) -> Array | None:
@@ -127,7 +149,7 @@ class _Constants:
         nothing = np.zeros(dim.size, bool)
         weight = self.weight(contraction) if use == contraction.weight else None
         if weight is not None:
-            nothing |= self._per_entry(weight, position, axis, dim) == 0
+            nothing |= ~_in_any(weight[position], axis, dim)
         for reader in (contraction.activation, use if use != contraction.weight else None):
             value = None if reader is None else reader.node.inputs[reader.index]
             if value is not None:
@@ -142,18 +164,6 @@ class _Constants:
         if value is None or use != contraction.weight or not self.dialect.can_fold(contraction):
             return np.full(dim.size, np.nan)
         return self.known.get(value, {}).get(dim, np.full(dim.size, np.nan))
-
-    @staticmethod
-    def _per_entry(magnitudes: Array, position: int, axis: Axis, dim: Dim) -> Array:
-        """The largest magnitude over all positions that belong to an entry."""
-        assert isinstance(dim.size, int)
-        others = tuple(k for k in range(magnitudes.ndim) if k != position)
-        along = magnitudes.max(axis=others) if magnitudes.size else np.zeros(magnitudes.shape[position])
-        largest = np.zeros(dim.size)
-        for label in labels(axis, dim):
-            inside = label >= 0
-            np.maximum.at(largest, label[inside], along[inside])
-        return largest
 
     # ------------------------------------------------------------------ forward pass
     def contraction(self, node: Node, contractions: list[Contraction]) -> None:
@@ -171,12 +181,12 @@ class _Constants:
                     known[dim] = self._constant_rows(contraction, weight, dim)
         self._keep(node, known)
 
-    def _constant_rows(self, contraction: Contraction, weight: Array, dim: Dim) -> Array:
+    def _constant_rows(self, contraction: Contraction, weight: tuple[Array, ...], dim: Dim) -> Array:
         assert isinstance(dim.size, int)
         places = [k for k, axis in enumerate(contraction.weight_axes) if dim in set(leaves(axis))]
         if len(places) != 1:
             return np.full(dim.size, np.nan)
-        silent = self._per_entry(weight, places[0], contraction.weight_axes[places[0]], dim) == 0
+        silent = ~_in_any(weight[places[0]], contraction.weight_axes[places[0]], dim)
         bias = contraction.bias
         value = None if bias is None else bias.node.inputs[bias.index]
         constant = np.zeros(dim.size) if value is None else self._stored(value, bias, dim)
@@ -238,3 +248,13 @@ class _Constants:
             useful = {dim: v for dim, v in known.items() if dim in present and np.isfinite(v).any()}
             if useful:
                 self.known[output] = useful
+
+
+def _in_any(along: Array, axis: Axis, dim: Dim) -> Array:
+    """Whether something holds at any of the positions along an axis that belong to an entry."""
+    assert isinstance(dim.size, int)
+    found = np.zeros(dim.size, bool)
+    for label in labels(axis, dim):
+        inside = label >= 0
+        np.logical_or.at(found, label[inside], along[inside])
+    return found

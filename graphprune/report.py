@@ -70,6 +70,8 @@ class Report:
     model:     the file or name of the model
     dense, pruned: costs before and after (see `graphprune.cost.Cost` for the units)
     groups, cut: how many groups there are and how many of them lost something
+    free:      dead and constant entries, whose removal changes nothing: how many there are, how many were removed; None
+               when they were not looked for
     skipped:   why axes of weights were kept, by code
     verification: the outcome of the checks, None when they were not run
     files:     bytes of the files before and after, when both are known
@@ -83,6 +85,7 @@ class Report:
     pruned: Cost
     groups: int
     cut: int
+    free: tuple[int, int] | None = None
     skipped: tuple[Skipped, ...] = ()
     verification: Verification | None = None
     files: tuple[int, int] | None = None
@@ -110,6 +113,8 @@ class Report:
         """One table, then what was skipped, what was checked and what was written."""
         lines = [f"{one_line(self.model)}: {self.cut} of {self.groups} groups cut", ""]
         lines += table(("", "dense", "pruned", "change"), self.rows(), right=(1, 2))
+        if self.free is not None and self.free[0]:
+            lines += ["", free_line(*self.free)]
         if self.skipped:
             lines += ["", "kept on purpose:"]
             lines += skipped_lines(self.skipped)
@@ -131,6 +136,7 @@ class Report:
             "pruned": asdict(self.pruned),
             "groups": self.groups,
             "cut": self.cut,
+            "free": None if self.free is None else {"entries": self.free[0], "removed": self.free[1]},
             "skipped": [asdict(each) for each in self.skipped],
             "verification": None if self.verification is None else verification_dict(self.verification),
             "files": None if self.files is None else {"dense": self.files[0], "pruned": self.files[1]},
@@ -143,6 +149,19 @@ class Report:
     def with_(self, **changes: Any) -> Report:
         """A copy with some fields replaced."""
         return replace(self, **changes)
+
+
+def free_line(entries: int, removed: int | None = None) -> str:
+    """How many entries are dead or constant, and how many of these a cut takes.
+
+    >>> free_line(1)
+    '1 entry is dead or constant: graphprune clean removes it, and nothing changes'
+    >>> free_line(5, 3)
+    '5 entries are dead or constant (3 cut here): graphprune clean removes them, and nothing changes'
+    """
+    here = "" if removed is None else f" ({removed} cut here)"
+    what, them = ("entry is", "it") if entries == 1 else ("entries are", "them")
+    return f"{entries} {what} dead or constant{here}: graphprune clean removes {them}, and nothing changes"
 
 
 def skipped(analysis: Analysis) -> tuple[Skipped, ...]:

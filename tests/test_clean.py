@@ -8,6 +8,7 @@ import pytest
 from onnx import ModelProto, helper, numpy_helper
 
 import graphprune as gp
+from graphprune.api import free_of
 from graphprune.passes.clean import Clean
 
 
@@ -66,6 +67,26 @@ def test_channels_that_are_always_zero_go_and_take_their_makers_along() -> None:
     result = gp.clean(model)
     assert _widths(result) == {"first:0": 7, "second:0": 5}
     assert gp.verify(model, result.model, result.plan).ok
+
+
+def test_what_is_free_is_reported_apart_from_what_is_pruned() -> None:
+    proto, weights = _chain()
+    weights["first"][[0, 3]] = 0  # constant
+    weights["second"][:, 5] = 0  # read by nobody
+    model = _model(proto, weights)
+    analysis = gp.analyze(model)
+    assert free_of(analysis) == (3, 0)
+    assert free_of(analysis, {analysis.groups[0].dim: np.array([1, 2, 3, 4, 6, 7])}) == (3, 2)
+    report = gp.prune(model, ratio=0.5, verify=False).report
+    assert report.free is not None and report.free[0] == 3
+    assert "3 entries are dead or constant" in str(report)
+    assert report.to_dict()["free"]["entries"] == 3
+
+
+def test_nothing_is_free_where_every_channel_matters() -> None:
+    model = _model(*_chain())
+    assert free_of(gp.analyze(model)) == (0, 0)
+    assert "dead or constant" not in str(gp.prune(model, ratio=0.5, verify=False).report)
 
 
 @pytest.mark.parametrize("bias", [False, True])

@@ -47,20 +47,24 @@ def inspect(
     if graph is not None:
         check_picture(graph)
     with console.working("analysing"):
-        analysis = read(model, before, module, inputs.seed).analysis()
+        source = read(model, before, module, inputs.seed)
+        analysis = source.analysis()
         cost = api.cost(analysis, sizes=inputs.sizes)
+        free = None if source.is_of_torch else api.free_of(analysis)[0]
     if graph is not None:
         with console.working("drawing"):
             draw(analysis, graph)
         console.say(f"wrote {graph}")
     with console.working("looking for zeros"):
         zeros = zeros_of(analysis)
-    console.show("\n".join([*_lines(analysis, cost, everything), *_zeros(zeros)]), _data(analysis, cost, zeros))
+    console.show(
+        "\n".join([*_lines(analysis, cost, everything, free), *_zeros(zeros)]), _data(analysis, cost, zeros, free)
+    )
     return 0
 
 
-def _lines(analysis: Analysis, cost: Cost, everything: bool) -> Iterator[str]:
-    from graphprune.report import quantity, skipped, skipped_lines, table
+def _lines(analysis: Analysis, cost: Cost, everything: bool, free: int | None) -> Iterator[str]:
+    from graphprune.report import free_line, quantity, skipped, skipped_lines, table
 
     yield (
         f"{quantity(cost.parameters)} parameters ({quantity(cost.nonzeros)} not zero), {quantity(cost.bytes, 'B')}; "
@@ -85,6 +89,9 @@ def _lines(analysis: Analysis, cost: Cost, everything: bool) -> Iterator[str]:
         yield from table(("group", "size", "kind", "", "coupled with"), rows, right=(1,))
     else:
         yield "no group can be pruned"
+    if free:
+        yield ""
+        yield free_line(free)
     if everything and analysis.refusals:
         yield ""
         kept = [
@@ -109,7 +116,7 @@ def _zeros(zeros: list[Zeros]) -> Iterator[str]:
         yield from zero_lines(zeros)
 
 
-def _data(analysis: Analysis, cost: Cost, zeros: list[Zeros]) -> dict[str, Any]:
+def _data(analysis: Analysis, cost: Cost, zeros: list[Zeros], free: int | None) -> dict[str, Any]:
     from graphprune.codes import CODES
     from graphprune.sparsity.zeros import zero_data
 
@@ -127,4 +134,4 @@ def _data(analysis: Analysis, cost: Cost, zeros: list[Zeros]) -> dict[str, Any]:
         {**asdict(refusal), "size": str(refusal.size), "remedy": CODES[refusal.code].remedy}
         for refusal in analysis.refusals
     ]
-    return {"cost": asdict(cost), "groups": groups, "kept": kept, "zeros": zero_data(zeros)}
+    return {"cost": asdict(cost), "groups": groups, "free": free, "kept": kept, "zeros": zero_data(zeros)}

@@ -57,7 +57,10 @@ def plan(
         print(made.to_json())
         return 0
     write_text(out, made.to_json())
-    report = api.report_of(analysis, made.keep(analysis), sizes=inputs.sizes).with_(written=(str(out),))
+    report = api.report_of(analysis, made.keep(analysis), sizes=inputs.sizes)
+    if not dense.is_of_torch:
+        report = report.with_(free=api.free_of(analysis, made.keep(analysis)))
+    report = report.with_(written=(str(out),))
     console.show(report.to_text(), report.to_dict())
     return 0
 
