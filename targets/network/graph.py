@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphprune.errors import GraphPruneError
+from graphprune.targets.expand import expand
 from graphprune.targets.network.alone import captured
 
 # Rewrites of onnxscript: a norm with constant statistics goes into the convolution before it, a Pad into the next.
@@ -95,35 +96,47 @@ def read(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> Graph:
 
 
 def prepare(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> ir.Model:
-    """A copy with these input shapes, folded, without functions and identities, in topological order."""
+    """A copy with these input shapes, folded, expanded, without functions and identities, in topological order."""
     from onnxscript import optimizer, rewriter
     from onnxscript.rewriter.rules import common
 
-    prepared = model.clone()
-    for entry in [entry for entry in prepared.graph.inputs if entry.const_value is not None]:
-        prepared.graph.inputs.remove(entry)  # up to IR version 3 a constant is an input too
-    given = {entry.name: entry for entry in prepared.graph.inputs}
-    for name in shapes:
-        if name not in given:
-            raise GraphPruneError(
-                "GP811", f"there is no input {name!r}", "shapes", f"the inputs are {', '.join(map(str, given))}"
-            )
-    for entry in prepared.graph.inputs:
-        if entry.const_value is None:
-            entry.shape = ir.Shape(fixed(entry, shapes.get(entry.name or "")))
-    for node in prepared.graph:
-        for entry in node.outputs:
-            if entry not in prepared.graph.outputs:
-                entry.shape = None  # sizes that were inferred for open shapes
-    for entry in prepared.graph.outputs:
-        entry.shape = None
+    prepared = resized(model, shapes)
+    names = [entry.name for entry in prepared.graph.inputs]
     ir.passes.common.ShapeInferencePass()(prepared)
     optimizer.optimize(prepared, input_size_limit=1 << 20, output_size_limit=1 << 24)
     rewriter.rewrite(prepared, [getattr(common, name) for name in FUSED])
     optimizer.optimize(prepared, input_size_limit=1 << 20, output_size_limit=1 << 24)
     ir.passes.common.ShapeInferencePass()(prepared)
+    if expand(prepared):
+        ir.passes.common.ShapeInferencePass()(prepared)
     prepared.graph.sort()
+    for given, name in zip(prepared.graph.inputs, names, strict=True):
+        given.name = name  # the optimizer calls an input that is an output too by another name
     return prepared
+
+
+def resized(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> ir.Model:
+    """A copy whose inputs have these shapes, and in which no other size is known."""
+    copy = model.clone()
+    for entry in [entry for entry in copy.graph.inputs if entry.const_value is not None]:
+        copy.graph.inputs.remove(entry)  # up to IR version 3 a constant is an input too
+    given = {entry.name: entry for entry in copy.graph.inputs}
+    for name in shapes:
+        if name not in given:
+            raise GraphPruneError(
+                "GP811", f"there is no input {name!r}", "shapes", f"the inputs are {', '.join(map(str, given))}"
+            )
+    for entry in copy.graph.inputs:
+        if entry.const_value is None:
+            entry.shape = ir.Shape(fixed(entry, shapes.get(entry.name or "")))
+    for node in copy.graph:
+        for entry in node.outputs:
+            if entry not in copy.graph.outputs:
+                entry.shape = None  # sizes that were inferred for open shapes
+    for entry in copy.graph.outputs:
+        if entry.producer() is not None:  # an output may be an input
+            entry.shape = None
+    return copy
 
 
 def fixed(entry: ir.Value, shape: Sequence[int] | None) -> list[int]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from graphprune.targets.network.graph import Node
 from graphprune.targets.network.lowering import Lowering
-from graphprune.targets.rules import contraction, pointwise, pooling, product, reductions, rows, shape
+from graphprune.targets.rules import contraction, pointwise, pooling, product, reductions, rows, shape, taken
 
 Rule = Callable[[Lowering, Node], None]
 
@@ -20,7 +20,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "Dropout": (shape.identity,),
     "Expand": (shape.expand,),
     "Flatten": (shape.reshape,),
-    "Gather": (shape.gather, rows.gather),
+    "Gather": (shape.gather, taken.gather, rows.gather),
     "Gemm": (rows.few, contraction.matmul),
     "Identity": (shape.identity,),
     "InstanceNormalization": (reductions.instance_norm,),
@@ -28,17 +28,18 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "LogSoftmax": (reductions.softmax,),
     "MatMul": (rows.few, contraction.matmul, product.matmul),
     "MaxPool": (pooling.pool,),
-    "Pad": (shape.pad,),
+    "Pad": (shape.pad, taken.pad),
     "Reshape": (shape.reshape,),
-    "Resize": (shape.resize,),
+    "Resize": (shape.resize, taken.resize),
     "RMSNormalization": (reductions.layer_norm,),
+    "ScatterND": (taken.scatter,),
     "Slice": (shape.slice_,),
     "Softmax": (reductions.softmax,),
     "Split": (shape.split,),
     "Squeeze": (shape.reshape,),
     "Transpose": (shape.transpose,),
     "Unsqueeze": (shape.reshape,),
-    "Upsample": (shape.resize,),
+    "Upsample": (shape.resize, taken.resize),
 }
 
 

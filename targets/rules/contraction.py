@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from graphprune.targets.kernels.contract import Contract, Operand
@@ -60,13 +62,23 @@ def features_first(at: Lowering, x: Value, node: Node) -> View:
     view = at.of(x)
     row = merged(view.axes[-1])
     fast = fast_axis(view)
-    tokens = len(x.shape) - 2
+    tokens = run_axis(x.shape)
     if len(row) <= 1 and view.storage.kind == "scratch" and (fast == tokens or x.shape[tokens] == 1):
         return View(view.storage, (*view.axes[:-1], tuple(row)), view.offset)
-    order = (*range(tokens), len(x.shape) - 1, tokens)
-    target = at.scratch(x.shape, order)
+    target = at.scratch(x.shape, features_order(x.shape))
     at.copy(view, target, node, "copy to features x tokens")
     return target
+
+
+def run_axis(shape: Sequence[int]) -> int:
+    """The axis of tokens that lie side by side: the last one before the features that has more than one."""
+    return next((axis for axis in range(len(shape) - 2, -1, -1) if shape[axis] > 1), len(shape) - 2)
+
+
+def features_order(shape: Sequence[int]) -> tuple[int, ...]:
+    """Axes, slowest first: what is around the tokens, features, tokens."""
+    tokens = run_axis(shape)
+    return (*(axis for axis in range(len(shape) - 1) if axis != tokens), len(shape) - 1, tokens)
 
 
 def convolution(at: Lowering, node: Node) -> None:
@@ -119,8 +131,7 @@ def result_place(at: Lowering, product: Product, value: Value) -> View:
         return joined
     if product.axis == 1 and len(value.shape) == 4:
         return at.map_of(value.shape, at.borders.get(value, 0))
-    rank = len(value.shape)
-    return at.scratch(value.shape, (*range(rank - 2), rank - 1, rank - 2))
+    return at.scratch(value.shape, features_order(value.shape))
 
 
 def emit(at: Lowering, node: Node, product: Product, found: Fused) -> None:
@@ -135,7 +146,7 @@ def emit(at: Lowering, node: Node, product: Product, found: Fused) -> None:
         raise NotMine("output rows lie in pieces")
     row_strides = rows[0].strides if rows else (0,) * (1 + len(others))
     around = [product.x.axes, *((*view.axes[:axis], *view.axes[axis + 1 :]) for view in (y, *others))]
-    walked = loops(around)
+    walked = with_run(loops(around))
     outer, length, masked, guarded = run_of(walked, y, value)
     operands = []
     run_strides = walked[-1].strides[2:] if walked else (0,) * len(others)
@@ -177,6 +188,13 @@ def emit(at: Lowering, node: Node, product: Product, found: Fused) -> None:
     at.call(kernel, views, node, what)
     at.views[value] = y
     at.done.update(found.nodes)
+
+
+def with_run(walked: list[Loop]) -> list[Loop]:
+    """The loops, and a run of one number inside of them where no numbers lie side by side (maps of one pixel)."""
+    if walked and walked[-1].strides[:2] != (1, 1):
+        return [*walked, Loop(1, (1,) * len(walked[-1].strides))]
+    return walked
 
 
 def run_of(walked: list[Loop], y: View, value: Value) -> tuple[list[Loop], int, np.ndarray | None, bool]:

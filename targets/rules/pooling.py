@@ -11,7 +11,7 @@ from graphprune.targets.network.graph import Node
 from graphprune.targets.network.layout import View, digits, loops
 from graphprune.targets.network.lowering import Lowering, NotMine, lines
 from graphprune.targets.network.window import Window, window_of
-from graphprune.targets.rules.contraction import run_of
+from graphprune.targets.rules.contraction import run_of, with_run
 from graphprune.targets.rules.workspace import workspace
 
 
@@ -27,23 +27,24 @@ def pool(at: Lowering, node: Node) -> None:
     n, c = value.shape[:2]
     ho, wo = window.output
     kernel = window.kernel
-    pads = (*window.before, *(node.attributes.get("pads", (0, 0, 0, 0))[2:]))
+    same = str(node.attributes.get("auto_pad", "NOTSET")).startswith("SAME")
+    after = window.after if same else node.attributes.get("pads", (0, 0, 0, 0))[2:]
     work = workspace(at, node, value, window)
     offsets = [work.tap(a, b) for a in range(kernel[0]) for b in range(kernel[1])]
     x = View(
         work.storage, (digits(n, work.image), digits(c, work.channel), digits(ho, work.row), digits(wo, 1)), work.offset
     )
     y = at.place(result)
-    walked = loops([x.axes, y.axes])
+    walked = with_run(loops([x.axes, y.axes]))
     outer, length, mask, guarded = run_of(walked, y, result)
     closed = length > wo
     rows = work.row if closed else wo
     padded = window.padded()
     include = bool(node.attributes.get("count_include_pad", 0))
-    hang = any(after > pad for after, pad in zip(window.after, pads[2:], strict=True))
+    hang = any(reach > pad for reach, pad in zip(window.after, after, strict=True))
     bordered = node.op == "MaxPool" and padded
     counted = node.op == "AveragePool" and padded and (not include or hang)
-    there = taps(window, pads[2:] if include else None)
+    there = taps(window, after if include else None)
     extra: list[np.ndarray] = []
     if bordered:
         if len(offsets) > 32:

@@ -75,18 +75,26 @@ def slice_(at: Lowering, node: Node) -> None:
     starts, ends = constant(node, 1, "starts"), constant(node, 2, "ends")
     axes, steps = constant(node, 3, "axes"), constant(node, 4)
     assert starts is not None and ends is not None
-    found: View | None = view
+    found = view
     for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
         axis = (axes[number] if axes else number) % len(value.shape)
         step = steps[number] if steps else 1
         indices = range(*slice(start, end, step).indices(value.shape[axis])) if step > 0 else None
         if indices is None or not len(indices):
             raise NotMine("steps backwards, or nothing")
-        if found is not None:
-            found = found.slice(axis, indices[0], len(indices), step)
-    if found is None:
-        raise NotMine("the slice lies in pieces")
+        cut = found.slice(axis, indices[0], len(indices), step)
+        if cut is None:
+            cut = laid_out(at, node, found).slice(axis, indices[0], len(indices), step)
+            assert cut is not None
+        found = cut
     at.views[node.outputs[0]] = found
+
+
+def laid_out(at: Lowering, node: Node, view: View) -> View:
+    """A copy in which every axis is one digit, so that any part of it is a view."""
+    target = at.scratch(view.shape, tuple(range(len(view.shape))), view.dtype)
+    at.copy(view, target, node, f"copy for {node.op}")
+    return target
 
 
 def split(at: Lowering, node: Node) -> None:
@@ -97,7 +105,9 @@ def split(at: Lowering, node: Node) -> None:
     for output in node.outputs:
         part = view.slice(axis, start, output.shape[axis])
         if part is None:
-            raise NotMine("a part lies in pieces")
+            view = laid_out(at, node, view)
+            part = view.slice(axis, start, output.shape[axis])
+            assert part is not None
         parts.append(part)
         start += output.shape[axis]
     at.views.update(zip(node.outputs, parts, strict=True))

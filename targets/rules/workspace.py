@@ -36,7 +36,7 @@ def workspace(at: Lowering, node: Node, x: Value, window: Window, fill: float = 
     view = at.of(x)
     if window.strides == (1, 1) and view.storage.kind == "scratch" and flat(view):
         zeros = view.storage.zeros
-        border = zeros[3] if zeros and fill == 0.0 else 0
+        border = zeros[3] if zeros and fill == 0.0 and whole(view, zeros) else 0
         row = distance(view.axes[2]) or (zeros[2] if zeros else 0)
         if max(*window.before, *window.after) <= border and (row or window.kernel.rows == 1):
             image, channel = distance(view.axes[0]), distance(view.axes[1])
@@ -77,6 +77,13 @@ def copied(at: Lowering, node: Node, view: View, window: Window, fill: float) ->
 def flat(view: View) -> bool:
     """Whether each axis is one digit, and pixels of a row lie side by side."""
     return all(len(merged(axis)) <= 1 for axis in view.axes) and (not view.axes[3] or view.axes[3][-1].stride == 1)
+
+
+def whole(view: View, zeros: tuple[int, ...]) -> bool:
+    """Whether maps of a storage with a border are seen from edge to edge: around a part of one lie other pixels."""
+    plane, rows, row, border, columns = zeros
+    lie = view.shape[2:] == (rows, columns) and view.offset % plane == border * row + row - columns
+    return lie and (rows == 1 or distance(view.axes[2]) == row) and (columns == 1 or distance(view.axes[3]) == 1)
 
 
 def distance(axis: Axis) -> int:

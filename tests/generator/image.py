@@ -327,7 +327,7 @@ def through_a_vector(b: Builder, x: Tensor) -> Tensor:
 def shared_convolution(b: Builder, x: Tensor) -> Tensor:
     """One stored kernel used twice, in a row or side by side."""
     channels = int(x.shape[1])
-    kernel = b.weight(channels, channels, 3, 3, fan_in=9 * channels)
+    kernel = b.weight(channels, channels, 3, 3, fan_in=3 * channels)  # small maps see the middle of it only
     first = activate(b, b.op("Conv", x, kernel, pads=[1, 1, 1, 1]))
     if b.chance(0.5):
         return b.op("Conv", first, kernel, pads=[1, 1, 1, 1])

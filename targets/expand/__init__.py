@@ -1,0 +1,45 @@
+"""Nodes that others stand for: operators without a kernel of their own, written with those that have one.
+
+An expansion takes a node and says it in other operators, exactly, or leaves it (None). It sees static shapes and folded
+constants. To add one, write a function in a file of its own and a row here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import onnx_ir as ir
+
+from graphprune.targets.expand import filled, one_axis, pools, recurrent, transposed
+from graphprune.targets.expand.maker import Maker
+
+Expansion = Callable[[Maker, ir.Node], list[ir.Value] | None]
+
+EXPANSIONS: dict[str, tuple[Expansion, ...]] = {
+    "AveragePool": (one_axis.window,),
+    "ConstantOfShape": (filled.constant_of_shape,),
+    "Conv": (one_axis.window,),
+    "ConvTranspose": (one_axis.window, transposed.conv_transpose),
+    "GRU": (recurrent.recurrent,),
+    "LSTM": (recurrent.recurrent,),
+    "MaxPool": (one_axis.window, pools.max_pool),
+    "RNN": (recurrent.recurrent,),
+}
+
+
+def expand(model: ir.Model) -> bool:
+    """Expands what can be, in place, and what comes out of that again. Returns whether there was any."""
+    found = False
+    queue = list(model.graph)
+    while queue:
+        node = queue.pop(0)
+        if node.domain not in {"", "ai.onnx"}:
+            continue
+        for expansion in EXPANSIONS.get(node.op_type, ()):
+            maker = Maker(model.graph, node)
+            results = expansion(maker, node)
+            if results is not None:
+                queue = [*maker.replace(results), *queue]
+                found = True
+                break
+    return found
