@@ -55,7 +55,7 @@ def build(
     threads:  that one call uses
     force:    replace an artifact that is there
     verify:   run every variant that this machine can run, and compare it with the model; where one differs, nothing is
-              written
+              written. The first is timed beside onnxruntime as well
     Raises GraphPruneError: what loading raises, GP105 where it cannot be written, GP106 and GP107 for options, GP108
     where TVM or onnxruntime is missing, GP403 where the result is wrong.
     """
@@ -76,8 +76,8 @@ def build(
         with folder.staged(output, force) as place:
             manifest = folder.write(place, network, about)
             if verify:
-                rows = _verified(place, manifest, network, loaded, seed)
-                manifest = folder.write_manifest(place, replace(manifest, verification=tuple(rows)))
+                rows, speed = _verified(place, manifest, network, path, loaded, seed)
+                manifest = folder.write_manifest(place, replace(manifest, verification=tuple(rows), pace=speed))
     return Built(Path(output), manifest, keeper)
 
 
@@ -107,11 +107,16 @@ def _about(target: Target, path: Path, model: Any, notes: Sequence[str]) -> Mani
     return Manifest("", target.name, target.machine, 1, (), (), (), (), versions, source, (), tuple(notes))
 
 
-def _verified(place: Path, manifest: Manifest, network: Network, model: Any, seed: int) -> list[dict[str, Any]]:
-    """The rows of all variants. Raises GraphPruneError GP403 where one differs from the model."""
+def _verified(
+    place: Path, manifest: Manifest, network: Network, path: Path, model: Any, seed: int
+) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """The rows of all variants, and the pace of the first that this machine can run. Raises GraphPruneError GP403 where
+    one differs from the model."""
     from graphprune.targets.checking import Reference
+    from graphprune.targets.pace import pace
 
-    here, reference, rows = cpu.cpu(), None, []
+    here, reference, speed = cpu.cpu(), None, {}
+    rows: list[dict[str, Any]] = []
     for variant, each in zip(manifest.variants, network.variants, strict=True):
         missing = here.missing(set(variant.features))
         if missing or here.machine != manifest.machine:
@@ -119,12 +124,20 @@ def _verified(place: Path, manifest: Manifest, network: Network, model: Any, see
             unknown = {"output": "", "error": None, "tolerance": None, "ok": None}
             rows.append({"variant": variant.name, **unknown, "note": note})
             continue
+        first = reference is None
         reference = reference or Reference(model, manifest.inputs, seed)
-        found = reference.compare(load(place, variant=variant.name), each.rounding)
-        for row in found:
-            if not row["ok"]:
-                error = "not finite, or of another shape" if row["error"] is None else f"off by {row['error']:.1e}"
-                what = f"the output {row['output']!r} of {variant.name} is {error}; allowed is {row['tolerance']:.1e}"
-                raise GraphPruneError("GP403", what, str(manifest.source.get("name", "")))
+        executable = load(place, variant=variant.name)
+        found = reference.compare(executable, each.rounding)
+        _refuse_others(found, variant.name, manifest)
         rows += found
-    return rows
+        if first:
+            speed = pace(executable, path, reference.cases[0], manifest.threads)
+    return rows, speed
+
+
+def _refuse_others(rows: Sequence[Mapping[str, Any]], variant: str, manifest: Manifest) -> None:
+    for row in rows:
+        if not row["ok"]:
+            error = "not finite, or of another shape" if row["error"] is None else f"off by {row['error']:.1e}"
+            what = f"the output {row['output']!r} of {variant} is {error}; allowed is {row['tolerance']:.1e}"
+            raise GraphPruneError("GP403", what, str(manifest.source.get("name", "")))

@@ -106,6 +106,7 @@ def lines(manifest: Manifest, place: Path) -> Iterator[str]:
     head = ("variant", "runs here", "library", "weights", "scratch", "steps", "fallbacks", "compared with the model")
     yield from table(head, rows, right=(2, 3, 4, 5, 6))
     yield from _fallbacks(manifest.variants)
+    yield from _pace(manifest)
     yield from (one_line(note) for note in manifest.notes)
     yield f"wrote {place}"
 
@@ -119,6 +120,19 @@ def _verdict(manifest: Manifest, variant: str) -> str:
     worst = max(found, key=lambda row: row["error"] / row["tolerance"])
     note = f"; {worst['note']}" if worst["note"] else ""
     return f"error {worst['error']:.1e} of {worst['tolerance']:.1e}{note}"
+
+
+def _pace(manifest: Manifest) -> Iterator[str]:
+    """How fast it was beside onnxruntime; where it was slower, that it is better not to use it."""
+    from graphprune.targets.pace import SLOWER, ratio
+
+    found = ratio(manifest.pace)
+    if found is None:
+        return
+    ours, theirs = (f"{1e3 * manifest.pace[name]:.3g} ms" for name in ("graphprune", "onnxruntime"))
+    yield f"a call takes {ours} here, and {theirs} in onnxruntime: {found:.2f} times as fast"
+    if found < SLOWER:
+        yield "onnxruntime is faster on this network and this machine: use that"
 
 
 def _fallbacks(variants: Sequence[Build]) -> Iterator[str]:

@@ -56,6 +56,7 @@ class Manifest:
     versions:     of what made it: `graphprune`, `tvm` and others
     source:       the model: `name` and `sha256` of its file
     verification: how the libraries were compared with the model; empty where they were not
+    pace:         median seconds of a call where it was built, `graphprune` and `onnxruntime`; empty where not measured
     """
 
     id: str
@@ -70,6 +71,7 @@ class Manifest:
     source: Mapping[str, str] = field(default_factory=dict)
     verification: tuple[Mapping[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
+    pace: Mapping[str, float] = field(default_factory=dict)
 
     def files(self) -> dict[str, File]:
         """Every file beside the manifest, by name."""
@@ -137,6 +139,7 @@ def _manifest(data: dict[str, Any]) -> Manifest:
         source=_texts(data, "source"),
         verification=_each(data, "verification", lambda row: row),
         notes=tuple(_strings(data, "notes")),
+        pace=_seconds(data, "pace"),
     )
     for kind, names in (
         ("inputs", [each.name for each in found.inputs]),
@@ -228,6 +231,13 @@ def _texts(row: dict[str, Any], name: str) -> dict[str, str]:
     value = row.get(name)
     if not isinstance(value, dict) or not all(isinstance(each, str) for each in value.values()):
         raise _Wrong(f"{NAME} has a wrong or no {name!r}")
+    return value
+
+
+def _seconds(row: dict[str, Any], name: str) -> dict[str, float]:
+    value = row.get(name, {})
+    if not isinstance(value, dict) or not all(type(each) is float and 0 < each < 1e9 for each in value.values()):
+        raise _Wrong(f"{NAME} has a wrong {name!r}")
     return value
 
 

@@ -7,7 +7,7 @@ Vectors lie along `run`, or along the entries where these lie side by side in y.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as tir
 
 from .loops import Loop, Loops, Strip, across, extent, fetch, placed, put, sweep, units, walk
-from .tir import INT32, Array, Machine, Register, const, splat
+from .tir import INT32, Array, Machine, Register, const, loop, splat
 
 
 @dataclass(frozen=True)
@@ -44,25 +44,35 @@ class Take:
 
     def along_run(self, machine: Machine, arrays: Sequence[Array], run: Loop) -> None:
         x, places, *weights, y = arrays
-        lanes = machine.lanes if run[1][1] == 1 else 1
         length, steps = run
         entries = (*self.outer, (self.count, (0, self.step)))
         with units(extent(entries), length, machine) as unit:
             bases = placed(unit, entries, [const(0), const(0)])
             entry = unit % self.count
+
+            def total(read: Callable[[Any], Any], repeat: Callable[[Any], Any]) -> Any:
+                found = None
+                for tap in range(self.taps):
+                    where = tap * self.count + entry
+                    value = read(places[where])
+                    value = value * repeat(weights[0][where]) if weights else value
+                    found = value if found is None else found + value
+                return found
+
+            if steps[1] != 1:  # neighbours of the run are not neighbours in y: number by number
+                with loop(length) as number:
+                    here = bases[0] + number * steps[0]
+                    y[bases[1] + number * steps[1]] = total(lambda place: x[here + place], lambda weight: weight)
+                return
+            lanes = machine.lanes
             body, rest = across(length, steps, lanes)
 
             def move(left: int | None, at: Sequence[Any]) -> None:
-                total = None
-                for tap in range(self.taps):
-                    where = tap * self.count + entry
-                    value = fetch(x, at[0] + places[where], lanes, steps[0], left)
-                    if weights:
-                        value = (
-                            value * tirx.Broadcast(weights[0][where], lanes) if lanes > 1 else value * weights[0][where]
-                        )
-                    total = value if total is None else total + value
-                put(y, at[1], total, lanes, 1, left) if lanes > 1 else y.store(at[1], total, 1)
+                value = total(
+                    lambda place: fetch(x, at[0] + place, lanes, steps[0], left),
+                    lambda weight: tirx.Broadcast(weight, lanes),
+                )
+                put(y, at[1], value, lanes, 1, left)
 
             walk((body,), bases, 4, lambda at, _: move(None, at), (lambda at, _: move(rest, at)) if rest else None)
 

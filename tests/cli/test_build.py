@@ -168,3 +168,14 @@ def test_targets(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
     rows = {row["variant"]: row for row in data(capsys)["targets"]}
     assert rows["v3"]["runs here"].startswith("no: ")
     assert rows["v1"]["needs"] == []
+
+
+@pytest.mark.parametrize(("ours", "advised"), [(0.002, True), (0.0005, False)])
+def test_where_onnxruntime_is_faster_it_is_recommended(
+    ours: float, advised: bool, place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("graphprune.targets.pace.in_turns", lambda calls: {"graphprune": ours, "onnxruntime": 0.001})
+    assert main(["build", "model.onnx", "--variants", "v1"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert f"a call takes {1e3 * ours:.3g} ms here, and 1 ms in onnxruntime: {0.001 / ours:.2f} times as fast" in out
+    assert ("onnxruntime is faster on this network and this machine: use that" in out) == advised

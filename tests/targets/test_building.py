@@ -5,6 +5,7 @@ The compiler here hands over networks that were made by hand.
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +20,7 @@ from graphprune.errors import GraphPruneError
 from graphprune.runtime import load
 from graphprune.runtime.arrays import random_inputs
 from graphprune.runtime.artifact import Network
+from graphprune.targets.pace import SLOWER, in_turns, ratio
 from tests.runtime import handmade
 from tests.runtime.conftest import compiler  # noqa: F401  # a fixture
 
@@ -62,6 +64,20 @@ def test_a_file_becomes_an_artifact(model: Path, given: dict[str, Any], tmp_path
     assert str(tmp_path) not in manifest.to_json()
     x = random_inputs(manifest.inputs, np.random.default_rng(1))["x"]
     assert np.array_equal(built.load()(x)["y"], handmade.expected(x))
+
+
+def test_it_is_timed_beside_onnxruntime(model: Path, given: dict[str, Any], tmp_path: Path) -> None:
+    built = gp.build(model, tmp_path / "model.gp", variants=["v1"])
+    assert set(built.manifest.pace) == {"graphprune", "onnxruntime"}
+    assert ratio(built.manifest.pace) == built.manifest.pace["onnxruntime"] / built.manifest.pace["graphprune"] > 0
+    assert not gp.build(model, variants=["v1"], verify=False).manifest.pace
+
+
+def test_turns_tell_the_slow_from_the_fast() -> None:
+    found = in_turns({"graphprune": lambda: time.sleep(0.004), "onnxruntime": lambda: time.sleep(0.001)})
+    speed = ratio(found)
+    assert speed is not None and speed < SLOWER
+    assert ratio({}) is None
 
 
 def test_every_variant_that_runs_here_is_compared(model: Path, given: dict[str, Any], tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from graphprune.targets.kernels.gemv import Gemv
 from graphprune.targets.kernels.normalize import Normalize
 from graphprune.targets.kernels.reduce import Reduce
 from graphprune.targets.kernels.softmax import Softmax
+from graphprune.targets.kernels.take import Take
 from graphprune.targets.kernels.tir import Kernel, Machine
 from graphprune.targets.kernels.window import Window
 from tests.targets.kernels import harness
@@ -87,6 +88,14 @@ def gemv(outputs: int, dense: bool, lanes: int) -> Case:
     return kernel, [zeros(6), weights, *table, zeros(outputs), zeros(2, outputs), zeros(2, outputs)]
 
 
+def take(count: int, along: bool) -> Case:
+    """Sums of two entries of nine, the last of them too; rows of 21 numbers, or the entries side by side."""
+    run = (21, (1, 1)) if along else None
+    kernel = Take(count, 21 if along else 1, ((2, (189, 21 * count)),) if along else ((42, (9, count)),), run, 2, True)
+    places = np.array([8, 0] * count, np.int32) * (21 if along else 1)
+    return kernel, [zeros(2 * 189), places, zeros(2 * count), zeros(42 * count)]
+
+
 def contract(length: int, guarded: bool, outputs: int = 5) -> Case:
     pitch = harness.pitch(length)
     kernel = Contract(outputs, length, length if guarded else pitch, 2, 2, guarded=guarded)
@@ -107,6 +116,7 @@ for _n in LENGTHS:
             f"window {_n} guarded {_flag}": lambda m, n=_n, f=_flag: window(n, f),
             f"gather {_n} columns {_flag}": lambda m, n=_n, f=_flag: gather(n, 19, f, f),
             f"turn {_n} guarded {_flag}": lambda m, n=_n, f=_flag: turn(n, 21, f),
+            f"take {_n} along the run {_flag}": lambda m, n=_n, f=_flag: take(n, f),
             f"gemv {_n} dense {_flag}": lambda m, n=_n, f=_flag: gemv(n, f, m.lanes),
             f"contract {_n} guarded {_flag}": lambda m, n=_n, f=_flag: contract(n, f),
         }
