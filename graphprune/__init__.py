@@ -18,7 +18,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "load", "save", "analyze", "calibration", "plan", "apply", "prune", "prune_", "mask", "shrink", "clean", "sparsify",
-    "verify", "build", "Analysis", "Group", "Plan", "Result", "Verification", "GraphPruneError",
+    "finetune", "verify", "build", "Analysis", "Group", "Plan", "Result", "Verification", "GraphPruneError",
 ]  # fmt: skip
 
 _HOME = {
@@ -34,6 +34,7 @@ _HOME = {
     "shrink": "graphprune.api",
     "clean": "graphprune.api",
     "sparsify": "graphprune.sparsity.run",
+    "finetune": "graphprune.torch.training.run",
     "verify": "graphprune.api",
     "build": "graphprune.targets.building",
     "Result": "graphprune.api",
@@ -80,4 +81,5 @@ if TYPE_CHECKING:
     from graphprune.plan import Plan
     from graphprune.sparsity.run import sparsify
     from graphprune.targets.building import build
+    from graphprune.torch.training.run import finetune
     from graphprune.verify import Verification

@@ -47,4 +47,32 @@ ROWS = (
         "Here one of these is missing, and each of the two was fitted by itself, by least squares.",
         "nothing has to be done; the operator that stands in the way is named",
     ),
+    Code(
+        "GP707",
+        "training went astray",
+        "The loss or its gradient is infinite or not a number. A step with it would make all weights so, too, and none "
+        "was taken: what was written before is a good state to go on from.",
+        "lower the learning rate, clip gradients, or look for bad numbers in the data",
+    ),
+    Code(
+        "GP708",
+        "data to train with ends or fails",
+        "The source of training data raised an error, has no batch, or is a generator that was read to its end when it "
+        "was needed once more. Nothing is trained on other data in its place.",
+        "give a list, a DataLoader, or a function that makes the data anew for each pass",
+    ),
+    Code(
+        "GP709",
+        "the metric cannot be computed",
+        "What a training is judged by raised an error, or returned something else than one finite number. Without it "
+        "the best moment cannot be told from others.",
+        "call the metric on what the model returns, and have it return one number",
+    ),
+    Code(
+        "GP710",
+        "a checkpoint of another training",
+        "A training goes on as if nothing had been, bit by bit. That takes the same model, data and options as it was "
+        "begun with, and one of them differs.",
+        "give what it was begun with, or begin anew in another folder",
+    ),
 )

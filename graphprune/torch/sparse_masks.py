@@ -8,7 +8,7 @@ masks.py and tensors.py.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -76,11 +76,12 @@ def restore_masks(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     put_masks(model, {f"{match[1]}.{match[2]}" if match[1] else match[2]: mask for match, mask in found})
 
 
-def bake(model: nn.Module) -> None:
-    """Make the zeros of all masks numbers of the parameters, and remove the masks: the module is a plain one again,
-    its parameters the same objects. Nothing happens where there are no masks."""
-    for _, owner, attribute, _ in list(_masks(model)):
-        _remove(owner, attribute, keep_zeros=True)
+def bake(model: nn.Module, names: Collection[str] | None = None) -> None:
+    """Make the zeros of all masks (or those of these parameters) numbers of the parameters, and remove the masks: the
+    module is a plain one again, its parameters the same objects. Nothing happens where there are no masks."""
+    for path, owner, attribute, _ in list(_masks(model)):
+        if names is None or (f"{path}.{attribute}" if path else attribute) in names:
+            _remove(owner, attribute, keep_zeros=True)
 
 
 def _chosen(
