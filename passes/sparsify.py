@@ -22,7 +22,7 @@ class Sparsify(Pass):
     format: str
     sparsity: float | None = None
     criterion: str = "l2"
-    scope: str = "uniform"
+    allocate: str = "uniform"
     ignore: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     seed: int = 0

@@ -12,6 +12,9 @@ import pytest
 
 from graphprune.cli import main
 from graphprune.formats import FORMATS, parse
+from graphprune.sparsity.allocate import ALLOCATORS
+from graphprune.sparsity.importance import single_weights
+from graphprune.sparsity.recover import RECOVERIES
 from tests.sparsity.networks import kinds
 
 ROOT = Path(__file__).parent.parent
@@ -20,6 +23,11 @@ PAGE = (ROOT / "docs" / "sparsity.md").read_text()
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def section(title: str) -> str:
+    """The text below a heading, up to the next one."""
+    return PAGE.split(f"\n## {title}\n")[1].split("\n## ")[0]
 
 
 def test_the_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -31,10 +39,17 @@ def test_the_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
 
 
 def test_the_table_names_all_formats() -> None:
-    rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", PAGE, re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", section("Formats"), re.MULTILINE)
     assert {name for name, _ in rows} == set(FORMATS.builtin)
     for name, texts in rows:
         assert {parse(text).name for text in re.findall(r"`(.+?)`", texts)} == {name}
+
+
+def test_the_tables_name_what_there_is() -> None:
+    recoveries = re.findall(r"^\| `(\w+)` \|", section("Weights that make up for zeros"), re.MULTILINE)
+    assert recoveries == list(RECOVERIES)
+    named = set(re.findall(r"`(\w+)`", section("Which weights")))
+    assert set(ALLOCATORS) <= named and {"l1", "l2", "wanda", "obs"} <= named & set(single_weights())
 
 
 def test_the_format_of_the_page_is_the_tested_one() -> None:

@@ -48,20 +48,30 @@ class Zeros:
         str,
         _option(
             "--criterion",
-            help="How single weights are scored: l2 (their squares), other criteria of weights, wanda.",
+            help="How single weights are scored: l2 (their squares), other criteria of weights, wanda, obs.",
             show_default=True,
             **_PANEL,
         ),
     ] = "l2"
-    scope: Annotated[
+    allocate: Annotated[
         str,
         _option(
-            "--scope",
-            help="uniform: this sparsity in every layer; global: in all together.",
+            "--allocate",
+            help="uniform: this sparsity in every layer; erk: small ones stay denser; global: in all together.",
             show_default=True,
             **_PANEL,
         ),
     ] = "uniform"
+    recover: Annotated[
+        str,
+        _option(
+            "--recover",
+            help="For what stays, from calibration data: sparsegpt, least_squares, batch_norm, in this order; or none.",
+            metavar="NAMES",
+            show_default=True,
+            rich_help_panel="Calibration data",
+        ),
+    ] = "none"
     ignore: Annotated[
         list[str],
         _option(
@@ -89,7 +99,8 @@ class Zeros:
             "format": parse(self.format),
             "sparsity": self.sparsity,
             "criterion": self.criterion,
-            "scope": self.scope,
+            "allocate": self.allocate,
+            "recover": self.recover,
             "only": tuple(self.only),
             "ignore": tuple(self.ignore),
         }
@@ -179,15 +190,16 @@ def _check(dense: Path, out: Path, writing: Writing) -> None:
 def _onnx(job: _Job) -> int:
     from graphprune.dialects.onnx import files
     from graphprune.sparsity.check import verify_sparse
-    from graphprune.sparsity.choose import choose
-    from graphprune.sparsity.run import sparsified
+    from graphprune.sparsity.recover import checked
+    from graphprune.sparsity.run import decided, sparsified
 
     console, writing, seed = job.console, job.writing, job.inputs.seed
     with console.working("analysing"):
         analysis = job.source.analysis()
-    options = calibrated(analysis, job.options, job.inputs, console)
+    recover = checked(job.options["recover"], job.options["calibration"])
+    options = calibrated(analysis, job.options, job.inputs, console, recover)
     with console.working("choosing zeros"):
-        choice = choose(analysis, **options, seed=seed)
+        choice = decided(analysis, **options, seed=seed)
         result = sparsified(analysis, choice, verify=False, calibration=options["calibration"])
     report, failed = result.report, None
     if writing.dry_run:
@@ -198,7 +210,9 @@ def _onnx(job: _Job) -> int:
         if not writing.no_verify:
             with console.working("verifying"):
                 written = files.load(outputs.path(outputs.destination.name))  # the file, not the model in memory
-                found = verify_sparse(analysis, written, choice.layers, seed=seed, sizes=job.inputs.sizes)
+                found = verify_sparse(
+                    analysis, written, choice.layers, others=choice.others, seed=seed, sizes=job.inputs.sizes
+                )
             report, failed = report.with_(verification=found), job.required(found)
         paths = outputs.commit(names)
     return job.show(_written(report, job, paths), failed)

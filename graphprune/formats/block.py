@@ -56,6 +56,10 @@ class Block(Format):
     def needs(self) -> Needs:
         return Needs(rows=self.rows, inputs=self.columns)
 
+    @property
+    def span(self) -> int:
+        return self.columns
+
     def misfit(self, outputs: int, taps: int, channels: int) -> str:
         if outputs < self.rows or channels < self.columns:
             return f"{outputs} outputs by {channels} inputs of a tap are less than one block of {self}"

@@ -88,6 +88,12 @@ class Format(ABC):
         """The share of zeros where the format itself fixes it (2:4 removes a half), else None."""
         return None
 
+    @property
+    def span(self) -> int | None:
+        """Consecutive inputs of a tap, counted from its first one, whose zeros can be chosen without looking at other
+        inputs; None where the choice needs all of them."""
+        return None
+
     @abstractmethod
     def misfit(self, outputs: int, taps: int, channels: int) -> str:
         """Why weights of this shape cannot have the format, or would have nothing of it; empty where they can."""

@@ -31,6 +31,10 @@ class Slots(Format):
     def group(self) -> int:
         """M: inputs of a group."""
 
+    @property
+    def span(self) -> int:
+        return self.group
+
     def quotas(self, channels: int, count: int) -> Array:
         """Slots of each group of a tap, where a whole one has ``count``.
 

@@ -33,6 +33,10 @@ class Unstructured(Format):
     def needs(self) -> Needs:
         return Needs()
 
+    @property
+    def span(self) -> int:
+        return 1
+
     def misfit(self, outputs: int, taps: int, channels: int) -> str:
         return ""
 

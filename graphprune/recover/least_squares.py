@@ -138,7 +138,7 @@ class Walk:
             self.dense.reach(before, dense.node)
             self.small.reach(after, small.node)
         inputs, differs = self._first(place, dense, small)
-        self.changed = differs or dense.shape[2] != small.shape[2]  # without some outputs others are what they were
+        self.changed = differs or self.rewritten(dense, small)
         self.added = None
         following = self.dense.following.get(dense.node)
         if self.changed and following is not None:
@@ -148,6 +148,11 @@ class Walk:
         if self.added is not None and following is not None:
             for before, _ in self.states:
                 self.dense.reach(before, following)
+
+    def rewritten(self, dense: Layer, small: Layer) -> bool:
+        """Whether the layer computes something else for the same inputs; without some outputs the others are what they
+        were."""
+        return dense.shape[2] != small.shape[2]
 
     def _first(self, place: int, dense: Layer, small: Layer) -> tuple[Array, bool]:
         """Some inputs of the dense layer in the first case, and whether those of the pruned one are others."""

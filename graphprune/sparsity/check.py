@@ -2,9 +2,9 @@
 
 - *interface*: inputs, outputs and operator sets are the same.
 - *weights*: every stored tensor of the dense model is there, bit by bit, but for positive zeros where a mask removes
-  something; the error counts the numbers that differ.
+  something, and for the numbers that a recovery gave; the error counts the numbers that differ.
 - *format*: what is not zero in a sparse weight lies within its mask, and the mask is one of the format.
-- *output*: the model computes what the dense one does when these weights are overwritten with zeros while it runs.
+- *output*: the model computes what the dense one does when these weights are overwritten while it runs.
 - *control*: the same comparison with one layer left dense must find a difference; where the outputs depend on no layer
   that much, a note says so, and overwriting all layers with their own weights must give the dense outputs.
 """
@@ -32,27 +32,29 @@ def verify_sparse(
     sparse: Model,
     masks: Sequence[LayerMask],
     *,
+    others: Mapping[str, Array] | None = None,
     seed: int = 0,
     sizes: Mapping[str, int] | None = None,
 ) -> Verification:
-    """Hold a sparse model against the dense one and the masks. Raises GraphPruneError GP402 where one cannot run."""
+    """Hold a sparse model against the dense one, the masks, and new numbers of other tensors by name. Raises
+    GraphPruneError GP402 where a model cannot run."""
     tools = tools_of(dense.program.native)
     same = tools.signature(dense.program.native) == tools.signature(sparse)
     checks = [Check("interface", "inputs, outputs, opset", 0.0 if same else float("inf"), 0.0, same)]
     found = {stored.name: stored for stored in analyze_program(tools.read(sparse)).program.stored}
-    checks.append(_weights(dense, found, masks))
+    checks.append(_weights(dense, found, {**(others or {}), **{each.tensor: each.weights() for each in masks}}))
     checks += _formats(found, masks)
-    checks += _Outputs(dense, masks, seed, dict(sizes or {})).compared(sparse)
+    checks += _Outputs(dense, masks, others or {}, seed, dict(sizes or {})).compared(sparse)
     return Verification(tuple(checks))
 
 
-def _weights(dense: Analysis, found: Mapping[str, Stored], masks: Sequence[LayerMask]) -> Check:
-    by_name = {each.tensor: each for each in masks}
+def _weights(dense: Analysis, found: Mapping[str, Stored], numbers: Mapping[str, Array]) -> Check:
     wrong, first = 0, ""
     for stored in dense.program.stored:
         if stored.empty:
             continue
-        expected = by_name[stored.name].weights() if stored.name in by_name else stored.read()
+        expected = numbers.get(stored.name)
+        expected = stored.read() if expected is None else expected
         other = found.get(stored.name)
         count = expected.size if other is None else differing(expected, other.read())
         wrong += count
@@ -88,7 +90,9 @@ def _formats(found: Mapping[str, Stored], masks: Sequence[LayerMask]) -> Iterato
 class _Outputs:
     """The dense model, run in one stage whose weights can be overwritten."""
 
-    def __init__(self, dense: Analysis, masks: Sequence[LayerMask], seed: int, sizes: dict[str, int]):
+    def __init__(
+        self, dense: Analysis, masks: Sequence[LayerMask], others: Mapping[str, Array], seed: int, sizes: dict[str, int]
+    ):
         self.dense, self.masks, self.seed = dense, masks, seed
         self.tools = tools_of(dense.program.native)
         self.run = self.tools.runner(dense.program.native)
@@ -96,8 +100,11 @@ class _Outputs:
         batches = self.tools.cases(dense.program.native, seed, {**dense.program.sizes, **sizes}, _CASES)
         self.cases, self.outputs = runnable_cases(batches, self.run)
         self.staged = self.tools.staged(dense.program, [])
+        self.others = [(each, others[each.name], each.read()) for each in dense.program.stored if each.name in others]
         for each in masks:
             self._write(each, each.weights())
+        for stored, array, _ in self.others:
+            self.staged.write(stored, array)
         self.expected = [self._computed(case) for case in self.cases]
 
     def _write(self, mask: LayerMask, array: Array) -> None:
@@ -171,6 +178,8 @@ class _Outputs:
         model. If not, the zeros never reached the model that the sparse one was held against."""
         for each in self.masks:
             self._write(each, _read(each))
+        for stored, _, dense in self.others:
+            self.staged.write(stored, dense)
         for case, outputs in zip(self.cases, self.outputs, strict=True):
             for place, (a, b) in enumerate(zip(outputs, self._computed(case), strict=True)):
                 error, allowed = difference(a, b), self._allowed(place)

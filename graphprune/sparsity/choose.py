@@ -1,13 +1,14 @@
-"""Masks for the weights of a network: the format says what may be zero, the importance which, the scope how much where.
+"""Masks for the weights of a network: the format says what may be zero, the importance which, the allocation how much
+where.
 
 Deciding changes no weight; :func:`applied` makes the model with the zeros.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -15,24 +16,28 @@ from graphprune.analysis import Analysis
 from graphprune.calibrate import Calibration
 from graphprune.dialects import tools_of
 from graphprune.dialects.tools import Model
-from graphprune.errors import BudgetNotMet, GraphPruneError, did_you_mean
+from graphprune.errors import BudgetNotMet
 from graphprune.formats import parse
 from graphprune.formats.format import Array, Format
 from graphprune.layers import Layer
+from graphprune.sparsity import allocate as allocation
 from graphprune.sparsity.candidates import LeftDense, candidates
-from graphprune.sparsity.importance import Importance, importance
-
-Scope = Literal["uniform", "global"]
-SCOPES = ("uniform", "global")
+from graphprune.sparsity.importance import importance
 
 
 @dataclass(frozen=True, eq=False)
 class LayerMask:
-    """What is kept of the weights of one layer, ``[groups, outputs, taps, channels]``; each group has the format."""
+    """What is kept of the weights of one layer, ``[groups, outputs, taps, channels]``; each group has the format.
+
+    numbers: new weights, in the shape of the stored tensor; None where they are the dense ones
+    shares:  the sparsity that each group was asked to have; None where the format fixes it
+    """
 
     layer: Layer
     format: Format
     kept: Array
+    numbers: Array | None = None
+    shares: tuple[float | None, ...] = ()
 
     @property
     def tensor(self) -> str:
@@ -45,18 +50,26 @@ class LayerMask:
         return self.layer.from_cubes(self.kept)
 
     def weights(self) -> Array:
-        """The stored tensor with positive zeros where the mask removes something, everything else bit by bit."""
+        """The stored tensor, or the new numbers, bit by bit, with positive zeros where the mask removes something."""
         assert self.layer.stored is not None
-        dense = self.layer.stored.read()
-        return np.where(self.mask(), dense, np.zeros((), dense.dtype))
+        full = self.layer.stored.read() if self.numbers is None else self.numbers
+        return np.where(self.mask(), full, np.zeros((), full.dtype))
 
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """Masks for layers in running order, and the weights that are left dense with the reasons."""
+    """Masks for layers in running order, and the weights that are left dense with the reasons.
+
+    search: whether what recovers the weights may choose the zeros anew as it goes
+    others: new numbers for other stored tensors, by name
+    notes:  what to tell about the numbers
+    """
 
     layers: tuple[LayerMask, ...]
     left: tuple[LeftDense, ...]
+    search: bool = False
+    others: Mapping[str, Array] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def choose(
@@ -65,7 +78,7 @@ def choose(
     sparsity: float | None = None,
     *,
     criterion: Any = "l2",
-    scope: str = "uniform",
+    allocate: str = "uniform",
     only: Sequence[str] = (),
     ignore: Sequence[str] = (),
     seed: int = 0,
@@ -77,56 +90,23 @@ def choose(
     BudgetNotMet GP302 where there is no layer that could have the format.
     """
     form = parse(format) if isinstance(format, str) else format
-    _check(form, sparsity, scope)
+    allocation.check(allocate, form, sparsity)
     chosen, left = candidates(analysis, form, only, ignore)
     if not chosen:
         reasons = list(dict.fromkeys(f"{each.name}: {each.code} {each.reason}" for each in left))
         where = "; ".join(reasons[:3]) + (f"; and {len(reasons) - 3} more" if len(reasons) > 3 else "")
         raise BudgetNotMet("GP302", f"no layer can have the format {form}", where, "name layers with only, or another")
-    worth = importance(analysis, chosen, criterion, calibration, seed)
-    shares = _global(form, sparsity or 0.0, chosen, worth) if scope == "global" else {}
+    worth = importance(analysis, chosen, criterion, calibration, seed, form.needs.inputs)
+    shares = {} if sparsity is None else allocation.shares(allocate, form, sparsity, chosen, worth)
     found = []
     for layer in chosen:
-        saliency = worth.of(layer)
-        parts = [form.project(each, shares.get((layer, k), sparsity)) for k, each in enumerate(saliency)]
-        found.append(LayerMask(layer, form, np.stack(parts)))
-    return Choice(tuple(found), tuple(left))
+        wanted = tuple(shares.get((layer, group)) for group in range(layer.shape[0]))
+        parts = [form.project(each, share) for each, share in zip(worth.of(layer), wanted, strict=True)]
+        found.append(LayerMask(layer, form, np.stack(parts), shares=wanted))
+    return Choice(tuple(found), tuple(left), search=worth.name == "obs")
 
 
 def applied(analysis: Analysis, choice: Choice) -> Model:
-    """A new model in which these weights are zero."""
-    arrays = {each.tensor: each.weights() for each in choice.layers}
+    """A new model in which these weights are zero, and others are what the choice says."""
+    arrays = {**choice.others, **{each.tensor: each.weights() for each in choice.layers}}
     return tools_of(analysis.program.native).with_stored(analysis.program, arrays)
-
-
-def _check(form: Format, sparsity: float | None, scope: str) -> None:
-    if scope not in SCOPES:
-        raise GraphPruneError("GP106", f"there is no scope {scope!r}", "option scope", did_you_mean(scope, SCOPES))
-    form.project(np.zeros((1, 16, 1)), sparsity)  # refuses a sparsity that the format cannot have
-    if scope == "global" and form.gains(np.zeros((1, 16, 1))) is None:
-        what = f"the format {form} has the same sparsity in every layer"
-        raise GraphPruneError("GP107", what, "option scope", "take scope uniform, or another format")
-
-
-def _global(
-    form: Format, sparsity: float, chosen: Sequence[Layer], worth: Importance
-) -> dict[tuple[Layer, int], float]:
-    """The sparsity of each group of each layer with which the blocks (or what the format counts) of least importance
-    for each of their entries go, wherever they are. Something is left of every layer."""
-    items = [(layer, group) for layer in chosen for group in range(layer.shape[0])]
-    gains: list[Array] = []
-    sizes: list[float] = []
-    for layer in chosen:
-        for saliency in worth.of(layer):
-            each = form.gains(saliency)
-            assert each is not None, "the format was checked"
-            size = saliency.size / len(each)
-            gains.append((each / size).astype(np.float32))
-            sizes.append(size)
-    ranked = np.concatenate(gains)
-    owner = np.repeat(np.arange(len(items)), [len(each) for each in gains])
-    order = np.argsort(-ranked, kind="stable")
-    entries = np.asarray(sizes)[owner[order]].cumsum()
-    kept = order[entries <= (1 - sparsity) * entries[-1] + 0.5]
-    counts = np.maximum(1, np.bincount(owner[kept], minlength=len(items)))
-    return {item: 1 - count / len(each) for item, count, each in zip(items, counts.tolist(), gains, strict=True)}

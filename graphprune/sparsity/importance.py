@@ -9,22 +9,36 @@ from typing import Any
 import numpy as np
 
 from graphprune.analysis import Analysis
-from graphprune.calibrate import Calibration, Moments, Statistic, collect
+from graphprune.calibrate import Calibration, Gram, Moments, Statistic, collect
 from graphprune.criteria import CRITERIA, GradientCriterion, WeightCriterion
 from graphprune.criteria.custom import criterion_of, name_of
+from graphprune.criteria.obs import inverse
 from graphprune.dialects import tools_of
 from graphprune.errors import GraphPruneError
 from graphprune.layers import Layer
 from graphprune.program import Array
+from graphprune.sparsity.columns import Columns
+
+_OF_DATA: dict[str, type[Moments] | type[Gram]] = {"wanda": Moments, "obs": Gram}
+"""Criteria that look at activations and say something about single weights, and what they collect."""
 
 
 @dataclass(eq=False)
 class Importance:
-    """The importance of the weights of some layers."""
+    """The importance of the weights of some layers.
+
+    together: consecutive inputs that are removed together
+    """
 
     criterion: Any
     statistics: Mapping[Layer, Statistic] = field(default_factory=dict)
     derivatives: Mapping[str, Array] = field(default_factory=dict)
+    together: int = 1
+
+    @property
+    def name(self) -> str:
+        """Of the criterion."""
+        return str(getattr(self.criterion, "name", ""))
 
     def of(self, layer: Layer) -> Array:
         """For every weight, not negative: ``[groups, outputs, taps, channels]`` in float64."""
@@ -36,19 +50,36 @@ class Importance:
             return layer.cubes(self.derivatives[layer.stored.name].reshape(weight.shape))
         groups, _, inputs = layer.shape
         moments = self.statistics[layer]
+        if isinstance(moments, Gram):
+            return self._surgeon(layer, layer.cubes(weight), moments)
         assert isinstance(moments, Moments)
         norm = np.sqrt(moments.second).reshape(groups, 1, inputs // layer.taps, layer.taps).swapaxes(2, 3)
         cubes: Array = np.abs(layer.cubes(weight)) * norm
         return cubes
 
+    def _surgeon(self, layer: Layer, cubes: Array, gram: Gram) -> Array:
+        columns, found = Columns(cubes.shape[2], cubes.shape[3], self.together), np.empty_like(cubes)
+        for group, second in enumerate(gram.matrix / max(1, gram.count)):
+            damped = second + (self.criterion.dampening * np.diag(second).mean() + 1e-12) * np.eye(len(second))
+            inverted = inverse(damped)[np.ix_(columns.order, columns.order)]
+            flat = cubes[group].reshape(len(cubes[group]), -1)
+            found[group] = columns.losses(flat, inverted).reshape(cubes[group].shape)
+        return found
+
 
 def importance(
-    analysis: Analysis, layers: Sequence[Layer], criterion: Any, calibration: Calibration | None, seed: int
+    analysis: Analysis,
+    layers: Sequence[Layer],
+    criterion: Any,
+    calibration: Calibration | None,
+    seed: int,
+    together: int = 1,
 ) -> Importance:
     """What a criterion makes of single weights.
 
     criterion: a name of `graphprune.criteria` or an object: a criterion of weights, one of gradients (the size of its
-               products, averaged over derivatives), or ``wanda``, ``|w| sqrt(E[x^2])``
+               products, averaged over derivatives), ``wanda``, ``|w| sqrt(E[x^2])``, or ``obs``, ``w_S' [(H^-1)_SS]^-1
+               w_S`` for the inputs S that are removed together, with ``H = E[x x']`` (of one ``w^2 / (H^-1)_jj``)
     Raises GraphPruneError: GP106 for names that are not known; GP704 where the criterion says nothing about single
     weights, or needs data that is not there; GP402, GP701 and GP703 for the data.
     """
@@ -57,20 +88,22 @@ def importance(
         return Importance(chosen)
     if isinstance(chosen, GradientCriterion):
         return Importance(chosen, derivatives=_gradients(analysis, layers, chosen, calibration, seed))
-    if getattr(chosen, "name", "") != "wanda":
+    name = str(getattr(chosen, "name", ""))
+    if name not in _OF_DATA:
         what = f"the criterion {name_of(criterion)} scores channels and says nothing about single weights"
         raise GraphPruneError("GP704", what, "option criterion", f"choose one of {', '.join(single_weights())}")
     if calibration is None:
-        what = "the criterion wanda needs calibration data"
+        what = f"the criterion {name} needs calibration data"
         raise GraphPruneError("GP704", what, "option criterion", "give calibration data, or choose l2")
-    statistics = collect(analysis, layers, calibration.cases, lambda layer: Moments(), rows=calibration.rows, seed=seed)
-    return Importance(chosen, statistics)
+    kind, rows = _OF_DATA[name], calibration.rows
+    statistics = collect(analysis, layers, calibration.cases, lambda layer: kind(), rows=rows, seed=seed)
+    return Importance(chosen, statistics, together=together)
 
 
 def single_weights() -> list[str]:
     """The names of the criteria that say something about single weights."""
     kinds = (WeightCriterion, GradientCriterion)
-    return [name for name in CRITERIA.builtin if name == "wanda" or isinstance(CRITERIA.load(name)(), kinds)]
+    return [name for name in CRITERIA.builtin if name in _OF_DATA or isinstance(CRITERIA.load(name)(), kinds)]
 
 
 def _gradients(

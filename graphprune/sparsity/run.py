@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,6 +14,7 @@ from graphprune.dialects.tools import Model
 from graphprune.errors import GraphPruneError, did_you_mean
 from graphprune.formats.format import Format
 from graphprune.program import Array
+from graphprune.sparsity import recover as recovery
 from graphprune.sparsity.check import verify_sparse
 from graphprune.sparsity.choose import Choice, applied, choose
 from graphprune.sparsity.report import SparsityReport, report_of
@@ -48,7 +49,8 @@ def sparsify(
     format: str | Format,
     sparsity: float | None = None,
     criterion: Any = "l2",
-    scope: str = "uniform",
+    allocate: str = "uniform",
+    recover: str | Sequence[str] = (),
     only: Sequence[str] = (),
     ignore: Sequence[str] = (),
     seed: int = 0,
@@ -61,8 +63,11 @@ def sparsify(
 
     format:    `8x1`, `2:4`, `2:4/8`, `balanced/64`, `tile/64`, `pattern:4/8`, `unstructured`: see `graphprune.formats`
     sparsity:  the share of weights to remove, in [0, 1]; not for formats that fix it, such as 2:4
-    criterion: how important a weight is: l2 (its square), another criterion of weights or gradients, or wanda
-    scope:     uniform: every layer has this sparsity; global: all layers together
+    criterion: how important a weight is: l2 (its square), another criterion of weights or gradients, wanda, or obs
+    allocate:  uniform: every layer has this sparsity; erk: small layers stay denser; global: all layers together, by
+               importance
+    recover:   what to do for the weights that stay, from calibration data: names of `graphprune.sparsity.recover`.
+               With the criterion obs, sparsegpt chooses the zeros as it goes
     only, ignore: patterns of weights or operators to make sparse alone, or to leave dense. What `only` names is also
                taken where it would be left dense on purpose (GP802)
     sizes:     numbers for dynamic axes by name, for the inputs of the checks
@@ -74,30 +79,41 @@ def sparsify(
     Raises GraphPruneError: GP106 and GP107 for options, GP701 to GP704 where the criterion needs what is not there,
     GP302 where no layer can have the format; GP401 where the result is wrong, and GP402 where it cannot be compared.
     """
-    choice = {"criterion": criterion, "scope": scope, "only": tuple(only), "ignore": tuple(ignore)}
+    choice = {"format": format, "sparsity": sparsity, "criterion": criterion, "allocate": allocate}
+    choice |= {"recover": recover, "only": tuple(only), "ignore": tuple(ignore)}
     how = {"seed": seed, "sizes": sizes, "calibration": calibration, "verify": verify}
     if api.is_of_torch(model):
         from graphprune.torch.sparse import sparsify as sparsify_module
 
         module: Any = model
-        return sparsify_module(module, example_inputs, format=format, sparsity=sparsity, **choice, **how, **options)
+        return sparsify_module(module, example_inputs, **choice, **how, **options)
     for name in options:
-        known = ["format", "sparsity", *choice, *how]
-        raise GraphPruneError("GP106", f"there is no option {name!r}", "gp.sparsify", did_you_mean(name, known))
+        remedy = did_you_mean(name, [*choice, *how])
+        raise GraphPruneError("GP106", f"there is no option {name!r}", "gp.sparsify", remedy)
     analysis = model if isinstance(model, Analysis) else api.analyze(model, example_inputs)
-    how["calibration"] = api.calibrated(analysis, calibration, seed, sizes)
-    return sparsified(analysis, choose_of(analysis, format, sparsity, choice, how), **how)
+    how["calibration"] = data = api.calibrated(analysis, calibration, seed, sizes)
+    return sparsified(analysis, decided(analysis, **choice, seed=seed, calibration=data), **how)
 
 
-def choose_of(
+def decided(
     analysis: Analysis,
-    format: str | Format,
-    sparsity: float | None,
-    choice: Mapping[str, Any],
-    how: Mapping[str, Any],
+    *,
+    recover: str | Sequence[str] = (),
+    within: Callable[[Choice], Choice] | None = None,
+    seed: int = 0,
+    calibration: Calibration | None = None,
+    **choice: Any,
 ) -> Choice:
-    """The masks that these options of :func:`sparsify` ask for."""
-    return choose(analysis, format, sparsity, **choice, seed=how["seed"], calibration=how["calibration"])
+    """The masks, and the numbers beside them, that these options of :func:`sparsify` ask for.
+
+    within: what is left of the masks before anything is recovered
+    """
+    names = recovery.checked(recover, calibration)
+    made = choose(analysis, **choice, seed=seed, calibration=calibration)
+    made = made if within is None else within(made)
+    if not names or calibration is None:
+        return made
+    return recovery.recovered(analysis, made, names, calibration, seed)
 
 
 def sparsified(
@@ -114,11 +130,10 @@ def sparsified(
     Raises GraphPruneError GP401 and GP402.
     """
     model = applied(analysis, choice)
-    report = report_of(analysis, choice)
-    if calibration is not None and calibration.source:
-        report = report.with_(notes=(f"calibration data: {calibration.source}",))
+    source = () if calibration is None or not calibration.source else (f"calibration data: {calibration.source}",)
+    report = report_of(analysis, choice).with_(notes=(*source, *choice.notes))
     if not verify:
         return Sparsified(model, choice, report)
-    verification = verify_sparse(analysis, model, choice.layers, seed=seed, sizes=sizes)
+    verification = verify_sparse(analysis, model, choice.layers, others=choice.others, seed=seed, sizes=sizes)
     api.require(verification)
     return Sparsified(model, choice, report.with_(verification=verification), verification)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.export import ExportedProgram
@@ -21,7 +23,7 @@ from graphprune.dialects.aten.tools import ATEN, copied
 from graphprune.errors import GraphPruneError
 from graphprune.sparsity.candidates import LeftDense
 from graphprune.sparsity.choose import Choice
-from graphprune.sparsity.run import Sparsified, choose_of, sparsified
+from graphprune.sparsity.run import Sparsified, decided, sparsified
 from graphprune.torch.pruning import Model, analyze, copy_of
 from graphprune.torch.sparse_masks import bake, put_masks
 from graphprune.torch.tensors import places
@@ -35,8 +37,6 @@ def sparsify(
     model: Model,
     example_inputs: Any = None,
     *,
-    format: Any,
-    sparsity: float | None = None,
     masks: bool = True,
     dynamic: bool = True,
     rules: Mapping[str, str] | None = None,
@@ -60,13 +60,13 @@ def sparsify(
             bake(plain)
         analysis = analyze(plain, example_inputs, dynamic=dynamic, rules=rules)
         data = calibrated(analysis, calibration, seed, sizes)
-        chosen = choose_of(analysis, format, sparsity, choice, {"seed": seed, "calibration": data})
-        if isinstance(plain, nn.Module):
-            chosen = _within(plain, chosen)
+        within = partial(_within, plain) if isinstance(plain, nn.Module) else None
+        chosen = decided(analysis, within=within, seed=seed, calibration=data, **choice)
         result = sparsified(analysis, chosen, verify=verify, seed=seed, sizes=sizes, calibration=data)
         graph: Captured = result.model
         if isinstance(plain, ExportedProgram):
             return replace(result, model=exported(graph))
+        _write(plain, chosen)
         put_masks(plain, result.masks)
         if not masks:
             bake(plain)
@@ -81,7 +81,21 @@ def _within(model: nn.Module, choice: Choice) -> Choice:
     outside = [LeftDense(each.tensor, "GP803", reason) for each in choice.layers if each not in inside]
     if not inside:
         raise GraphPruneError("GP302", "no weight is a parameter of the module", type(model).__name__)
-    return Choice(inside, (*choice.left, *outside))
+    return replace(choice, layers=inside, left=(*choice.left, *outside))
+
+
+def _write(model: nn.Module, choice: Choice) -> None:
+    """Put the numbers of a recovery into the parameters and buffers of a module. Raises GraphPruneError GP504 for those
+    that it does not have."""
+    numbers = {each.tensor: each.weights() for each in choice.layers if each.numbers is not None}
+    known = places(model)
+    for name, array in {**choice.others, **numbers}.items():
+        if name not in known:
+            what = f"{name!r} was given other numbers, and is made by the code of the module"
+            remedy = "leave recover out, or sparsify the exported graph"
+            raise GraphPruneError("GP504", what, type(model).__name__, remedy)
+        with torch.no_grad():
+            known[name].tensor.copy_(torch.as_tensor(np.ascontiguousarray(array)))
 
 
 def _checked(result: Sparsified, analysis: Analysis, graph: Captured) -> Sparsified:

@@ -133,6 +133,9 @@ def test_only_and_ignore(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
         ("dense.onnx gone/s.onnx --format 2:4", "GP105", "folder does not exist"),
         ("gone.onnx s.onnx --format 2:4", "GP101", "no such file"),
         ("dense.onnx s.onnx --format 64x64 --sparsity 0.5 --only conv3*", "GP302", "GP801"),
+        ("dense.onnx s.onnx --format 2:4 --recover sparsegpt", "GP704", "needs calibration data"),
+        ("dense.onnx s.onnx --format 2:4 --recover none,least", "GP106", "least_squares"),
+        ("dense.onnx s.onnx --format 2:4 --allocate erk", "GP107", "the same sparsity in every layer"),
         ("dense.onnx s.onnx --format 2:4 --only conf*", "GP106", "matches 'conf*'"),
     ],
 )
@@ -178,6 +181,28 @@ def test_what_is_checked_is_the_file(folder: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(files, "stage", damaged)
     assert main(["sparsify", "dense.onnx", "s.onnx", "--format", "2:4", "-q"]) == 1
     assert os.listdir(folder) == ["dense.onnx"]
+
+
+def test_weights_that_stay_make_up_for_zeros(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The commands of docs/sparsity.md with data; closer on data that nobody saw."""
+    from tests.recover.networks import data as batches
+    from tests.recover.networks import residual
+
+    onnx.save(ir.to_proto(residual()), "model.onnx")
+    np.savez("data.npz", x=np.concatenate([case["x"] for case in batches()]))
+    page = (ROOT / "docs" / "sparsity.md").read_text()
+    (line,) = [each for each in page.splitlines() if "--recover" in each and each.startswith("graphprune")]
+    assert main([*line.split()[1:], "--batch", "16"]) == 0
+    report = capsys.readouterr().out
+    assert "sparsegpt and least_squares: " in report and "verified" in report
+    assert main(["sparsify", "model.onnx", "plain.onnx", "--format", "2:4", "-q"]) == 0
+    case = batches(seed=5)[0]
+    dense, plain, sparse = (
+        onnxruntime.InferenceSession(name).run(None, case)[0] for name in ("model.onnx", "plain.onnx", "sparse.onnx")
+    )
+    assert np.square(sparse - dense).sum() < 0.2 * np.square(plain - dense).sum()
+    assert main([*line.split()[1:], "--batch", "16", "--recover", "none", "--json"]) == 0
+    assert not any("sparsegpt" in note for note in data(capsys)["notes"])
 
 
 def test_in_place(folder: Path) -> None:

@@ -98,11 +98,11 @@ def test_the_model_that_goes_in_stays_as_it_is() -> None:
     assert np.array_equal(numbers(model, "plain"), before)
 
 
-def test_global_scope_takes_from_where_it_matters_least() -> None:
+def test_global_allocation_takes_from_where_it_matters_least() -> None:
     model = kinds()
     weak = model.graph.initializers["square"]
     weak.const_value = ir.tensor(numbers(model, "square") * 1e-3, name="square")
-    result = sparse(model, format="8x1", sparsity=0.5, scope="global")
+    result = sparse(model, format="8x1", sparsity=0.5, allocate="global")
     by_name = {each.name: each.sparsity for each in result.report.layers}
     assert by_name["square"] > 0.95
     assert min(by_name.values()) < 0.4
@@ -110,9 +110,9 @@ def test_global_scope_takes_from_where_it_matters_least() -> None:
     assert sum(each.nonzeros for each in result.report.layers) == pytest.approx(weights / 2, rel=0.02)
 
 
-def test_global_scope_is_the_threshold_over_all_weights() -> None:
+def test_global_allocation_is_the_threshold_over_all_weights() -> None:
     model = kinds()
-    result = sparse(model, format="unstructured", sparsity=0.8, scope="global")
+    result = sparse(model, format="unstructured", sparsity=0.8, allocate="global")
     every = np.concatenate([np.abs(numbers(model, name)).reshape(-1) for name in result.masks])
     threshold = np.sort(every)[int(0.8 * len(every))]
     for name, mask in result.masks.items():
@@ -160,8 +160,8 @@ def test_wanda_does_not_see_a_rescaling_and_magnitude_does() -> None:
         ({"format": "8x2y"}, "GP106", "is not a sparsity format"),
         ({"format": "8x1"}, "GP107", "does not say how many"),
         ({"format": "2:4", "sparsity": 0.9}, "GP107", "2:4 removes 50.0%"),
-        ({"format": "2:4", "scope": "global"}, "GP107", "the same sparsity in every layer"),
-        ({"format": "8x1", "sparsity": 0.5, "scope": "globle"}, "GP106", "no scope 'globle'"),
+        ({"format": "2:4", "allocate": "global"}, "GP107", "the same sparsity in every layer"),
+        ({"format": "8x1", "sparsity": 0.5, "allocate": "globle"}, "GP106", "allocated by 'globle'"),
         ({"format": "8x1", "sparsity": 0.5, "criterion": "chip"}, "GP704", "nothing about single weights"),
         ({"format": "8x1", "sparsity": 0.5, "criterion": "wanda"}, "GP704", "needs calibration data"),
         ({"format": "8x1", "sparsity": 0.5, "criterion": "taylor"}, "GP704", "gradients"),

@@ -221,3 +221,38 @@ def test_a_parameter_that_is_masked_is_not_masked_again() -> None:
 
 def test_names_of_the_door() -> None:
     assert graphprune.torch.bake is bake and graphprune.torch.restore_masks is restore_masks
+
+
+# Weights that make up for zeros
+
+
+@pytest.mark.parametrize("masks", [True, False])
+def test_recovery_writes_into_the_module(masks: bool) -> None:
+    """The class that went in, closer to the dense one on data that nobody saw; masks stay in training."""
+    from tests.torch import test_recover as blocks
+
+    dense, calibration = blocks.network(), blocks.images(0)
+    options: dict[str, Any] = {"format": "unstructured", "sparsity": 0.6, "calibration": calibration, "masks": masks}
+    plain = gp.sparsify(dense, calibration[0], **options).model
+    result = gp.sparsify(
+        dense, calibration[0], **options, criterion="obs", recover="sparsegpt,least_squares,batch_norm"
+    )
+    assert type(result.model) is nn.Sequential
+    assert result.verification is not None and result.verification.ok
+    assert blocks.error(dense, result.model) < 0.3 * blocks.error(dense, plain)
+    assert set(masks_of(result.model)) == (set(result.masks) if masks else set())
+    norm = dict(result.model.named_buffers())["1.bn1.running_mean"]
+    assert not torch.equal(norm, dense[1].bn1.running_mean)
+    bake(result.model)
+    for name, mask in result.masks.items():
+        assert not result.model.state_dict()[name].detach().numpy()[~mask].any()
+
+
+def test_numbers_of_what_the_code_makes_cannot_be_written(model: nn.Module) -> None:
+    from dataclasses import replace
+
+    from graphprune.torch.sparse import _write
+
+    choice = gp.sparsify(model, images(1), format="4x1", sparsity=0.5).choice
+    with pytest.raises(GraphPruneError, match="GP504"):
+        _write(model, replace(choice, others={"nobody.bias": np.zeros(3)}))
