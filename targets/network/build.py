@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from graphprune.runtime import cpu
 from graphprune.runtime.artifact import Layer, Network, Tensor, Variant
+from graphprune.targets.kernels.across import Across
 from graphprune.targets.kernels.contract import Contract
 from graphprune.targets.kernels.gemv import Gemv
 from graphprune.targets.kernels.tir import Machine
@@ -119,7 +120,7 @@ def layers(lowered: Lowering, program: Program) -> tuple[Layer, ...]:
 def stored(lowered: Lowering, call: Call) -> tuple[str, float | None]:
     """How the weights of a call are stored, and which part of them."""
     kernel = call.kernel
-    if isinstance(kernel, Contract):
+    if isinstance(kernel, Contract | Across):
         values = lowered.constants[call.views[1].storage]
         total = lowered.weights[call.node]
         rows = kernel.rows
@@ -139,4 +140,6 @@ def described(kernel: object) -> str:
     name = type(kernel).__name__.lower()
     if isinstance(kernel, Contract):
         return f"{name} {kernel.rows}x{kernel.vectors}"
+    if isinstance(kernel, Across):
+        return f"{name} {kernel.rows}x{kernel.pixels}"
     return name

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
+from graphprune.targets.kernels.across import Across
 from graphprune.targets.kernels.contract import Contract, Operand
+from graphprune.targets.kernels.tir import Machine
 from graphprune.targets.network.graph import Node, Value
 from graphprune.targets.network.layout import Loop, View, digits, extent, loops, merged, together
 from graphprune.targets.network.lowering import Lowering, NotMine, fast_axis, lines
 from graphprune.targets.network.window import window_of
 from graphprune.targets.rules.pointwise import Fused, fused
-from graphprune.targets.rules.tables import Product, Tile, block, chunks, signature, table, tiles
+from graphprune.targets.rules.tables import Product, Run, Tile, block, chunks, signature, table, tiles
 from graphprune.targets.rules.workspace import workspace
 
 
@@ -134,60 +138,107 @@ def result_place(at: Lowering, product: Product, value: Value) -> View:
     return at.scratch(value.shape, features_order(value.shape))
 
 
-def emit(at: Lowering, node: Node, product: Product, found: Fused) -> None:
-    value = found.value
-    y = result_place(at, product, value)
+@dataclass(frozen=True)
+class Walk:
+    """How a product goes over its run: `outer` loops around `length` places, some of them gaps between rows of pixels
+    (`masked` says which may be written), or `around` rows without gaps. Strides of output rows are in `rows`: of the
+    result, and of the other operands."""
+
+    rows: tuple[int, ...]
+    outer: tuple[Loop, ...]
+    length: int
+    masked: np.ndarray | None
+    guarded: bool
+    around: tuple[Loop, ...]
+    row: Loop
+
+    @property
+    def run(self) -> Run:
+        return Run(self.length, count(self.outer), self.row.extent, count(self.around))
+
+    def operands(self, outer: Sequence[Loop]) -> tuple[Operand, ...]:
+        return tuple(
+            Operand(self.rows[1 + index], step, tuple(loop.strides[2 + index] for loop in outer))
+            for index, step in enumerate(self.row.strides[2:])
+        )
+
+
+def walk(product: Product, value: Value, y: View, others: Sequence[View]) -> Walk:
     axis = product.axis
-    others = [at.of(entry).expand(value.shape) for entry in found.operands]
-    if any(view.dtype != "float32" or view.storage.kind == "input" for view in others):
-        raise NotMine("an operand of another type, or an input of the network")
     rows = together([y.axes[axis], *(view.axes[axis] for view in others)]) if y.shape[axis] > 1 else []
     if len(rows) > 1:
         raise NotMine("output rows lie in pieces")
-    row_strides = rows[0].strides if rows else (0,) * (1 + len(others))
+    strides = rows[0].strides if rows else (0,) * (1 + len(others))
     around = [product.x.axes, *((*view.axes[:axis], *view.axes[axis + 1 :]) for view in (y, *others))]
     walked = with_run(loops(around))
     outer, length, masked, guarded = run_of(walked, y, value)
-    operands = []
-    run_strides = walked[-1].strides[2:] if walked else (0,) * len(others)
-    for index, step in enumerate(run_strides):
-        if step not in {0, 1}:
-            raise NotMine("an operand does not lie along the run")
-        operands.append(Operand(row_strides[1 + index], step, tuple(loop.strides[2 + index] for loop in outer)))
-    outputs = product.weights.shape[0]
+    *slow, row = walked or [Loop(1, (1,) * (2 + len(others)))]
+    if any(step not in {0, 1} for step in row.strides[2:]):
+        raise NotMine("an operand does not lie along the run")
+    return Walk(tuple(strides), tuple(outer), length, masked, guarded, tuple(slow), row)
 
-    def kernel_of(tile: Tile) -> Contract:
-        return Contract(
-            outputs=outputs,
-            length=length,
-            row=row_strides[0],
-            rows=tile.rows,
-            vectors=tile.vectors,
-            outer=tuple((loop.extent, loop.strides[0], loop.strides[1]) for loop in outer),
-            bias=product.bias is not None,
-            masked=masked is not None,
-            guarded=guarded,
-            epilogue=found.expression,
-            operands=tuple(operands),
-            block=1 if tile.parts > 1 else block(product, tile.vectors * at.machine.lanes, length),
-            chunks=chunks(outer, length, tile.vectors, outputs // tile.rows, at.machine),
-            parts=tile.parts,
-        )
+
+def emit(at: Lowering, node: Node, product: Product, found: Fused) -> None:
+    value = found.value
+    y = result_place(at, product, value)
+    others = [at.of(entry).expand(value.shape) for entry in found.operands]
+    if any(view.dtype != "float32" or view.storage.kind == "input" for view in others):
+        raise NotMine("an operand of another type, or an input of the network")
+    way = walk(product, value, y, others)
 
     def views_of(tile: Tile) -> list[View]:
         arrays = list(table(product, tile))
         if product.bias is not None:
             arrays.append(np.asarray(product.bias, "float32"))
-        if masked is not None:
-            arrays.append(masked)
+        if way.masked is not None and not tile.pixels:
+            arrays.append(way.masked)
         return [product.x, *(at.constant(array) for array in arrays), *others, y]
 
-    kernel, views = at.choose(node, signature(product), tiles(product, length, at.machine), kernel_of, views_of)
+    forms = tiles(product, way.run, at.machine)
+    kernel, views = at.choose(
+        node, signature(product), forms, lambda tile: kernel_of(at.machine, product, found, way, tile), views_of
+    )
     what = "+".join([node.op, *(other.op for other in found.nodes)])
     at.weights[node] = product.weights.size
     at.call(kernel, views, node, what)
     at.views[value] = y
     at.done.update(found.nodes)
+
+
+def kernel_of(machine: Machine, product: Product, found: Fused, way: Walk, tile: Tile) -> Contract | Across:
+    outputs = product.weights.shape[0]
+    if tile.pixels:
+        return Across(
+            outputs=outputs,
+            length=way.row.extent,
+            row=way.rows[0],
+            rows=tile.rows,
+            pixels=tile.pixels,
+            outer=tuple((loop.extent, loop.strides[0], loop.strides[1]) for loop in way.around),
+            bias=product.bias is not None,
+            epilogue=found.expression,
+            operands=way.operands(way.around),
+        )
+    return Contract(
+        outputs=outputs,
+        length=way.length,
+        row=way.rows[0],
+        rows=tile.rows,
+        vectors=tile.vectors,
+        outer=tuple((loop.extent, loop.strides[0], loop.strides[1]) for loop in way.outer),
+        bias=product.bias is not None,
+        masked=way.masked is not None,
+        guarded=way.guarded,
+        epilogue=found.expression,
+        operands=way.operands(way.outer),
+        block=1 if tile.parts > 1 else block(product, tile.vectors * machine.lanes, way.length),
+        chunks=chunks(way.outer, way.length, tile.vectors, outputs // tile.rows, machine),
+        parts=tile.parts,
+    )
+
+
+def count(loops: Sequence[Loop]) -> int:
+    return prod(loop.extent for loop in loops)
 
 
 def with_run(walked: list[Loop]) -> list[Loop]:

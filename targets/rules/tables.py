@@ -49,36 +49,69 @@ class Product:
 @dataclass(frozen=True)
 class Tile:
     """Output rows that share a list of entries, and vectors of the run, in registers; `full` keeps weights of zero, and
-    `parts` cuts the inputs so that those of one part stay in the first-level cache."""
+    `parts` cuts the inputs so that those of one part stay in the first-level cache. With `pixels` vectors lie across
+    the outputs, for that many neighbours of the run."""
 
     rows: int
     vectors: int
     full: bool = False
     parts: int = 1
+    pixels: int = 0
 
 
-def tiles(product: Product, length: int, machine: Machine) -> list[Tile]:
+@dataclass(frozen=True)
+class Run:
+    """How many numbers lie side by side and how often: with the gaps between rows of pixels, and without."""
+
+    length: int
+    passes: int
+    row: int
+    row_passes: int
+
+
+def tiles(product: Product, run: Run, machine: Machine) -> list[Tile]:
     """Tiles by what they should cost, the cheapest first; where weights are zero, the best that ignores it is last."""
+    length = run.length
     found = [
-        (cost(product.stored(rows), rows, vectors, length, machine.lanes), Tile(rows, vectors))
+        (run.passes * cost(product.stored(rows), rows, vectors, length, machine.lanes), Tile(rows, vectors))
         for rows in ROWS
         if fits(product, rows)
         for vectors in VECTORS
         if rows * vectors + vectors + 1 <= machine.registers and vectors <= -(-length // machine.lanes)
     ]
+    found += across(product, run, machine)
     found.sort(key=lambda entry: entry[0])
     worth = [tile for estimate, tile in found if estimate <= WORTH * found[0][0]][:FORMS]
     for tile in list(worth):
         parts = -(-product.channels * tile.vectors * machine.lanes * 4 // CLOSE)
-        if 1 < parts <= product.channels // 16 and tile.rows <= 2:
+        if 1 < parts <= product.channels // 16 and tile.rows <= 2 and not tile.pixels:
             worth.append(replace(tile, parts=parts))
     if product.stored(1) < 0.9 * product.weights.size:
         whole = min(
-            (tile for _, tile in found),
+            (tile for _, tile in found if not tile.pixels),
             key=lambda tile: cost(product.weights.size, tile.rows, tile.vectors, length, machine.lanes),
         )
         worth.append(Tile(whole.rows, whole.vectors, full=True))
     return worth
+
+
+def across(product: Product, run: Run, machine: Machine) -> list[tuple[float, Tile]]:
+    """Tiles whose vectors lie across the outputs, with what they should cost."""
+    found = []
+    for vectors in (1, 2, 3, 4):
+        rows = vectors * machine.lanes
+        most = min(run.row, (machine.registers - 1 - vectors) // vectors)
+        if rows > product.weights.shape[0] or not fits(product, rows) or most < 1:
+            continue
+        pixels = -(-run.row // -(-run.row // most))  # tiles of one size, as far as that goes
+        whole, rest = divmod(run.row, pixels)
+        cycles = sum(
+            count * (max(vectors * wide / 2, (vectors + wide) / 2, 4.0) + 1.0)
+            for count, wide in ((whole, pixels), (1, rest))
+            if wide
+        )
+        found.append((run.row_passes * cycles * product.stored(rows) / rows, Tile(rows, vectors, pixels=pixels)))
+    return found
 
 
 def fits(product: Product, rows: int) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from graphprune.targets.kernels.across import Across
 from graphprune.targets.kernels.contract import Contract
 from graphprune.targets.kernels.copy import Turn
 from graphprune.targets.kernels.gather import Gather
@@ -104,6 +105,15 @@ def contract(length: int, guarded: bool, outputs: int = 5) -> Case:
     return kernel, [zeros(2, pitch), zeros(12), *table, zeros(outputs), y]
 
 
+def across(length: int, outputs: int, lanes: int) -> Case:
+    rows = 2 * lanes
+    groups = -(-outputs // rows)
+    table = [np.array([0, 1] * groups, np.int32) * length, np.arange(groups + 1, dtype=np.int32) * 2]
+    kernel = Across(outputs, length, length, rows, 7)
+    weights = zeros(2 * groups * rows)
+    return kernel, [zeros(2, length), weights, *table, zeros(outputs), zeros(outputs, length)]
+
+
 LENGTHS = (1, 23, 64)
 CASES: dict[str, Callable[[Machine], Case]] = {}
 for _n in LENGTHS:
@@ -118,6 +128,7 @@ for _n in LENGTHS:
             f"turn {_n} guarded {_flag}": lambda m, n=_n, f=_flag: turn(n, 21, f),
             f"take {_n} along the run {_flag}": lambda m, n=_n, f=_flag: take(n, f),
             f"gemv {_n} dense {_flag}": lambda m, n=_n, f=_flag: gemv(n, f, m.lanes),
+            f"across {_n} all {_flag}": lambda m, n=_n, f=_flag: across(n, 4 * m.lanes if f else 5, m.lanes),
             f"contract {_n} guarded {_flag}": lambda m, n=_n, f=_flag: contract(n, f),
         }
 
