@@ -96,14 +96,14 @@ def static_shapes(
             if isinstance(name, str) and name in sizes:
                 used.add(name)
                 shape.append(sizes[name])
-            elif isinstance(name, int):
+            elif isinstance(name, int) and name > 0:  # some exporters write -1 for a size that is open
                 shape.append(name)
             elif place == 0:
                 notes.append(f"the first axis of {each.name!r} was open and is 1: --shape chooses another")
                 shape.append(1)
             else:
                 what = f"axis {place} of the input {each.name!r} has no size ({name or 'unknown'})"
-                example = ",".join(str(n) if isinstance(n, int) else "128" for n in each.shape)
+                example = ",".join(str(n) if isinstance(n, int) and n > 0 else "128" for n in each.shape)
                 raise GraphPruneError("GP107", what, "", f"add --shape {each.name}={example}")
         found[each.name] = tuple(shape)
     for name in sizes:
@@ -117,7 +117,7 @@ def _checked(value: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
     if value.shape is not None:
         declared = [getattr(size, "value", size) for size in value.shape]
     fits = len(declared) == len(shape) and all(
-        not isinstance(size, int) or size == given for size, given in zip(declared, shape, strict=True)
+        not isinstance(size, int) or size < 1 or size == given for size, given in zip(declared, shape, strict=True)
     )
     if not fits:
         says = ",".join("?" if size is None else str(size) for size in declared)

@@ -207,6 +207,17 @@ def test_an_open_first_axis_is_one_and_said_to_be(open_model: Path, given: dict[
     assert built.manifest.notes == ("the first axis of 'x' was open and is 1: --shape chooses another",)
 
 
+def test_sizes_of_minus_one_are_open(open_model: Path, given: dict[str, Any], tmp_path: Path) -> None:
+    """As some exporters write them."""
+    model = onnx.load(open_model)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = -1
+    onnx.save(model, open_model)
+    gp.build(open_model, tmp_path / "model.gp", variants=["v1"], shapes={"x": (4, 6)})
+    assert given["shapes"] == {"x": (4, 6)}
+    assert gp.build(open_model, variants=["v1"], verify=False).manifest.notes
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
