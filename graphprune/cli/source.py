@@ -7,6 +7,7 @@ nothing is unpickled.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,7 +29,11 @@ class Module:
 
     weights: Annotated[
         Path | None,
-        _option("--weights", help="Weights of MODULE:CALLABLE (.safetensors).", rich_help_panel="PyTorch"),
+        _option(
+            "--weights",
+            help="Weights of MODULE:CALLABLE (.safetensors, or a folder of gp.save).",
+            rich_help_panel="PyTorch",
+        ),
     ] = None
     input: Annotated[
         list[str],
@@ -103,14 +108,33 @@ def _made(name: str, module: Module, seed: int) -> Source:
     if not module.input:
         remedy = "add --input 1,3,224,224, once for each argument of forward"
         raise GraphPruneError("GP107", "a module is captured by running it, but no input was given", name, remedy)
+    inputs = _inputs(module.input, seed)
+    return Source(module_of(name, module.weights, module.input, seed), inputs)
+
+
+def module_of(name: str, weights: Path | None, inputs: Sequence[str] = (), seed: int = 0) -> Any:
+    """The module that a callable makes, with weights from a safetensors file or a folder of `graphprune.save`.
+
+    inputs: shapes, for a folder with a graph, which is traced anew
+    Raises GraphPruneError as :func:`read` does.
+    """
+    _require_torch()
+    from graphprune.torch import load, sources
+
+    make = _callable(name)
+    if weights is not None and weights.is_dir():
+        return load(lambda: sources.made(make, name), weights, _inputs(inputs, seed) if inputs else None)
+    model = sources.made(make, name)
+    if weights is not None:
+        sources.load_weights(model, weights)
+    return model
+
+
+def _inputs(shapes: Sequence[str], seed: int) -> Any:
     _require_torch()
     from graphprune.torch import sources
 
-    inputs = sources.example_inputs([_shape(text) for text in module.input], seed)
-    model = sources.made(_callable(name), name)
-    if module.weights is not None:
-        sources.load_weights(model, module.weights)
-    return Source(model, inputs)
+    return sources.example_inputs([_shape(text) for text in shapes], seed)
 
 
 def _require_torch() -> None:

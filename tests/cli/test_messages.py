@@ -31,8 +31,8 @@ def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, li
             [
                 "GP106 'pruen' is neither a command nor a file",
                 "  fix did you mean 'prune'? "
-                "commands: apply, bench, build, clean, criteria, explain, formats, inspect, ops, passes, plan, prune, "
-                "recoveries, run, sensitivity, sparsify, sweep, targets, verify",
+                "commands: apply, bench, build, clean, criteria, explain, finetune, formats, inspect, ops, passes, "
+                "plan, prune, recoveries, run, sensitivity, sparsify, sweep, targets, verify",
             ],
         ),
         (

@@ -134,12 +134,17 @@ class _Function:
     def epoch(self, number: int) -> Iterator[Any]:
         if self.numbered:
             return self.read(self.make(number)).epoch(number)
-        if self.made is None or (isinstance(self.made, _Batches) and self.made.once):
-            self.made = self.read(self.make())
-        return self.made.epoch(number)
+        return self._lasting().epoch(number)
 
     def length(self) -> int | None:
-        return None  # it may differ from pass to pass, and calling it may take long
+        return None if self.numbered else self._lasting().length()
+
+    def _lasting(self) -> Source:
+        """What the function returned; made anew where that was read."""
+        made = self.made
+        if made is None or (isinstance(made, _Batches) and made.begun and made.once):
+            self.made = made = self.read(self.make())
+        return made
 
 
 def source_of(data: Any, batch: int, seed: int | None, option: str = "data") -> Source:
@@ -190,6 +195,15 @@ def _takes_number(function: Callable[..., Any]) -> bool:
         return False
     return any(each.default is each.empty and each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
                for each in found)  # fmt: skip
+
+
+def length(source: Source) -> int | None:
+    """Batches of a pass, where that is known. Raises GraphPruneError GP708 where the source fails."""
+    try:
+        return source.length()
+    except FAILS as error:
+        what = f"the data source failed: {type(error).__name__}: {error}"
+        raise GraphPruneError("GP708", what, "data", "check what yields the batches") from error
 
 
 def first(source: Source) -> Any:

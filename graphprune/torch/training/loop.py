@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from graphprune.errors import GraphPruneError
 from graphprune.torch.losses import Function
 from graphprune.torch.training import state as states
-from graphprune.torch.training.batches import FAILS, Batch, Source, batches
+from graphprune.torch.training.batches import FAILS, Batch, Source, batches, length
 from graphprune.torch.training.budget import Budget, Done, clock
 from graphprune.torch.training.distil import Teaching
 from graphprune.torch.training.interrupts import Interrupts
@@ -124,7 +124,7 @@ class Loop:
         done = self.done
         if done.position == 0:
             self.begun = self.random = RandomState.now()
-            done.per_epoch = self.course.source.length() or done.per_epoch
+            done.per_epoch = length(self.course.source) or done.per_epoch
         assert self.begun is not None
         self.begun.restore()
         for item in batches(self.course.source, done.epoch, done.position, self._restore_random):
