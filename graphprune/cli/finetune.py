@@ -70,6 +70,13 @@ class Training:
     ] = "all"
     rank: Annotated[int, _option("--rank", help="Of lora.", min=1, show_default=True, **_WHAT)] = 8
     keep_zeros: Annotated[bool, _option("--keep-zeros", help="Zeros among the weights stay zero.", **_WHAT)] = False
+    sparsity: Annotated[
+        float | None,
+        _option("--sparsity", help="Zeros grow to this share of the weights (gradual pruning).", **_WHAT),
+    ] = None
+    format: Annotated[
+        str, _option("--format", help="Of these zeros: see graphprune formats.", show_default=True, **_WHAT)
+    ] = "unstructured"
     batch_norm: Annotated[
         str, _option("--batch-norm", help="update or freeze its statistics.", show_default=True, **_WHAT)
     ] = "update"

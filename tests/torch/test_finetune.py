@@ -14,7 +14,9 @@ torch = pytest.importorskip("torch")
 from torch import nn
 
 import graphprune as gp
+from graphprune.formats import parse
 from graphprune.torch.sparse_masks import masks_of, put_masks
+from graphprune.torch.training.gradual_zeros import GradualZeros
 from tests.torch.lessons import Pupil, data, pupil, same, taught
 
 HELD = data(60, seed=1)
@@ -191,6 +193,47 @@ def test_zeros_stay_zero(train: str, how: str) -> None:
         before, after = (getattr(each.get_submodule(path), attribute) for each in (model, result.model))
         assert bool((after[~mask] == 0).all()), name
         assert torch.equal(before[mask], after[mask]) == (train == "norms")
+
+
+@pytest.mark.parametrize(("form", "share"), [("unstructured", 0.8), ("4x1", 0.5), ("2:4", None)])
+def test_zeros_become_more_while_it_learns(form: str, share: float | None) -> None:
+    seen = []
+
+    def zeros(outputs: Any, labels: Any) -> float:
+        return float(len(seen))  # every moment is better than the one before
+
+    def looked(batch: Any) -> Any:
+        seen.append(0)
+        return batch
+
+    result = taught(
+        pupil(), sparsity=share, format=form, epochs=8, validate=HELD, metric=zeros, augment=looked, validate_every=1
+    )
+    assert result.best_step == result.steps == 48 and not masks_of(result.model)
+    for name in ("inner.weight", "outer.weight"):
+        weight = result.model.get_parameter(name).detach()
+        removed = int((weight == 0).sum())
+        counted = weight.numel() / (4 if form == "4x1" else 1)  # blocks
+        assert abs(removed / weight.numel() - (share or 0.5)) <= 1 / counted
+        matrix = weight.movedim(1, -1).flatten(1).numpy()
+        assert parse(form).holds((matrix != 0).reshape(8, 9, -1))
+    assert taught(pupil(), sparsity=share, format=form, epochs=8, validate=HELD).best > 0.8
+
+
+def test_the_sparsity_follows_the_schedule_of_the_paper() -> None:
+    model = pupil()
+    zeros = GradualZeros.on(model, "unstructured", 0.8)
+    assert zeros is not None
+    cuts, before = 0, torch.ones_like(model.outer.weight, dtype=torch.bool)
+    for progress in (0.0, 0.1, 0.375, 0.6, 0.75, 1.0):
+        cuts = zeros.cut(progress, cuts)
+        kept = model.outer.weight != 0
+        ramp = cuts / zeros.cuts
+        assert ramp == pytest.approx(min(1, progress / 0.75), abs=1 / zeros.cuts)
+        assert abs(int((~kept).sum()) - 0.8 * (1 - (1 - ramp) ** 3) * kept.numel()) <= 1
+        assert not bool((kept & ~before).any())  # what is zero once stays zero
+        before = kept
+    assert cuts == zeros.cuts
 
 
 def test_without_a_mask_zeros_are_numbers_like_others() -> None:

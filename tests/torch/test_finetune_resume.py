@@ -47,6 +47,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "adamw": {"optimizer": "adamw", "rate": 0.01},
     "lora": {"train": "lora"},
     "kept zeros": {"keep_zeros": True},
+    "more zeros": {"sparsity": 0.9},
     "often": {"validate_every": 2, "schedule": "one_cycle"},
     "loader": {"data": torch.utils.data.DataLoader(Pairs(), 16, shuffle=True)},
     "teacher": {"teacher": pupil(5), "features": ["block"]},

@@ -19,6 +19,7 @@ from graphprune.torch.training import state as states
 from graphprune.torch.training.batches import FAILS, Batch, Source, batches, length
 from graphprune.torch.training.budget import Budget, Done, clock
 from graphprune.torch.training.distil import Teaching
+from graphprune.torch.training.gradual_zeros import GradualZeros
 from graphprune.torch.training.interrupts import Interrupts
 from graphprune.torch.training.metric import Judge, run
 from graphprune.torch.training.randomness import RandomState, seeded
@@ -56,6 +57,7 @@ class Course:
     checkpoint: Path | None
     tell: Callable[[str], None] | None
     teaching: Teaching | None = None
+    zeros: GradualZeros | None = None
     asked: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -65,6 +67,7 @@ class Loop:
 
     best, best_step, best_tensors: of the best validation so far; stale: validations since then
     total, count: of the losses since the last moment
+    cuts: how often zeros have become more
     random, begun: random numbers after the last step, and when the pass under way began
     """
 
@@ -83,6 +86,7 @@ class Loop:
     count: int = 0
     random: RandomState | None = None
     begun: RandomState | None = None
+    cuts: int = 0
     whole: bool = True
     saved: int | None = None
     _clock: float = 0.0
@@ -207,6 +211,8 @@ class Loop:
         done = self.done
         done.step, done.position = done.step + 1, done.position + 1
         self._count_time()
+        if self.course.zeros is not None:
+            self.cuts = self.course.zeros.cut(self.course.budget.progress(done), self.cuts)
         self.random = RandomState.now()
         self.whole = True
         self._judge_if_due()
@@ -243,7 +249,9 @@ class Loop:
         if self.course.judge is not None and self.course.validation is not None:
             with seeded(None):
                 value = self.course.judge.measure(self.model, self._held(self.course.validation))
-            if self.course.judge.better(value, self.best):
+            if self.course.zeros is not None and self.cuts < self.course.zeros.cuts:
+                pass  # what is not yet as sparse as it is to be cannot be the result
+            elif self.course.judge.better(value, self.best):
                 self.best, self.best_step, self.stale = value, self.done.step, 0
                 self.best_tensors = {name: each.detach().clone()
                                      for name, each in states.tensors_of(self.model).items()}  # fmt: skip
@@ -313,4 +321,4 @@ class Loop:
         return True
 
 
-_NUMBERS = ("best", "best_step", "stale", "stopped", "rate", "total", "count")
+_NUMBERS = ("best", "best_step", "stale", "stopped", "rate", "total", "count", "cuts")

@@ -25,6 +25,7 @@ from graphprune.torch.training import state as states
 from graphprune.torch.training.batches import source_of
 from graphprune.torch.training.budget import Budget
 from graphprune.torch.training.distil import Distillation, Teaching
+from graphprune.torch.training.gradual_zeros import GradualZeros
 from graphprune.torch.training.loop import Course, Loop
 from graphprune.torch.training.lora import merge_low_rank
 from graphprune.torch.training.metric import Judge, Metric
@@ -44,6 +45,7 @@ def finetune(
     teacher: nn.Module | Callable[..., Any] | None = None, distill: float | None = None, temperature: float = 4.0,
     features: Sequence[str] = (), feature_weight: float = 1.0,
     train: str | Sequence[str] = "all", rank: int = 8, keep_zeros: bool = False,
+    sparsity: float | None = None, format: str = "unstructured",
     batch_norm: Literal["update", "freeze"] = "update",
     optimizer: str | Make = "sgd", rate: float | None = None, weight_decay: float = 5e-4, clip: float | None = None,
     schedule: str | Schedule = "cosine", rewind: float | None = None,
@@ -67,6 +69,7 @@ def finetune(
     train:      all, norms, biases, head, lora (PERP: low-rank updates of this rank, norms and biases; merged at the
                 end), patterns of names of parameters, or several of these. Masks hold, whatever is trained
     keep_zeros: zeros among the weights stay zero even where there is no mask
+    sparsity, format: gradual magnitude pruning: zeros grow to this share of every linear layer and convolution
     batch_norm: update the statistics while training, or freeze them
     optimizer:  sgd, adamw, or a function of the parameters; rate: at the highest point of the schedule
     schedule:   cosine, linear, one_cycle, step, constant, or a function from the share that is spent to a factor;
@@ -95,14 +98,15 @@ def _trained(asked: dict[str, Any]) -> Finetuned:
         raise GraphPruneError("GP103", what, "", "give a torch.nn.Module")
     names, course = names_of(asked["train"]), replace(_course(asked), asked=_plain(asked, given))
     model = copy_of(given)
-    kept = _keep_zeros(model) if asked["keep_zeros"] else []
+    zeros = GradualZeros.on(model, asked["format"], asked["sparsity"], asked["keep_zeros"])
+    kept = [*(_keep_zeros(model) if asked["keep_zeros"] else []), *(zeros.names if zeros is not None else ())]
     chosen = set(choose(model, names, asked["rank"], course.source))
     free = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in chosen)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     made = optimizer_of(asked["optimizer"], parameters, asked["rate"], asked["weight_decay"])
-    loop = Loop(model, made, replace(course, teaching=_teaching(asked, model)))
+    loop = Loop(model, made, replace(course, teaching=_teaching(asked, model), zeros=zeros))
     loop.run(asked["resume"])
     _finish(model, given, loop, kept, free)
     done, name = loop.done, "" if course.judge is None else course.judge.name

@@ -1,0 +1,140 @@
+"""The accuracy of a ResNet of CIFAR-10 that was pruned by the recipe `reconstruct` and trained on for some minutes.
+
+    python benchmarks/accuracy/finetune.py --data FOLDER --weights resnet56-4bfd9763.th --work FOLDER [--minutes 10]
+        [--steps N] [--speedup 2.11] [--rate 0.02] [--test] [--json PATH]
+
+Data and weights as for examples/cifar10_finetune.py. The dense network is the teacher: its logits, and the outputs of
+its three stages, which keep their shapes as only widths inside residual blocks are cut. Of the 50,000 training images
+2,000 are neither calibrated nor trained with: options are chosen by what becomes of these, and with --test, once they
+are, the 10,000 test images are looked at. --work keeps the pruned network and the state of the training; the same
+command goes on with them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent / "examples"), str(HERE)]
+
+import cifar10_data  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from cifar10_finetune import Data, ResNet, accuracy, augmented, blocks_in, read_weights  # noqa: E402
+from measure import machine, note, write_json  # noqa: E402
+from resnet import ROWS, Bench, Row  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+
+import graphprune as gp  # noqa: E402
+
+HELD, CALIBRATION = 2000, 2048
+STAGES = ("layer1", "layer2", "layer3")
+_RECIPE = "obs by effect + gauss_newton"
+
+
+def fast(module: nn.Module) -> nn.Module:
+    """With channels beside each other in memory, which convolutions on processors like."""
+    found: nn.Module = module.to(memory_format=torch.channels_last)
+    return found
+
+
+def pruned(bench: Bench, row: Row, given: argparse.Namespace) -> nn.Module:
+    """The network that the recipe makes, from the folder of an earlier run where there is one."""
+    folder = given.work / f"pruned-{given.speedup:g}"
+    if not folder.exists():
+        note("pruning")
+        model, train = bench.dense(), bench.train
+        streams = [group.name for group in gp.analyze(model, train[:2]).groups if len(group.members) > 12]
+        result = gp.prune(
+            model, train[:2], macs=1 / given.speedup, ignore=streams, recover=row.recover,
+            calibration=bench.calibration(), **row.options,
+        )  # fmt: skip
+        gp.save(result.model, folder)
+    found: nn.Module = gp.load(lambda: ResNet(blocks_in(bench.weights)), folder)
+    return found.eval()
+
+
+def batch_of(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Moved and mirrored images, and their labels."""
+    images, labels = batch
+    return augmented(images).contiguous(memory_format=torch.channels_last), labels
+
+
+def trained(student: nn.Module, teacher: nn.Module, train: Data, held: Data, given: argparse.Namespace) -> Any:
+    """The student after its minutes."""
+    with torch.no_grad():
+        wanted = torch.cat([teacher(images) for images in held[0].split(500)]).numpy()
+    spread = np.square(wanted - wanted.mean(axis=0)).sum()
+
+    def fidelity(outputs: list[list[np.ndarray]], labels: Any) -> float:
+        """The share of the variance of the teacher's logits that the student has."""
+        return float(1 - np.square(np.concatenate([each[0] for each in outputs]) - wanted).sum() / spread)
+
+    return gp.finetune(
+        fast(student), train, minutes=given.minutes, steps=given.steps, teacher=fast(teacher),
+        distill=given.distill, temperature=given.temperature, features=STAGES if given.features else (),
+        feature_weight=given.features, rate=given.rate, schedule=given.schedule, precision=given.precision,
+        augment=batch_of, validate=held, metric=fidelity, validate_every=given.every, seed=given.seed, tell=note,
+        checkpoint=given.work / f"training-{given.name}", resume=True,
+    )  # fmt: skip
+
+
+def main() -> None:
+    given = arguments()
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    given.work.mkdir(parents=True, exist_ok=True)
+    note(f"machine: {machine()}")
+    images, labels = cifar10_data.load(given.data, "train")
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    rest, held = order[:-HELD], order[-HELD:]
+    bench = Bench(read_weights(given.weights), images[order[:CALIBRATION]], (images[held], labels[held]))
+    student, teacher = pruned(bench, ROWS[_RECIPE], given), bench.dense()
+    before = time.process_time()
+    result = trained(student, teacher, (images[rest], labels[rest]), bench.test, given)
+    seconds = time.process_time() - before
+    model = result.model.to(memory_format=torch.contiguous_format)
+    print(result)
+    print(f"{accuracy(student, bench.test):.2%} before, {accuracy(model, bench.test):.2%} after, of {HELD} held images")
+    print(f"{result.seconds:.0f} seconds by the clock, {seconds:.0f} of processors since this process began")
+    found = {
+        "steps": result.steps, "seconds": result.seconds, "processor": seconds, "held": result.best,
+        "history": result.to_dict()["history"], "options": {name: str(value) for name, value in vars(given).items()},
+    }  # fmt: skip
+    if given.test:
+        test = cifar10_data.load(given.data, "test")
+        for name, each in (("dense", teacher), ("pruned", student), ("trained", model)):
+            found[name] = accuracy(each, test)
+            print(f"{name}: {found[name]:.2%} of {len(test[1])} test images")
+    write_json(given.json, "accuracy_finetune", found)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="The accuracy of a ResNet pruned by a recipe and trained on.")
+    parser.add_argument("--data", type=Path, required=True, help="a folder with CIFAR-10")
+    parser.add_argument("--weights", type=Path, required=True, help="of a ResNet-20, -32, -44, -56 or -110")
+    parser.add_argument("--work", type=Path, required=True, help="a folder for the pruned network and the state")
+    parser.add_argument("--name", default="run", help="of the training in that folder")
+    parser.add_argument("--speedup", type=float, default=2.11, help="how many times fewer MACs")
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--steps", type=int, help="of 128 images; the minutes where not given")
+    parser.add_argument("--rate", type=float, default=0.02)
+    parser.add_argument("--schedule", default="one_cycle")
+    parser.add_argument("--distill", type=float, default=0.9)
+    parser.add_argument("--temperature", type=float, default=4.0)
+    parser.add_argument("--features", type=float, default=1.0, help="the weight of the outputs of stages; 0 for none")
+    parser.add_argument("--precision", default="bfloat16", type=lambda text: None if text == "float32" else text)
+    parser.add_argument("--every", type=int, help="steps between two validations; each pass where not given")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--test", action="store_true", help="look at the test images, once, at the end")
+    parser.add_argument("--json", metavar="PATH")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""Gradual magnitude pruning: zeros that become more while the network is trained (Zhu and Gupta, "To prune, or not to
+prune", 2017).
+
+After the share ``p`` of the ramp the sparsity of every layer is ``s (1 - (1 - p)³)``: fast at first, when there is much
+to spare. What is zero once stays zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from graphprune.errors import GraphPruneError
+from graphprune.formats import parse
+from graphprune.formats.format import Array, Format
+from graphprune.torch.sparse_masks import masks_of, put_masks
+
+RAMP = 0.75
+"""The share of the budget in which sparsity grows; in the rest the network recovers."""
+CUTS = 20
+
+
+@dataclass
+class GradualZeros:
+    """Masks on the weights of linear layers and convolutions that follow a training.
+
+    names: of the weights that have a mask
+    """
+
+    model: nn.Module
+    format: Format
+    sparsity: float | None
+    names: tuple[str, ...]
+
+    @classmethod
+    def on(cls, model: nn.Module, format: str, sparsity: float | None, keep_zeros: bool = False) -> GradualZeros | None:
+        """Put masks that keep everything (or all but zeros) on a model; None where no sparsity is asked for, and the
+        format fixes none.
+
+        Raises GraphPruneError: GP106 and GP107 for the format and the share, GP302 where no weight can have it, GP103
+        where one is masked already.
+        """
+        found = parse(format)
+        if sparsity is None and found.sparsity is None:
+            return None
+        if (sparsity is None) != (found.sparsity is not None) or (sparsity is not None and not 0 <= sparsity < 1):
+            what = f"{sparsity!r} is no sparsity for {found}"
+            raise GraphPruneError("GP107", what, "option sparsity", "a share from 0 to below 1; none where it is fixed")
+        weights = dict(_weights(model, found))
+        if not weights:
+            what = f"no linear layer or convolution can have the format {found}"
+            raise GraphPruneError("GP302", what, type(model).__name__)
+        zero = {name: (each.detach() == 0) & keep_zeros for name, each in weights.items()}
+        put_masks(model, {name: ~each for name, each in zero.items()})
+        return cls(model, found, sparsity, tuple(weights))
+
+    @property
+    def cuts(self) -> int:
+        """How often zeros become more; once, after the first step, where the format fixes how many there are."""
+        return 1 if self.sparsity is None else CUTS
+
+    def cut(self, progress: float, before: int) -> int:
+        """Bring the masks to where they are to be after this share of the budget; how many cuts there were by then.
+
+        before: how many there were
+        """
+        due = self.cuts if progress >= RAMP or self.sparsity is None else int(self.cuts * progress / RAMP)
+        if due <= before:
+            return before
+        share = None if self.sparsity is None else self.sparsity * (1 - (1 - due / self.cuts) ** 3)
+        masks = masks_of(self.model)
+        for name in self.names:
+            owner = self.model.get_submodule(name.rpartition(".")[0])
+            shown: Tensor = getattr(owner, name.rpartition(".")[2]).detach()
+            kept = np.concatenate([self.format.project(np.abs(each), share) for each in _cubes(owner, shown)])
+            masks[name].copy_(_as_weight(kept, shown))
+        return due
+
+
+def _weights(model: nn.Module, format: Format) -> Iterator[tuple[str, Tensor]]:
+    for path, owner in model.named_modules():
+        if isinstance(owner, nn.Linear | _ConvNd) and not isinstance(owner, _ConvTransposeNd):
+            outputs, taps, channels = _cubes(owner, owner.weight.detach())[0].shape
+            if not format.misfit(outputs, taps, channels):
+                yield f"{path}.weight" if path else "weight", owner.weight
+
+
+def _cubes(owner: Any, weight: Tensor) -> list[Array]:
+    """A weight as formats see it: ``[outputs, taps, channels]`` for each group."""
+    flat: Array = weight.float().cpu().numpy().reshape(*weight.shape[:2], -1).swapaxes(1, 2)
+    return np.split(flat, getattr(owner, "groups", 1))
+
+
+def _as_weight(cube: Array, weight: Tensor) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(cube.swapaxes(1, 2))).reshape(weight.shape).to(weight.device)
