@@ -1,0 +1,253 @@
+"""What needs training: masks at initialisation, gradual pruning, and ways to retrain, on Fashion-MNIST.
+
+    python benchmarks/accuracy/from_scratch.py --data FOLDER [--sparsity 0.9,0.98] [--images 20000] [--epochs 6]
+        [--seeds 0,1,2] [--json PATH]
+
+FOLDER has the four gz files of https://github.com/zalandoresearch/fashion-mnist. A small convolutional network is
+trained from nothing by `gp.finetune`; zeros are unstructured, in all weights. Three kinds of rows, each with the same
+number of steps in all its rows:
+
+- *init*: masks of the untrained network, then training: drawn at random (each layer alike), SNIP and GraSP (on 512
+  images), SynFlow (100 rounds); these three rank all weights of the network together, as their papers do.
+- *while*: gradual magnitude pruning (each layer alike) within the same steps.
+- *after*: the trained dense network, its smallest weights zero (each layer alike), retrained for half of the steps
+  more: at its last learning rate, with the whole schedule replayed (rewinding), and with few parameters (norms and
+  biases; low-rank updates beside them).
+
+Accuracy is that of all 10,000 test images after the last step; nothing was chosen by it. Rows are written as they
+come; with --json, rows that the file already has are not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import gzip
+import json
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE.parent)]
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from measure import Stopwatch, machine, note, table, write_json  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+from torch.nn import functional as F  # noqa: E402
+
+import graphprune as gp  # noqa: E402
+from graphprune.torch import bake, put_masks  # noqa: E402
+
+Data = tuple[Tensor, Tensor]
+_RATE, _FEW_RATE, _BATCH = 0.1, 0.05, 128
+_ROUNDS = 100
+
+
+def read(folder: Path, split: str, count: int | None = None) -> Data:
+    """Images in -1..1, float32 [n, 1, 28, 28], and labels of "train" or "t10k"."""
+    images = np.frombuffer(gzip.decompress((folder / f"{split}-images-idx3-ubyte.gz").read_bytes()), np.uint8, -1, 16)
+    labels = np.frombuffer(gzip.decompress((folder / f"{split}-labels-idx1-ubyte.gz").read_bytes()), np.uint8, -1, 8)
+    pixels = torch.from_numpy(images.reshape(-1, 1, 28, 28)[:count].astype(np.float32)) / 127.5 - 1
+    return pixels, torch.from_numpy(labels[:count].astype(np.int64))
+
+
+def network(seed: int) -> nn.Module:
+    """Two convolutions and two linear layers, about 107,000 weights."""
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(32 * 49, 64), nn.ReLU(), nn.Linear(64, 10),
+    )  # fmt: skip
+
+
+def weights(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: each for name, each in model.named_parameters() if each.dim() > 1}
+
+
+# ------------------------------------------------------------------ masks
+Masks = dict[str, Tensor]
+
+
+def uniform(scores: dict[str, Tensor], sparsity: float) -> Masks:
+    """The largest scores of each layer."""
+    return {name: _largest(each.flatten(), sparsity).view_as(each) for name, each in scores.items()}
+
+
+def together(scores: dict[str, Tensor], sparsity: float) -> Masks:
+    """The largest scores of all layers together."""
+    parts = _largest(torch.cat([each.flatten() for each in scores.values()]), sparsity).split(
+        [each.numel() for each in scores.values()]
+    )
+    return {name: part.view_as(each) for (name, each), part in zip(scores.items(), parts, strict=True)}
+
+
+def _largest(scores: Tensor, sparsity: float) -> Tensor:
+    kept = torch.zeros(len(scores), dtype=torch.bool)
+    kept[scores.topk(round(len(scores) * (1 - sparsity))).indices] = True
+    return kept
+
+
+def random(model: nn.Module, batch: Data, sparsity: float) -> Masks:
+    return uniform({name: torch.rand_like(each) for name, each in weights(model).items()}, sparsity)
+
+
+def snip(model: nn.Module, batch: Data, sparsity: float) -> Masks:
+    """``|g w|`` (Lee et al., ICLR 2019)."""
+    held = weights(model)
+    gradients = torch.autograd.grad(F.cross_entropy(model(batch[0]), batch[1]), list(held.values()))
+    return together({n: (g * w).abs().detach() for (n, w), g in zip(held.items(), gradients, strict=True)}, sparsity)
+
+
+def grasp(model: nn.Module, batch: Data, sparsity: float) -> Masks:
+    """``-w Hg``: what the gradient's length loses without a weight; the largest are removed, at a temperature of 200
+    (Wang et al., ICLR 2020)."""
+    held = weights(model)
+    loss = F.cross_entropy(model(batch[0]) / 200, batch[1])
+    gradients = torch.autograd.grad(loss, list(held.values()), create_graph=True)
+    length = sum((g.detach() * g).sum() for g in gradients)
+    products = torch.autograd.grad(length, list(held.values()))  # type: ignore[arg-type]
+    # the paper keeps the smallest of -w Hg
+    return together({n: (w * h).detach() for (n, w), h in zip(held.items(), products, strict=True)}, sparsity)
+
+
+def synflow(model: nn.Module, batch: Data, sparsity: float) -> Masks:
+    """``|w| dR/d|w|`` for the sum R of the outputs of the network with positive weights on an input of ones, in 100
+    rounds (Tanaka et al., NeurIPS 2020); without statistics of batches."""
+    model = model.eval().double()
+    held = weights(model)
+    with torch.no_grad():
+        for each in held.values():
+            each.abs_()
+    masks = {name: torch.ones_like(each, dtype=torch.bool) for name, each in held.items()}
+    for turn in range(1, _ROUNDS + 1):
+        shown = {name: each.detach() * masks[name] for name, each in held.items()}
+        for each in shown.values():
+            each.requires_grad_()
+        total = torch.func.functional_call(model, shown, (torch.ones_like(batch[0][:1]).double(),)).sum()
+        gradients = torch.autograd.grad(total, list(shown.values()))
+        scores = {n: (g * w).detach() for (n, w), g in zip(shown.items(), gradients, strict=True)}
+        masks = together(scores, 1 - (1 - sparsity) ** (turn / _ROUNDS))
+    return masks
+
+
+INIT: dict[str, Callable[[nn.Module, Data, float], Masks]] = {
+    "random": random, "snip": snip, "grasp": grasp, "synflow": synflow,
+}  # fmt: skip
+AFTER: dict[str, dict[str, Any]] = {
+    "after: no retraining": {},
+    "after: last rate": {"schedule": "constant", "rate": _RATE / 100},
+    "after: rewinding": {"rate": _RATE},
+    "after: norms and biases": {"train": "norms,biases", "rate": _FEW_RATE},
+    "after: lora": {"train": "lora", "rank": 4, "rate": _FEW_RATE},
+}
+
+
+# ------------------------------------------------------------------ rows
+class Bench:
+    """What the rows of one seed share."""
+
+    def __init__(self, train: Data, test: Data, steps: int, seed: int) -> None:
+        self.train, self.test, self.steps, self.seed = train, test, steps, seed
+        self.dense: nn.Module | None = None
+
+    def trained(self, model: nn.Module, steps: int, **options: Any) -> nn.Module:
+        options = {"rate": _RATE, "schedule": "cosine", **options}
+        found: nn.Module = gp.finetune(model, self.train, steps=steps, batch=_BATCH, seed=self.seed, **options).model
+        return found
+
+    def base(self) -> nn.Module:
+        """The dense network, trained once."""
+        if self.dense is None:
+            self.dense = self.trained(network(self.seed), self.steps)
+        return self.dense
+
+    def row(self, name: str, sparsity: float) -> nn.Module:
+        """The network of a row."""
+        if name == "dense":
+            return self.base()
+        if name == "while: gmp":
+            return self.trained(network(self.seed), self.steps, sparsity=sparsity)
+        if name.startswith("init: "):
+            model, batch = network(self.seed), tuple(each[:512] for each in self.train)
+            put_masks(model, INIT[name.removeprefix("init: ")](network(self.seed).train(), batch, sparsity))
+            found = self.trained(model, self.steps)
+            bake(found)
+            return found
+        model = copy.deepcopy(self.base())
+        put_masks(model, uniform({n: w.detach().abs() for n, w in weights(model).items()}, sparsity))
+        bake(model)
+        options = AFTER[name]
+        return self.trained(model, self.steps // 2, keep_zeros=True, **options) if options else model
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, data: Data) -> float:
+    model = model.float().eval()
+    right = sum(
+        int((model(x).argmax(1) == y).sum()) for x, y in zip(data[0].split(500), data[1].split(500), strict=True)
+    )
+    return right / len(data[1])
+
+
+def zeros(model: nn.Module) -> float:
+    held = weights(model).values()
+    return sum(int((each == 0).sum()) for each in held) / sum(each.numel() for each in held)
+
+
+def as_table(results: list[dict[str, Any]], shares: list[float], names: list[str]) -> str:
+    """A line for each row, a column for each sparsity: the mean over seeds, the lowest and the highest."""
+    lines = []
+    for name in names:
+        cells = []
+        for share in shares:
+            found = [each["accuracy"] for each in results if each["row"] == name and each["sparsity"] == share]
+            text = f"{statistics.mean(found):.2%} ({min(found):.2%} to {max(found):.2%})" if found else ""
+            cells.append(text)
+        lines.append((name, *cells))
+    return table(("row", *(f"{share:.0%} zeros" for share in shares)), lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Pruning that needs training, on Fashion-MNIST.")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--sparsity", default="0.9,0.98")
+    parser.add_argument("--images", type=int, default=20000)
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--json", metavar="PATH")
+    given = parser.parse_args()
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    note(f"machine: {machine()}")
+    shares = [float(each) for each in given.sparsity.split(",")]
+    train, test = read(given.data, "train", given.images), read(given.data, "t10k")
+    steps = given.epochs * (len(train[1]) // _BATCH)
+    names = ["dense", *(f"init: {each}" for each in INIT), "while: gmp", *AFTER]
+    done: list[dict[str, Any]] = []
+    if given.json and Path(given.json).exists():
+        done = json.loads(Path(given.json).read_text())["results"]["runs"]
+    for seed in [int(each) for each in given.seeds.split(",")]:
+        bench = Bench(train, test, steps, seed)
+        for share in shares:
+            for name in names:
+                if any((each["row"], each["sparsity"], each["seed"]) == (name, share, seed) for each in done):
+                    continue
+                watch = Stopwatch()
+                with watch("row"):
+                    model = bench.row(name, share)
+                found = {"row": name, "sparsity": share, "seed": seed, "accuracy": accuracy(model, test),
+                         "zeros": zeros(model), "seconds": watch.phases["row"], "steps": steps}  # fmt: skip
+                done.append(found)
+                note(f"seed {seed}, {share:g}, {name}: {found['accuracy']:.2%}, {found['zeros']:.2%} zeros")
+                write_json(given.json, "accuracy_from_scratch", {"images": given.images, "runs": done})
+    print(as_table(done, shares, names))
+
+
+if __name__ == "__main__":
+    main()
