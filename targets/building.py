@@ -18,6 +18,8 @@ from graphprune.targets import TARGETS
 from graphprune.targets.models import as_onnx, static_shapes
 from graphprune.targets.target import Processor, Target
 
+PRECISIONS = ("float32", "bfloat16")  # of products, the exact one first
+
 
 @dataclass(frozen=True)
 class Built:
@@ -41,6 +43,7 @@ def build(
     shapes: Mapping[str, Sequence[int]] | None = None,
     sizes: Mapping[str, int] | None = None,
     variants: Sequence[str] | None = None,
+    precision: str = "float32",
     threads: int = 1,
     force: bool = False,
     verify: bool = True,
@@ -52,6 +55,7 @@ def build(
     output:   the folder; default: one that is deleted with the result
     shapes:   of inputs whose axes have no size in the model, by input; `sizes`: the same by the names of axes
     variants: the processors to compile for, such as `["v4", "v3"]`; default: all of the target
+    precision: `bfloat16` for variants too that round what they multiply, where a processor has instructions for it
     threads:  that one call uses
     force:    replace an artifact that is there
     verify:   run every variant that this machine can run, and compare it with the model; where one differs, nothing is
@@ -60,7 +64,7 @@ def build(
     where TVM or onnxruntime is missing, GP403 where the result is wrong.
     """
     goal = _target(target)
-    processors = chosen(goal, variants)
+    processors = chosen(goal, variants, precision)
     if threads < 1:
         raise GraphPruneError("GP107", f"{threads} is no number of threads", "threads", "give 1 or more")
     keeper = None
@@ -87,8 +91,13 @@ def _target(name: str) -> Target:
     return target
 
 
-def chosen(target: Target, names: Sequence[str] | None) -> tuple[Processor, ...]:
-    """Rows of a target by name, the best first. Raises GraphPruneError GP106 for unknown ones, GP107 for none."""
+def chosen(target: Target, names: Sequence[str] | None, precision: str = "float32") -> tuple[Processor, ...]:
+    """Rows of a target by name, or all that round no more than `precision`, the best first. Raises GraphPruneError
+    GP106 for unknown names, GP107 for none."""
+    if precision not in PRECISIONS:
+        raise GraphPruneError(
+            "GP106", f"{precision!r} is no precision", "precision", did_you_mean(precision, PRECISIONS)
+        )
     known = {each.name: each for each in target.processors}
     for name in names or ():
         if name not in known:
@@ -96,7 +105,10 @@ def chosen(target: Target, names: Sequence[str] | None) -> tuple[Processor, ...]
             raise GraphPruneError("GP106", what, "variants", did_you_mean(name, known))
     if names is not None and not names:
         raise GraphPruneError("GP107", "no variant was chosen", "variants", f"known: {', '.join(known)}")
-    return tuple(each for each in target.processors if names is None or each.name in names)
+    if names is not None:
+        return tuple(each for each in target.processors if each.name in names)
+    allowed = PRECISIONS[: PRECISIONS.index(precision) + 1]
+    return tuple(each for each in target.processors if each.rounding in allowed)
 
 
 def _about(target: Target, path: Path, model: Any, notes: Sequence[str]) -> Manifest:

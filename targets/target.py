@@ -23,6 +23,8 @@ class Processor:
     lanes:     float32 numbers in a vector
     registers: vector registers
     about:     a few words for lists
+    rounding:  the shortest type that values are rounded to on the way
+    attributes: features beyond those of `mcpu`, as LLVM writes them
     """
 
     name: str
@@ -31,6 +33,8 @@ class Processor:
     lanes: int
     registers: int
     about: str
+    rounding: str = "float32"
+    attributes: tuple[str, ...] = ()
 
     def runs_on(self, cpu: Cpu) -> bool:
         """Whether a processor has everything that the compiler may use."""

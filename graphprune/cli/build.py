@@ -43,6 +43,10 @@ def build(
         str | None,
         typer.Option("--variants", help="Processors to build for, such as v4,v3; default: all.", show_default=False),
     ] = None,
+    precision: Annotated[
+        str,
+        typer.Option("--precision", help="float32, or bfloat16: products of rounded numbers, where there are such."),
+    ] = "float32",
     no_verify: Annotated[bool, typer.Option("--no-verify", help="Do not compare the result with the model.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an artifact that is there.")] = False,
 ) -> int:
@@ -65,6 +69,7 @@ def build(
             shapes=shapes,
             sizes=inputs.sizes,
             variants=names,
+            precision=precision,
             threads=threads,
             force=force,
             verify=not no_verify,

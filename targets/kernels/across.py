@@ -19,6 +19,7 @@ from tvm.script.ir_builder import tirx as tir
 from .contract import Operand, either
 from .functions import RESULT, Expression, evaluate
 from .loops import extent, fetch, placed, put, units
+from .pairs import dot, instructions
 from .tir import INT32, Array, Machine, Register, const, loop, splat
 from .transpose import turn
 
@@ -40,12 +41,18 @@ class Across:
     bias: bool = True
     epilogue: Expression = RESULT
     operands: tuple[Operand, ...] = ()
+    pairs: bool = False  # x and weights are words of two bfloat16 numbers
 
     @property
     def arrays(self) -> tuple[str, ...]:
-        return ("float32", "float32", INT32, INT32, *("float32",) * (self.bias + len(self.operands)), "float32")
+        number = INT32 if self.pairs else "float32"
+        return (number, number, INT32, INT32, *("float32",) * (self.bias + len(self.operands)), "float32")
 
     def body(self, machine: Machine, arrays: Sequence[Array]) -> None:
+        with instructions(self.pairs):
+            self.walk(machine, arrays)
+
+    def walk(self, machine: Machine, arrays: Sequence[Array]) -> None:
         groups = -(-self.outputs // self.rows)
         full, rest = divmod(self.length, self.pixels)
         walked = tuple(
@@ -86,14 +93,15 @@ class Across:
             here = bases[0] + start + offsets[first + entry]
             wide = []
             for vector in range(vectors):
-                wide.append(Register(lanes))
+                wide.append(Register(lanes, weights.dtype))
                 wide[-1].set(weights.load((first + entry) * self.rows + vector * lanes, lanes))
             for pixel in range(pixels):
-                number = Register(lanes)
+                number = Register(lanes, x.dtype)
                 number.set(tirx.Broadcast(x[here + pixel], lanes))
                 for vector in range(vectors):
                     register = sums[vector][pixel]
-                    register.set(register.get() + wide[vector].get() * number.get())
+                    total, weight = register.get(), wide[vector].get()
+                    register.set(dot(total, number.get(), weight) if self.pairs else total + weight * number.get())
         for vector in range(vectors):
             for begin in range(0, pixels, lanes):
                 part = sums[vector][begin : begin + lanes]

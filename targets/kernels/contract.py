@@ -22,6 +22,7 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as tir
 
 from .functions import RESULT, Expression, evaluate
+from .pairs import dot, instructions
 from .tir import INT32, Array, Machine, Register, const, loop, splat, tail, tasks
 
 
@@ -55,14 +56,20 @@ class Contract:
     operands: tuple[Operand, ...] = ()
     block: int = 1  # tiles of the run that one group of rows walks before the next group: what of x stays in the cache
     chunks: int = 1  # pieces that the output rows are cut into, as tasks of their own
+    pairs: bool = False  # x and weights are words of two bfloat16 numbers
     parts: int = 1  # pieces of the inputs: all outputs meet one, which stays in the first-level cache, then the next
 
     @property
     def arrays(self) -> tuple[str, ...]:
         extra = ("float32",) * (self.bias + self.masked + len(self.operands))
-        return ("float32", "float32", INT32, INT32, *extra, "float32")
+        number = INT32 if self.pairs else "float32"
+        return (number, number, INT32, INT32, *extra, "float32")
 
     def body(self, machine: Machine, arrays: Sequence[Array]) -> None:
+        with instructions(self.pairs):
+            self.walk(machine, arrays)
+
+    def walk(self, machine: Machine, arrays: Sequence[Array]) -> None:
         lanes = machine.lanes
         tile = self.vectors * lanes
         full, rest = divmod(self.length, tile)
@@ -121,7 +128,9 @@ class Contract:
             for index, each in enumerate(sums):
                 r, v = divmod(index, vectors)
                 weight = tirx.Broadcast(weights[(first + entry) * rows + r], lanes)
-                each.register.set(each.register.get() + weight * x.load(here + v * lanes, lanes))
+                number = x.load(here + v * lanes, lanes)
+                total = each.register.get()
+                each.register.set(dot(total, number, weight) if self.pairs else total + weight * number)
         last = part == self.parts - 1
         either(many, last, lambda: self.end(sums, arrays, bases), lambda: self.pause(sums, arrays, bases))
 

@@ -202,5 +202,5 @@ def evaluate(expression: Expression, leaves: Sequence[Any], lanes: int) -> Any:
 
 def cast(value: Any, dtype: str, lanes: int) -> Any:
     if dtype == "bool":
-        return value != splat(0, lanes, value.dtype.split("x")[0])
+        return value != splat(0, lanes, str(value.ty).split("x")[0])
     return tirx.Cast(wide(dtype, lanes), value)

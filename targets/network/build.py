@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 
@@ -45,8 +46,10 @@ def build(
     nodes: list[Node] = []
     tuned = False
     for processor in processors:
-        target = {"kind": "llvm", "mcpu": processor.mcpu, "num-cores": threads}
-        machine = Machine(processor.lanes, processor.registers, threads)
+        target: dict[str, Any] = {"kind": "llvm", "mcpu": processor.mcpu, "num-cores": threads}
+        if processor.attributes:
+            target["mattr"] = list(processor.attributes)
+        machine = Machine(processor.lanes, processor.registers, threads, processor.rounding == "bfloat16")
         tuner = None
         if tune and not tuned and processor.runs_on(cpu.cpu()):
             tuner = Tuner(machine, target, cpu.cpu().name, cache_folder(), budget=tune)
@@ -62,6 +65,7 @@ def build(
                 program.constants.tobytes(),
                 program.arena,
                 layers(lowered, program),
+                processor.rounding,
             )
         )
     models = tuple(alone(node, graph) for node in nodes)
@@ -111,7 +115,7 @@ def layers(lowered: Lowering, program: Program) -> tuple[Layer, ...]:
         pattern, density = stored(lowered, call)
         taken, whole = lowered.times.get(call.node, (None, None)) if density is not None else (None, None)
         why = ""
-        if whole is not None and taken is not None and pattern == "dense":
+        if whole is not None and taken is not None and pattern.startswith("dense"):
             why = "dense, because its zeros save no time here"
         rows.append(Layer(call.node.name, call.what, described(kernel), pattern, density, taken, whole, reason=why))
     return tuple(rows)
@@ -131,8 +135,11 @@ def stored(lowered: Lowering, call: Call) -> tuple[str, float | None]:
     else:
         return "", None
     density = min(1.0, values.size / max(1, total))
+    words = " bfloat16" if getattr(kernel, "pairs", False) else ""
     if density > 0.99:
-        return "dense", 1.0
+        return f"dense{words}", 1.0
+    if words:
+        return f"block {rows}x2{words}", density
     return ("unstructured" if rows == 1 else f"block {rows}x1"), density
 
 

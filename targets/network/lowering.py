@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+import onnx_ir as ir
 
 from graphprune.targets.kernels.copy import Turn
 from graphprune.targets.kernels.functions import Expression, Leaf
@@ -74,6 +75,8 @@ class Lowering:
     whole: dict[Value, View] = field(default_factory=dict)
     tuner: Tuner | None = None
     times: dict[Node, Times] = field(default_factory=dict)
+    copies: dict[Any, View] = field(default_factory=dict)  # what is there in another order (see `copied_once`)
+    words: dict[Any, Any] = field(default_factory=dict)  # what is there as words of bfloat16 (see rules/words.py)
     weights: dict[Node, int] = field(default_factory=dict)  # numbers of the weights of a contraction, zeros too
 
     def run(self) -> None:
@@ -87,12 +90,13 @@ class Lowering:
             self.done.add(node)
             reasons = []
             for rule in self.rules(node):
-                mark = len(self.calls)
+                mark, known = len(self.calls), len(self.copies)
                 try:
                     rule(self, node)
                     break
                 except NotMine as reason:
                     del self.calls[mark:]
+                    self.copies = dict(list(self.copies.items())[:known])
                     reasons.append(f"{rule.__name__}: {reason}")
             else:
                 self.refusals.append(Refusal(node, tuple(reasons)))
@@ -100,7 +104,7 @@ class Lowering:
         for value in self.graph.outputs:
             storage = Storage(int(np.prod(value.shape)), value.dtype, "output", value.name)
             view = View(storage, dense(value.shape))
-            self.copy(self.of(value), view, value.maker or self.graph.nodes[-1])
+            self.copy(self.of(value), view, value.maker or handed_on(value))
 
     # values and storage
 
@@ -116,7 +120,7 @@ class Lowering:
         return value is not None and (value.constant is not None or value in self.views)
 
     def constant(self, array: np.ndarray) -> View:
-        array = np.ascontiguousarray(array)
+        array = np.asarray(array, order="C")
         storage = Storage(array.size, array.dtype.name, "constant")
         self.constants[storage] = array
         return View(storage, dense(array.shape))
@@ -231,7 +235,7 @@ class Lowering:
         tiles: Sequence[T],
         kernel_of: Callable[[T], Kernel],
         views_of: Callable[[T], list[View]],
-    ) -> tuple[Kernel, list[View]]:
+    ) -> tuple[T, Kernel, list[View]]:
         """The form of a step that is fastest as measured; where nothing is measured the first."""
         number = 0
         if self.tuner is not None:
@@ -241,7 +245,7 @@ class Lowering:
                 signature, kernels, full, lambda: [views_of(tile) for tile in tiles], self.constants
             )
             self.times[node] = times
-        return kernel_of(tiles[number]), views_of(tiles[number])
+        return tiles[number], kernel_of(tiles[number]), views_of(tiles[number])
 
     def map(
         self, expression: Expression, operands: Sequence[View], result: View, node: Node, what: str = "map"
@@ -275,6 +279,15 @@ class Lowering:
         expression: Expression = Leaf(0)
         self.map(expression, [source], target, node, what)
 
+    def copied_once(self, source: View, order: Sequence[int], node: Node, what: str) -> View:
+        """A copy whose axes lie in `order`, one for all that read the same numbers in it."""
+        key = source.storage, source.offset, source.axes, tuple(order)
+        if key not in self.copies:
+            target = self.scratch(source.shape, order, source.dtype)
+            self.copy(source, target, node, what)
+            self.copies[key] = target
+        return self.copies[key]
+
     def plain(self, value: Value, node: Node) -> View:
         """The value as ONNX knows it: row-major, without gaps."""
         view = self.of(value)
@@ -293,6 +306,11 @@ class Lowering:
             self.views[value] = view
             outputs.append(view)
         self.calls.append(Call(None, (*inputs, *outputs), node, "fallback", len(outputs)))
+
+
+def handed_on(value: Value) -> Node:
+    """What makes an output that is an input or a constant."""
+    return Node("Identity", [value], [value], {}, value.name, ir.Node("", "Identity", []))
 
 
 def turn(walked: Sequence[Loop], source: View, target: View) -> Turn | None:

@@ -15,9 +15,12 @@ from graphprune.targets.network.graph import Node, Value
 from graphprune.targets.network.layout import Loop, View, digits, extent, loops, merged, together
 from graphprune.targets.network.lowering import Lowering, NotMine, fast_axis, lines
 from graphprune.targets.network.window import window_of
+from graphprune.targets.rules import words
 from graphprune.targets.rules.pointwise import Fused, fused
 from graphprune.targets.rules.tables import Product, Run, Tile, block, chunks, signature, table, tiles
 from graphprune.targets.rules.workspace import workspace
+
+SURE = 0.7  # what is estimated to take less than this of another form is not measured against it
 
 
 def matmul(at: Lowering, node: Node) -> None:
@@ -32,7 +35,8 @@ def matmul(at: Lowering, node: Node) -> None:
     rank = len(node.outputs[0].shape)
     if rank == 1:
         raise NotMine("a vector times a matrix")
-    contraction(at, node, Product(weights, offsets, bias, spread, rank - 1, weights.shape[0], weights.shape[1]))
+    product = Product(weights, offsets, bias, spread, rank - 1, weights.shape[0], weights.shape[1])
+    contraction(at, node, product, words.of_features(at, product, view, run_axis(x.shape)))
 
 
 def weights_of(node: Node) -> tuple[np.ndarray, np.ndarray | None]:
@@ -69,9 +73,7 @@ def features_first(at: Lowering, x: Value, node: Node) -> View:
     tokens = run_axis(x.shape)
     if len(row) <= 1 and view.storage.kind == "scratch" and (fast == tokens or x.shape[tokens] == 1):
         return View(view.storage, (*view.axes[:-1], tuple(row)), view.offset)
-    target = at.scratch(x.shape, features_order(x.shape))
-    at.copy(view, target, node, "copy to features x tokens")
-    return target
+    return at.copied_once(view, features_order(x.shape), node, "copy to features x tokens")
 
 
 def run_axis(shape: Sequence[int]) -> int:
@@ -111,16 +113,20 @@ def convolution(at: Lowering, node: Node) -> None:
         shift = np.arange(groups, dtype=np.int64) * inner * work.channel
         offsets = offsets[None, :] + shift[:, None]
     spread = View(work.storage, (digits(n, work.image), digits(ho, work.row), digits(wo, 1)), work.offset)
-    contraction(at, node, Product(weights, offsets, bias, spread, 1, per, inner))
+    product = Product(weights, offsets, bias, spread, 1, per, inner)
+    contraction(at, node, product, words.of_map(at, product, work, taps, groups))
 
 
-def contraction(at: Lowering, node: Node, product: Product) -> None:
-    """Chooses what joins the epilogue, places the result, and emits the call."""
+Paired = tuple[Product, words.Words]
+
+
+def contraction(at: Lowering, node: Node, product: Product, paired: Paired | None) -> None:
+    """Chooses what joins the epilogue, places the result, and emits the call; `paired` is the product in bfloat16."""
     value = node.outputs[0]
     for limit in (12, 6, 3, 2, 1, 0):
         found = fused(at, value, 1, limit)
         try:
-            emit(at, node, product, found)
+            emit(at, node, product, paired, found)
             return
         except NotMine:
             if not found.nodes:
@@ -178,63 +184,90 @@ def walk(product: Product, value: Value, y: View, others: Sequence[View]) -> Wal
     return Walk(tuple(strides), tuple(outer), length, masked, guarded, tuple(slow), row)
 
 
-def emit(at: Lowering, node: Node, product: Product, found: Fused) -> None:
+@dataclass(frozen=True)
+class Form:
+    """One way to compute a product. `words` where it reads x as words."""
+
+    tile: Tile
+    product: Product
+    way: Walk
+    words: words.Words | None = None
+
+    @property
+    def full(self) -> bool:
+        return self.tile.full
+
+    def kernel(self, machine: Machine, found: Fused) -> Contract | Across:
+        product, way, tile = self.product, self.way, self.tile
+        outputs = product.weights.shape[0]
+        if tile.pixels:
+            return Across(
+                outputs=outputs,
+                length=way.row.extent,
+                row=way.rows[0],
+                rows=tile.rows,
+                pixels=tile.pixels,
+                outer=tuple((loop.extent, loop.strides[0], loop.strides[1]) for loop in way.around),
+                bias=product.bias is not None,
+                epilogue=found.expression,
+                operands=way.operands(way.around),
+                pairs=self.words is not None,
+            )
+        return Contract(
+            outputs=outputs,
+            length=way.length,
+            row=way.rows[0],
+            rows=tile.rows,
+            vectors=tile.vectors,
+            outer=tuple((loop.extent, loop.strides[0], loop.strides[1]) for loop in way.outer),
+            bias=product.bias is not None,
+            masked=way.masked is not None,
+            guarded=way.guarded,
+            epilogue=found.expression,
+            operands=way.operands(way.outer),
+            block=1 if tile.parts > 1 else block(product, tile.vectors * machine.lanes, way.length),
+            chunks=chunks(way.outer, way.length, tile.vectors, outputs // tile.rows, machine),
+            parts=tile.parts,
+            pairs=self.words is not None,
+        )
+
+    def views(self, at: Lowering, others: Sequence[View], y: View) -> list[View]:
+        arrays = list(table(self.product, self.tile))
+        if self.product.bias is not None:
+            arrays.append(np.asarray(self.product.bias, "float32"))
+        if self.way.masked is not None and not self.tile.pixels:
+            arrays.append(self.way.masked)
+        return [self.product.x, *(at.constant(array) for array in arrays), *others, y]
+
+
+def emit(at: Lowering, node: Node, product: Product, paired: Paired | None, found: Fused) -> None:
     value = found.value
     y = result_place(at, product, value)
     others = [at.of(entry).expand(value.shape) for entry in found.operands]
     if any(view.dtype != "float32" or view.storage.kind == "input" for view in others):
         raise NotMine("an operand of another type, or an input of the network")
     way = walk(product, value, y, others)
-
-    def views_of(tile: Tile) -> list[View]:
-        arrays = list(table(product, tile))
-        if product.bias is not None:
-            arrays.append(np.asarray(product.bias, "float32"))
-        if way.masked is not None and not tile.pixels:
-            arrays.append(way.masked)
-        return [product.x, *(at.constant(array) for array in arrays), *others, y]
-
-    forms = tiles(product, way.run, at.machine)
-    kernel, views = at.choose(
-        node, signature(product), forms, lambda tile: kernel_of(at.machine, product, found, way, tile), views_of
+    least, known = tiles(product, way.run, at.machine)
+    forms = [Form(tile, product, way) for tile in known]
+    if paired is not None:
+        short, rounded = paired
+        way = walk(short, value, y, others)
+        cost, known = tiles(short, way.run, at.machine)
+        shorter = [Form(tile, short, way, rounded) for tile in known]
+        forms = shorter if cost < SURE * least else [*shorter, *forms]
+    form, kernel, views = at.choose(
+        node,
+        signature(product),
+        forms,
+        lambda form: form.kernel(at.machine, found),
+        lambda form: form.views(at, others, y),
     )
-    what = "+".join([node.op, *(other.op for other in found.nodes)])
-    at.weights[node] = product.weights.size
-    at.call(kernel, views, node, what)
+    if form.words is not None:
+        form.words.emit(at, node)
+    at.weights[node] = form.product.weights.size
+    at.call(kernel, views, node, "+".join([node.op, *(other.op for other in found.nodes)]))
     at.views[value] = y
     at.done.update(found.nodes)
-
-
-def kernel_of(machine: Machine, product: Product, found: Fused, way: Walk, tile: Tile) -> Contract | Across:
-    outputs = product.weights.shape[0]
-    if tile.pixels:
-        return Across(
-            outputs=outputs,
-            length=way.row.extent,
-            row=way.rows[0],
-            rows=tile.rows,
-            pixels=tile.pixels,
-            outer=tuple((loop.extent, loop.strides[0], loop.strides[1]) for loop in way.around),
-            bias=product.bias is not None,
-            epilogue=found.expression,
-            operands=way.operands(way.around),
-        )
-    return Contract(
-        outputs=outputs,
-        length=way.length,
-        row=way.rows[0],
-        rows=tile.rows,
-        vectors=tile.vectors,
-        outer=tuple((loop.extent, loop.strides[0], loop.strides[1]) for loop in way.outer),
-        bias=product.bias is not None,
-        masked=way.masked is not None,
-        guarded=way.guarded,
-        epilogue=found.expression,
-        operands=way.operands(way.outer),
-        block=1 if tile.parts > 1 else block(product, tile.vectors * machine.lanes, way.length),
-        chunks=chunks(way.outer, way.length, tile.vectors, outputs // tile.rows, machine),
-        parts=tile.parts,
-    )
 
 
 def count(loops: Sequence[Loop]) -> int:

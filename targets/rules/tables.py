@@ -22,8 +22,9 @@ CACHE = 1 << 19  # bytes of x that stay close: a part of any second-level cache
 
 @dataclass
 class Product:
-    """A contraction in the form of the kernel: weights [outputs, inputs], the offset of each input row from the first,
-    the run (and what is around it) in x, and how many outputs share a set of inputs (those of one group)."""
+    """A contraction in the form of the kernel: weights [outputs, inputs] (numbers, or words of two), the offset of each
+    input row from the first, the run (and what is around it) in x, and how many outputs share a set of inputs (those of
+    one group)."""
 
     weights: np.ndarray
     offsets: np.ndarray
@@ -69,8 +70,9 @@ class Run:
     row_passes: int
 
 
-def tiles(product: Product, run: Run, machine: Machine) -> list[Tile]:
-    """Tiles by what they should cost, the cheapest first; where weights are zero, the best that ignores it is last."""
+def tiles(product: Product, run: Run, machine: Machine) -> tuple[float, list[Tile]]:
+    """What the best tile should cost, and tiles by that, the cheapest first; where weights are zero, the best that
+    ignores it is last."""
     length = run.length
     found = [
         (run.passes * cost(product.stored(rows), rows, vectors, length, machine.lanes), Tile(rows, vectors))
@@ -92,7 +94,7 @@ def tiles(product: Product, run: Run, machine: Machine) -> list[Tile]:
             key=lambda tile: cost(product.weights.size, tile.rows, tile.vectors, length, machine.lanes),
         )
         worth.append(Tile(whole.rows, whole.vectors, full=True))
-    return worth
+    return found[0][0], worth
 
 
 def across(product: Product, run: Run, machine: Machine) -> list[tuple[float, Tile]]:
@@ -142,7 +144,7 @@ def table(product: Product, tile: Tile) -> tuple[np.ndarray, np.ndarray, np.ndar
     rows = tile.rows
     outputs, inputs = product.weights.shape
     groups = -(-outputs // rows)
-    padded = np.zeros((groups * rows, inputs), "float32")
+    padded = np.zeros((groups * rows, inputs), product.weights.dtype)
     padded[:outputs] = product.weights
     blocks = padded.reshape(groups, rows, inputs)
     there = np.ones((groups, inputs), bool) if tile.full else (blocks != 0).any(axis=1)
@@ -162,7 +164,7 @@ def table(product: Product, tile: Tile) -> tuple[np.ndarray, np.ndarray, np.ndar
     if offsets.size and offsets.max() >= 1 << 31:
         raise NotMine("more than 2^31 numbers")
     if not values.size:
-        values, offsets = np.zeros(rows, "float32"), np.zeros(1, "int64")
+        values, offsets = np.zeros(rows, product.weights.dtype), np.zeros(1, "int64")
     return values, offsets.astype("int32"), pointers
 
 

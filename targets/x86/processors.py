@@ -10,6 +10,16 @@ from graphprune.runtime.cpu import LEVELS
 from graphprune.targets.target import Processor
 
 PROCESSORS = (
+    Processor(
+        "v4-bf16",
+        (*LEVELS["v4"], "avx512_bf16"),
+        "x86-64-v4",
+        lanes=16,
+        registers=32,
+        about="AVX-512 with AVX512_BF16: products of bfloat16, sums in float32",
+        rounding="bfloat16",
+        attributes=("+avx512bf16",),
+    ),
     Processor("v4", LEVELS["v4"], "x86-64-v4", lanes=16, registers=32, about="AVX-512 (F, BW, CD, DQ, VL)"),
     Processor("v3", LEVELS["v3"], "x86-64-v3", lanes=8, registers=16, about="AVX2 and FMA"),
     Processor("v1", LEVELS["v1"], "x86-64", lanes=4, registers=16, about="SSE2: every x86-64 processor"),

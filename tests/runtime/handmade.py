@@ -107,7 +107,7 @@ def network(*names: str, kind: str = "counting", bias: np.ndarray = BIAS) -> Net
     if kind == "stepping":
         layers += [Layer("Add_1", "Add", "onnxruntime", fallback=True, reason="no kernel adds a number to itself")]
     constants, rows = bias.tobytes(), tuple(layers)
-    variants = [Variant(n, LEVELS[n], library(n, kind), constants, ARENA, rows) for n in names or ("v1",)]
+    variants = [Variant(n, LEVELS[n.partition("-")[0]], library(n, kind), constants, ARENA, rows) for n in names or ("v1",)]
     outputs = (Tensor("y", "float32", (ROWS, COLUMNS)), Tensor("calls", "int32", (1,)))
     return Network(
         id=ID,

@@ -66,6 +66,13 @@ def test_a_file_becomes_an_artifact(model: Path, given: dict[str, Any], tmp_path
     assert np.array_equal(built.load()(x)["y"], handmade.expected(x))
 
 
+def test_bfloat16_is_one_variant_more(model: Path, given: dict[str, Any]) -> None:
+    gp.build(model, precision="bfloat16", verify=False)
+    assert [each.name for each in given["variants"]] == ["v4-bf16", "v4", "v3", "v1"]
+    gp.build(model, variants=["v4-bf16"], verify=False)
+    assert [(each.name, each.rounding) for each in given["variants"]] == [("v4-bf16", "bfloat16")]
+
+
 def test_it_is_timed_beside_onnxruntime(model: Path, given: dict[str, Any], tmp_path: Path) -> None:
     built = gp.build(model, tmp_path / "model.gp", variants=["v1"])
     assert set(built.manifest.pace) == {"graphprune", "onnxruntime"}
@@ -227,6 +234,7 @@ def test_sizes_of_minus_one_are_open(open_model: Path, given: dict[str, Any], tm
         ({"sizes": {"batsch": 4}}, "GP106 no input has an axis called 'batsch'"),
         ({"target": "x68"}, "GP106 no 'x68' in graphprune.targets"),
         ({"variants": ["v9"]}, "GP106 the target x86 has no variant 'v9'"),
+        ({"precision": "bfloat"}, "GP106 'bfloat' is no precision"),
         ({"threads": 0}, "GP107 0 is no number of threads"),
     ],
 )

@@ -39,6 +39,14 @@ MACHINES = [
 ]
 
 
+PAIRS = [Machine(16, 32, threads, pairs=True) for threads in (1, 2) if {"avx512f", "avx512_bf16"} <= known()]
+
+
+def target_of(machine: Machine) -> dict[str, Any]:
+    more = {"mattr": ["+avx512bf16"]} if machine.pairs else {}
+    return {"kind": "llvm", "mcpu": PROCESSORS[machine.lanes][0], "num-cores": machine.threads, **more}
+
+
 @cache
 def compiled(kernel: Kernel, machine: Machine) -> Any:
     """`main(pointer, offset, ...)`, which calls the kernel."""
@@ -52,7 +60,7 @@ def compiled(kernel: Kernel, machine: Machine) -> Any:
         T.evaluate(tvm.ir.Call(callee, arguments, ret_ty=tvm.ir.PrimType("int32")))
         T.evaluate(const(0))
     module["main"] = builder.get()
-    target = {"kind": "llvm", "mcpu": PROCESSORS[machine.lanes][0], "num-cores": machine.threads}
+    target = target_of(machine)
     with tvm.transform.PassContext(config={"tirx.disable_storage_rewrite": True}):
         return tvm.compile(module, target=tvm.target.Target(target))["main"]
 

@@ -39,7 +39,7 @@ def test_shapes(
     generator = np.random.default_rng(seed)
     rows = vectors * machine.lanes
     there = generator.random((-(-outputs // rows), inputs)) < density
-    weight = generator.standard_normal((outputs, inputs)).astype(np.float32) * np.repeat(there, rows, 0)[:outputs]
+    weight = (generator.standard_normal((outputs, inputs)) * np.repeat(there, rows, 0)[:outputs]).astype(np.float32)
     x = generator.standard_normal((outer, inputs, length)).astype(np.float32)
     if odd:
         x[0, 0, 0] = generator.choice([np.nan, np.inf])

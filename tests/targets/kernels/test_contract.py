@@ -27,7 +27,7 @@ def packed(weight: np.ndarray, rows: int, parts: int = 1) -> tuple[np.ndarray, n
     groups with the first part of the inputs come before those with the next."""
     outputs, inputs = weight.shape
     groups = -(-outputs // rows)
-    wide = np.zeros((groups * rows, inputs), np.float32)
+    wide = np.zeros((groups * rows, inputs), weight.dtype)
     wide[:outputs] = weight
     blocks = wide.reshape(groups, rows, inputs).transpose(0, 2, 1)
     values, offsets, counts = [np.zeros(0)], [np.zeros(0)], []
@@ -38,7 +38,7 @@ def packed(weight: np.ndarray, rows: int, parts: int = 1) -> tuple[np.ndarray, n
         counts.append(kept.sum(1))
     nothing = np.zeros(0 if np.concatenate(counts).any() else 1)
     return (
-        np.concatenate([*values, nothing]).astype(np.float32),
+        np.concatenate([*values, nothing]).astype(weight.dtype),
         np.concatenate([*offsets, nothing]).astype(np.int32),
         np.concatenate([[0], np.concatenate(counts).cumsum()]).astype(np.int32),
     )
@@ -85,7 +85,7 @@ def test_shapes(
     generator = np.random.default_rng(seed)
     groups = -(-outputs // rows)
     there = generator.random((groups, inputs)) < density
-    weight = generator.standard_normal((outputs, inputs)).astype(np.float32) * np.repeat(there, rows, 0)[:outputs]
+    weight = (generator.standard_normal((outputs, inputs)) * np.repeat(there, rows, 0)[:outputs]).astype(np.float32)
     pitch = harness.pitch(length)
     x = np.full((outer, inputs, pitch), np.nan, np.float32)
     x[..., :length] = generator.standard_normal((outer, inputs, length))

@@ -32,7 +32,7 @@ from graphprune.targets.network.lowering import Lowering
 from graphprune.targets.network.memory import bytes_of, place
 from graphprune.targets.rules import rules_for
 from tests import execution
-from tests.targets.kernels.harness import MACHINES, PROCESSORS
+from tests.targets.kernels.harness import MACHINES, target_of
 
 # Products of float32 in another order than onnxruntime's, relative to the largest number of an output.
 TOLERANCE = 2e-5
@@ -117,7 +117,7 @@ def margins(shape: Sequence[int], dtype: str) -> tuple[np.ndarray, np.ndarray]:
 
 def before_a_wall(array: np.ndarray) -> tuple[np.ndarray, Any]:
     """A copy in the last whole cache lines of memory behind which nothing may be read, and its owner."""
-    array = np.ascontiguousarray(array)
+    array = np.asarray(array, order="C")  # which keeps a number without axes as it is
     page = mmap.PAGESIZE
     pages = -(-max(array.nbytes, 1) // page)
     memory = mmap.mmap(-1, (pages + 1) * page)
@@ -133,13 +133,15 @@ def before_a_wall(array: np.ndarray) -> tuple[np.ndarray, Any]:
 
 
 def built(
-    model: onnx.ModelProto, machine: Machine = MACHINES[0], shapes: Mapping[str, Sequence[int]] | None = None
+    model: onnx.ModelProto,
+    machine: Machine = MACHINES[0],
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    tuner: Any = None,
 ) -> Built:
     graph = read(ir.from_proto(model), shapes or {})
-    lowered = Lowering(graph, machine, rules_for)
+    lowered = Lowering(graph, machine, rules_for, tuner=tuner)
     lowered.run()
-    target = {"kind": "llvm", "mcpu": PROCESSORS[machine.lanes][0], "num-cores": machine.threads}
-    return Built(model, lowered, compiled(lowered, target, IDENTITY))
+    return Built(model, lowered, compiled(lowered, target_of(machine), IDENTITY))
 
 
 def check(
