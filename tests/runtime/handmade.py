@@ -72,7 +72,7 @@ def library(variant: str, kind: str = "counting") -> bytes:
             for j in T.serial(6):
                 Y[i, j] = T.max(Y[i, j] + B[j], T.float32(0))
 
-    target = tvm.target.Target({"kind": "llvm", "mcpu": MCPU[variant]})
+    target = tvm.target.Target({"kind": "llvm", "mcpu": MCPU[level(variant)]})
     bodies = {"counting": counting, "stepping": stepping, "plain": plain}
     made = tvm.compile(bodies[kind], target=target)
     with tempfile.TemporaryDirectory() as place:
@@ -101,13 +101,18 @@ def model(rows: int | str = ROWS) -> onnx.ModelProto:
     return made
 
 
+def level(variant: str) -> str:
+    """Of the processors that a variant is for: `v4-bf16` is one of v4."""
+    return variant.partition("-")[0]
+
+
 def network(*names: str, kind: str = "counting", bias: np.ndarray = BIAS) -> Network:
     """y = relu(x + bias), or relu(2x + bias) for the kind `stepping`, with variants of these names (default: v1)."""
     layers = [Layer("Add_0", "Add, Relu", "chain", microseconds=1.5, reason="there is no other")]
     if kind == "stepping":
         layers += [Layer("Add_1", "Add", "onnxruntime", fallback=True, reason="no kernel adds a number to itself")]
     constants, rows = bias.tobytes(), tuple(layers)
-    variants = [Variant(n, LEVELS[n.partition("-")[0]], library(n, kind), constants, ARENA, rows) for n in names or ("v1",)]
+    variants = [Variant(n, LEVELS[level(n)], library(n, kind), constants, ARENA, rows) for n in names or ("v1",)]
     outputs = (Tensor("y", "float32", (ROWS, COLUMNS)), Tensor("calls", "int32", (1,)))
     return Network(
         id=ID,
