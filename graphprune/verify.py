@@ -12,7 +12,8 @@ Errors are relative to the largest magnitude of an output. The tolerance is what
 of the output's data type, times the square root of all terms summed over on the way (rounding errors add up like a
 random walk, Higham 2002, section 2.8), times a safety factor of 8; or 8 roundings of the coarsest type on the way,
 where that is float16 or bfloat16. Where an output is ill conditioned at the inputs tried, the tolerance is 8 times what
-it moves when every weight moves by its own rounding error. Quantised models may differ by two steps.
+it moves when every weight moves by its own rounding error; other inputs are tried first where that is so much that it
+would hide a wrong result, as where the two largest of some scores are equal. Quantised models may differ by two steps.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 
 SAFETY = 8.0
 _CASES = 2
+_DRAWS = 4
+_BLIND = 0.1
+"""A tolerance above this share of an output would hide most of what can go wrong."""
 
 
 @dataclass(frozen=True)
@@ -148,11 +152,31 @@ class _Session:
         self.tools = tools_of(analysis.program.native)
         self.rng = np.random.Generator(np.random.PCG64(seed))
         self.run = self.tools.runner(analysis.program.native)
-        batches = self.tools.cases(analysis.program.native, seed, {**analysis.program.sizes, **sizes}, _CASES)
-        self.cases, self.expected = runnable_cases(batches, self.run)
         self.seed = seed
-        self.sensitivity = self._sensitivity(analysis.program.native, self.expected, seed)
+        self.cases, self.expected, self.sensitivity = self._inputs(sizes)
         self.free = list(dict.fromkeys(leaf for leaf in _stored_leaves(analysis) if leaf.pin is None))
+
+    def _inputs(self, sizes: dict[str, int]) -> tuple[list[Case], list[list[Array]], list[float]]:
+        """Inputs, what the dense model makes of them, and how far each output moves there; of the draws before one that
+        is conditioned well, the best."""
+        native, best = self.analysis.program.native, None
+        for draw in range(_DRAWS):
+            batches = self.tools.cases(
+                native, self.seed + draw * _CASES, {**self.analysis.program.sizes, **sizes}, _CASES
+            )
+            try:
+                self.cases, expected = runnable_cases(batches, self.run)
+            except GraphPruneError:
+                if best is None:
+                    raise
+                continue  # what it accepts depends on the numbers
+            found = self.cases, expected, self._sensitivity(native, expected, self.seed)
+            if best is None or max(found[2], default=0.0) < max(best[2], default=0.0):
+                best = found
+            if SAFETY * max(best[2], default=0.0) <= _BLIND:
+                break
+        assert best is not None
+        return best
 
     def _sensitivity(self, model: Any, expected: Sequence[Sequence[Array]], seed: int) -> list[float]:
         """How far each output of a model moves when its weights move by their rounding error."""

@@ -125,3 +125,13 @@ def test_groups_normalised_over_a_size_that_only_the_run_knows() -> None:
     """How many places come out of an If over parts of a list is known to no rule, at no sizes of the inputs."""
     blocks = (("listed_parts", 679467834), ("branching_sequence", 932917209), ("normalised_groups", 419893018))
     assert problems_of(Recipe(1051284342, 18, "image", ("places",), blocks)) == ()
+
+
+def test_two_scores_that_are_nearly_equal_at_the_inputs_that_are_tried_first() -> None:
+    blocks = (
+        ("repeated_channels", 612684916),
+        ("odd_slices", 268724633),
+        ("pooling", 1144260715),
+        ("hard_choice", 2109922072),
+    )
+    assert problems_of(Recipe(858008323, 18, "image", ("places",), blocks)) == ()

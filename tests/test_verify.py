@@ -16,6 +16,7 @@ from onnx import numpy_helper, parser
 
 from graphprune.analysis import Analysis, analyze_program
 from graphprune.dialects.onnx.reader import read
+from graphprune.dialects.onnx.tools import ONNX
 from graphprune.dialects.onnx.writer import out_of_step, write
 from graphprune.errors import GraphPruneError
 from graphprune.plan import Plan
@@ -302,6 +303,17 @@ def test_the_control_fails_where_the_tolerance_hides_a_real_difference(monkeypat
     monkeypatch.setattr(_Session, "_sensitivity", lambda self, *given: [10.0])
     (control,) = [check for check in session(model()).permutation() if check.oracle == "control"]
     assert not control.ok and "cannot tell right from wrong" in control.note
+
+
+def test_other_inputs_are_tried_where_those_are_ill_conditioned(monkeypatch: pytest.MonkeyPatch) -> None:
+    dense = model()
+    drawn = [np.concatenate([case["x"] for case in next(ONNX.cases(dense, seed, {}, 2))]) for seed in (0, 2)]
+    for worst, place in (([10.0, 0.0], 1), ([10.0, 1.0, 9.0, 2.0], 1), ([0.01], 0)):
+        left = iter(worst)
+        monkeypatch.setattr(_Session, "_sensitivity", lambda self, *given, left=left: [next(left)])
+        taken = np.concatenate([case["x"] for case in session(dense).cases])
+        assert np.array_equal(taken, drawn[place]), worst
+        assert next(left, None) is None, "it stops at the first that is conditioned well"
 
 
 def test_the_control_says_where_no_output_depends_on_the_weights() -> None:
