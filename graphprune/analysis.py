@@ -308,7 +308,7 @@ class _Walker:
         if row is None or not row.sizes or not applied:
             self._sizes_as_data(node, typed)
         if row is not None and not node.blocks:
-            self._unaccounted(operands[1 if row.sizes else 0 :], typed)
+            self._unaccounted(operands[1 if row.sizes else 0 : row.operands], typed)
         for value, each in zip(node.outputs, typed, strict=False):
             trace.types[value] = self._reconciled(value, each)
         for value in node.outputs[len(typed) :]:

@@ -22,18 +22,40 @@ PRUNABLE = sorted(name for name in CASES if case(name).groups)
 OTHERS_THAT_MULTIPLY = {"LSTM", "GRU", "RNN", "Einsum", "Attention", "MultiHeadAttention", "If", "Loop", "Scan"}
 
 
-def macs_by_running(model: onnx.ModelProto, inputs: dict[str, np.ndarray]) -> int | None:
-    """MACs of Conv, Gemm and MatMul from the shapes that a run has; None where another operator multiplies."""
-    if any(node.op_type in OTHERS_THAT_MULTIPLY or node.domain for node in model.graph.node):
-        return None
+def everything(model: onnx.ModelProto, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Inputs and all intermediate results of a run, by name."""
     shown = onnx.ModelProto.FromString(model.SerializeToString())
     known = {value.name for value in shown.graph.output}
     names = {name for node in shown.graph.node for name in node.output if name}
     shown.graph.output.extend(onnx.ValueInfoProto(name=name) for name in sorted(names - known))
-    shapes = {name: array.shape for name, array in [*run(shown, inputs).items(), *inputs.items()]}
-    shapes.update((t.name, tuple(t.dims)) for t in shown.graph.initializer)
+    return {**run(shown, inputs), **inputs}
+
+
+def peak_by_running(model: onnx.ModelProto, inputs: dict[str, np.ndarray]) -> int | None:
+    """The most bytes alive at once when nodes run in file order; None where a node has a body of its own."""
+    nodes = [node for node in model.graph.node if node.op_type != "Constant"]
+    if any(a.type == onnx.AttributeProto.GRAPH for node in nodes for a in node.attribute) or model.functions:
+        return None
+    found = everything(model, inputs)
+    lives = dict.fromkeys((value.name for value in model.graph.output), len(nodes))
+    for place, node in enumerate(nodes):
+        lives.update((name, max(place, lives.get(name, 0))) for name in (*node.input, *node.output))
+    alive, most = {value: found[value].nbytes for value in inputs}, 0
+    for place, node in enumerate(nodes):
+        alive.update((name, found[name].nbytes) for name in node.output if name)
+        most = max(most, sum(alive.values()))
+        alive = {name: count for name, count in alive.items() if lives.get(name, -1) > place}
+    return most
+
+
+def macs_by_running(model: onnx.ModelProto, inputs: dict[str, np.ndarray]) -> int | None:
+    """MACs of Conv, Gemm and MatMul from the shapes that a run has; None where another operator multiplies."""
+    if any(node.op_type in OTHERS_THAT_MULTIPLY or node.domain for node in model.graph.node):
+        return None
+    shapes = {name: array.shape for name, array in everything(model, inputs).items()}
+    shapes.update((t.name, tuple(t.dims)) for t in model.graph.initializer)
     total = 0
-    for node in shown.graph.node:
+    for node in model.graph.node:
         if node.op_type in {"Conv", "ConvTranspose"}:
             spread = shapes[node.input[0] if node.op_type == "ConvTranspose" else node.output[0]]
             total += math.prod(shapes[node.input[1]]) * math.prod(spread[2:]) * spread[0]
@@ -62,6 +84,16 @@ def test_macs_agree_with_a_run(name: str) -> None:
     if expected is None:
         pytest.skip("the count by shapes does not know an operator")
     assert Costing(analysed(model), sizes_of(model, inputs)).macs({}) == expected
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_memory_agrees_with_a_run(name: str) -> None:
+    model = CASES[name].build()
+    inputs = feeds(model)
+    expected = peak_by_running(model, inputs)
+    if expected is None:
+        pytest.skip("it has bodies or functions, whose intermediate results are not among those of a run")
+    assert Costing(analysed(model), sizes_of(model, inputs)).peak_activation_bytes({}) == expected
 
 
 def test_the_count_by_hand() -> None:

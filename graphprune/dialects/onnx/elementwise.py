@@ -9,7 +9,7 @@ from graphprune.rules.trace import Trace, Typed
 
 UNARY = """Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Ceil Celu Clip Cos Cosh Elu Erf Exp Floor Gelu
 HardSigmoid HardSwish IsInf IsNaN LeakyRelu Log Mish Neg Not Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Sinh
-Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu CastLike"""
+Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu"""
 BROADCAST = """And BitShift BitwiseAnd BitwiseOr BitwiseXor Greater GreaterOrEqual Less LessOrEqual Max Mean Min Mod Or
 Pow Sum Xor"""
 RANDOM = "Bernoulli RandomNormalLike RandomUniformLike"
@@ -80,6 +80,7 @@ ELEMENTWISE: dict[str, Operator] = {
     **{name: Operator(_arithmetic) for name in ARITHMETIC},
     "Identity": Operator(_same_numbers),
     "Cast": Operator(_same_numbers),
+    "CastLike": Operator(_unary, operands=1),
     "Equal": Operator(_equal),
     "Where": Operator(_where),
     "PRelu": Operator(_prelu),

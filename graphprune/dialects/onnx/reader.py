@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from graphprune.dialects.onnx.dialect import OnnxDialect, rows
+from graphprune.dialects.onnx.dtypes import result_type
 from graphprune.errors import GraphPruneError
 from graphprune.garbage import no_collection
 from graphprune.program import Array, Block, Node, Program, Stored, Value
@@ -37,6 +38,7 @@ class _Reader:
         self.model = model
         self.values: dict[ir.Value, Value] = {}
         self.stored: list[Stored] = []
+        self.arguments: set[Value] = set()
         graphs: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
         every = (node for graph in graphs for node in ir.traversal.RecursiveGraphIterator(graph))
         self.calls = Counter(node.op_identifier() for node in every)
@@ -93,13 +95,25 @@ class _Reader:
             return
         for name in ("value", "value_int", "value_ints", "value_float", "value_floats"):
             attribute = node.attributes.get(name)
-            if attribute is None or attribute.is_ref():
+            if attribute is None:
                 continue
-            if name == "value":
+            if attribute.is_ref():
+                self.argument(value, name, refs.get(attribute.ref_attr_name or ""))
+            elif name == "value":
                 self.keep(value, attribute.as_tensor(), node)
             else:
                 dtype = np.int64 if "int" in name else np.float32
                 self.keep(value, ir.tensor(np.asarray(attribute.value, dtype)), node)
+
+    def argument(self, value: Value, name: str, number: Any) -> None:
+        """A constant that is an argument of the function it is in: a number of this call, which nothing rewrites."""
+        if name not in {"value_int", "value_float"}:
+            return
+        value.shape, value.dtype = (), "int64" if name == "value_int" else "float"
+        if isinstance(number, int | float):
+            array = np.asarray(number, np.int64 if name == "value_int" else np.float32)
+            value.stored = Stored(value.name, (), value.dtype, array.nbytes, lambda: array)
+            self.arguments.add(value)
 
     def node(self, node: ir.Node, place: int, imports: Mapping[str, int], depth: int, refs: Mapping[str, Any]) -> Node:
         domain = "" if node.domain == "ai.onnx" else node.domain
@@ -120,8 +134,9 @@ class _Reader:
         if body is not None:
             found.blocks["call"] = self.call(body, found, found.attributes, depth)
         found.outputs = [self.value(v) for v in node.outputs]
-        for output in found.outputs:
+        for index, output in enumerate(found.outputs):
             output.producer = found
+            output.dtype = output.dtype or result_type(found, index)
         return found
 
     def call(self, body: ir.Function, call: Node, arguments: Mapping[str, Any], depth: int) -> Block:
@@ -132,7 +147,11 @@ class _Reader:
         for formal, value in zip(body.inputs, actual, strict=False):
             self.values[formal] = Value(formal.name or "") if value is None else value
         block = self.graph(body, dict(body.opset_imports), depth + 1, {**_defaults(body), **arguments})
-        constants = {value: found for value, found in self.values.items() if found.stored is not None}
+        constants = {
+            value: found
+            for value, found in self.values.items()
+            if found.stored is not None and found not in self.arguments
+        }
         self.values = {**constants, **outside}
         if self.calls[body.identifier()] > 1 or body.attributes:
             _freeze(block)
