@@ -84,7 +84,7 @@ def difference(expected: Mapping[str, np.ndarray], found: Mapping[str, np.ndarra
         if not np.array_equal(np.isfinite(a), np.isfinite(b)):
             return math.inf
         finite = np.isfinite(a)
-        gap, scale = np.abs(a - b)[finite], np.abs(a)[finite]
+        gap, scale = np.abs(a[finite] - b[finite]), np.abs(a[finite])
         if gap.size:
             worst = max(worst, float(gap.max() / max(scale.max(), 1e-6)))
     return worst

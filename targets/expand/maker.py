@@ -34,7 +34,7 @@ class Maker:
     def constant(self, array: np.ndarray) -> ir.Value:
         self.count += 1
         name = f"{self.node.outputs[0].name}/constant{self.count}"
-        value = ir.Value(name=name, const_value=ir.tensor(np.ascontiguousarray(array), name=name))
+        value = ir.Value(name=name, const_value=ir.tensor(np.asarray(array, order="C"), name=name))
         value.shape = ir.Shape(array.shape)
         value.dtype = ir.DataType.from_numpy(array.dtype)
         self.graph.register_initializer(value)

@@ -80,6 +80,11 @@ def upper(a: Any, b: Any) -> Any:
     return tirx.Select(a < b, b, a)
 
 
+def either(chosen: Callable[[Any, Any], Any], a: Any, b: Any) -> Any:
+    """One of two, NaN where any of them is."""
+    return tirx.Select(tirx.isnan(b), b, chosen(a, b))
+
+
 def exp(lanes: int, x: Any) -> Any:
     above = named(upper(named(x * splat(LOG2E, lanes), lanes), splat(-150.0, lanes)), lanes)
     bound = named(lower(above, splat(128.5, lanes)), lanes)
@@ -134,8 +139,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "sub": lambda n, a, b: a - b,
     "mul": lambda n, a, b: a * b,
     "div": lambda n, a, b: a / b,
-    "min": lambda n, a, b: lower(a, b),
-    "max": lambda n, a, b: upper(a, b),
+    "min": lambda n, a, b: either(lower, named(a, n), named(b, n)),
+    "max": lambda n, a, b: either(upper, named(a, n), named(b, n)),
     "neg": lambda n, a: -a,
     "abs": lambda n, a: tirx.abs(a),
     "sqrt": lambda n, a: tirx.sqrt(a),

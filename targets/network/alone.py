@@ -30,7 +30,7 @@ def alone(node: Node, graph: Graph) -> bytes:
         if entry.constant is None:
             body.input.append(info(name, entry.dtype, entry.shape))
         else:
-            body.initializer.append(numpy_helper.from_array(np.ascontiguousarray(entry.constant), name))
+            body.initializer.append(numpy_helper.from_array(np.asarray(entry.constant, order="C"), name))
     body.output.extend(info(entry.name, entry.dtype, entry.shape) for entry in node.outputs)
     others = sorted({each.domain for each in nodes_in(node.source) if each.domain not in {"", "ai.onnx"}})
     opsets = [helper.make_opsetid("", graph.opset), *(helper.make_opsetid(domain, 1) for domain in others)]

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from graphprune.dialects.onnx.runner import has_onnxruntime
 from graphprune.errors import GraphPruneError
 from graphprune.targets.expand import expand
 from graphprune.targets.network.alone import captured
+from graphprune.targets.network.inference import infer
 
 # Rewrites of onnxscript: a norm with constant statistics goes into the convolution before it, a Pad into the next.
 FUSED = (
@@ -63,7 +65,11 @@ def read(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> Graph:
 
     Raises GraphPruneError GP811 where a size stays unknown, GP103 where the model cannot be prepared.
     """
-    prepared = prepare(model, shapes)
+    try:
+        prepared = prepare(model, shapes)
+    except ir.passes.PassError as error:
+        first = str(innermost(error)).split("\n")[0]
+        raise GraphPruneError("GP103", f"the sizes and constants of it cannot be computed: {first}") from error
     graph = prepared.graph
     values: dict[ir.Value, Value] = {}
 
@@ -95,6 +101,10 @@ def read(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> Graph:
     return Graph(nodes, inputs, [value(entry) for entry in graph.outputs], graph.opset_imports.get("", 1))
 
 
+def innermost(error: BaseException) -> BaseException:
+    return innermost(error.__cause__) if error.__cause__ is not None else error
+
+
 def prepare(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> ir.Model:
     """A copy with these input shapes, folded, expanded, without functions and identities, in topological order."""
     from onnxscript import optimizer, rewriter
@@ -102,7 +112,7 @@ def prepare(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> ir.Model:
 
     prepared = resized(model, shapes)
     names = [entry.name for entry in prepared.graph.inputs]
-    ir.passes.common.ShapeInferencePass()(prepared)
+    infer(prepared)
     optimizer.optimize(prepared, input_size_limit=1 << 20, output_size_limit=1 << 24)
     rewriter.rewrite(prepared, [getattr(common, name) for name in FUSED])
     optimizer.optimize(prepared, input_size_limit=1 << 20, output_size_limit=1 << 24)
@@ -170,10 +180,18 @@ def fixed(entry: ir.Value, shape: Sequence[int] | None) -> list[int]:
 
 
 def sizes(source: ir.Value) -> tuple[int, ...]:
-    if source.shape is None or any(not isinstance(size, int) for size in source.shape):
+    """Raises GraphPruneError GP811 where they are not known."""
+    maker = source.producer()
+    by = "an input" if maker is None else f"{maker.domain}:{maker.op_type}".removeprefix(":")
+    if source.shape is None or source.dtype is None:
+        remedy = "build the part of the network before it, or write it with operators of ONNX"
+        if not has_onnxruntime():
+            remedy = "pip install onnxruntime, which knows more operators"
+        raise GraphPruneError("GP811", f"nothing tells the size and type of {source.name!r} ({by})", "build", remedy)
+    if any(not isinstance(size, int) for size in source.shape):
         raise GraphPruneError(
             "GP811",
-            f"the size of {source.name!r} depends on the data: {source.shape}",
+            f"the size of {source.name!r} ({by}) depends on the data: {source.shape}",
             "build",
             "a build has one size for everything; build the part of the network before it",
         )
@@ -181,4 +199,5 @@ def sizes(source: ir.Value) -> tuple[int, ...]:
 
 
 def numpy_name(source: ir.Value) -> str:
-    return "float32" if source.dtype is None else source.dtype.numpy().name
+    assert source.dtype is not None
+    return source.dtype.numpy().name

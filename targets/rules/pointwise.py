@@ -13,6 +13,7 @@ from graphprune.targets.network.layout import View
 from graphprune.targets.network.lowering import Lowering, NotMine
 
 DEPTH = 12  # nodes that one expression may hold
+MOST = 32  # functions in it: it is a tree, which doubles with every operator that reads its input twice
 
 
 def of(function: str) -> Callable[[Node, list[Expression]], Expression]:
@@ -201,12 +202,20 @@ def fused(at: Lowering, value: Value, leaves: int, limit: int = DEPTH) -> Fused:
         node = following(at, made, nodes)
         if node is None or node.outputs[0].shape != value.shape or node.outputs[0].dtype != value.dtype:
             break
+        grown = expression(at, node, made, operands, leaves)
+        if size(grown) > MOST:
+            break
         nodes.append(node)
-        made[node.outputs[0]] = expression(at, node, made, operands, leaves)
+        made[node.outputs[0]] = grown
         outside = [entry for entry in made if entry in at.graph.outputs or set(entry.users) - set(nodes)]
         if outside == [node.outputs[0]]:
             best = Fused(node.outputs[0], made[node.outputs[0]], list(operands), list(nodes))
     return best
+
+
+def size(expression: Expression) -> int:
+    """How many functions an expression holds."""
+    return 1 + sum(map(size, expression.arguments)) if isinstance(expression, Apply) else 0
 
 
 def following(at: Lowering, made: dict[Value, Expression], nodes: list[Node]) -> Node | None:

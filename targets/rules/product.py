@@ -63,6 +63,7 @@ def emit(at: Lowering, node: Node, found: Fused) -> None:
         outer=tuple((loop.extent, loop.strides[0], loop.strides[1], loop.strides[2]) for loop in walked),
         block=min(4, y.shape[row]) if at.machine.registers > 16 else 2,
         vectors=max(1, min(4, -(-y.shape[run] // at.machine.lanes))),
+        guarded=y.shape[run] == 1,  # nothing lies behind the one number of a run but the next run
         epilogue=found.expression,
         operands=tuple(
             Operand(rows[2 + index], runs[2 + index], tuple(loop.strides[3 + index] for loop in walked))

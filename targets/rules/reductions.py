@@ -45,6 +45,8 @@ def walk(views: Sequence[View], axes: Sequence[int]) -> Walk:
     rank = len(views[0].shape)
     inside = loops([tuple(view.axes[axis] for axis in axes) for view in views])
     outside = loops([tuple(view.axes[axis] for axis in range(rank) if axis not in axes) for view in views])
+    if not inside and not outside:
+        return Walk((), (), 1, (1,) * len(views), True)  # one number
     for candidates, kept in ((outside, True), (inside, False)):
         for run in candidates:
             if run.strides[0] == 1 and (not kept or run.strides[-1] == 1):

@@ -68,7 +68,7 @@ class Net:
             opsets.append(helper.make_opsetid("com.microsoft", 1))
         model = helper.make_model(graph, opset_imports=opsets, ir_version=8 if self.opset < 19 else 10)
         found = shape_inference.infer_shapes(model, data_prop=True)
-        known: Sequence[onnx.ValueInfoProto] = [*found.graph.value_info, *found.graph.output]
+        known: Sequence[onnx.ValueInfoProto] = [*found.graph.value_info, *found.graph.output, *found.graph.input]
         types = {value.name: value for value in known if value.type.WhichOneof("value")}
         del model.graph.output[:]
         model.graph.output.extend(types.get(name, onnx.ValueInfoProto(name=name)) for name in outputs)
