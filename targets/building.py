@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import graphprune
+from graphprune.dialects.onnx.runner import has_onnxruntime
 from graphprune.errors import GraphPruneError, did_you_mean
 from graphprune.runtime import Executable, cpu, folder, load
-from graphprune.runtime.artifact import Network
+from graphprune.runtime.artifact import Network, Tensor
 from graphprune.runtime.manifest import Manifest
 from graphprune.targets import TARGETS
 from graphprune.targets.models import as_onnx, static_shapes
+from graphprune.targets.sizes import several
+from graphprune.targets.sizes import write as write_sizes
 from graphprune.targets.target import Processor, Target
+
+if TYPE_CHECKING:
+    from graphprune.targets.checking import Reference
 
 PRECISIONS = ("float32", "bfloat16")  # of products, the exact one first
 
@@ -41,7 +47,7 @@ def build(
     target: str = "x86",
     example_inputs: Any = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
-    sizes: Mapping[str, int] | None = None,
+    sizes: Mapping[str, int | Sequence[int]] | None = None,
     variants: Sequence[str] | None = None,
     precision: str = "float32",
     threads: int = 1,
@@ -53,7 +59,8 @@ def build(
 
     model:    an ONNX file or model, or a module of PyTorch with `example_inputs`
     output:   the folder; default: one that is deleted with the result
-    shapes:   of inputs whose axes have no size in the model, by input; `sizes`: the same by the names of axes
+    shapes:   of inputs whose axes have no size in the model, by input; `sizes`: the same by the names of axes. With
+              several for one, `{"batch": [1, 8]}`, the folder holds an artifact for each: see `runtime.load_sizes`
     variants: the processors to compile for, such as `["v4", "v3"]`; default: all of the target
     precision: `bfloat16` for variants too that round what they multiply, where a processor has instructions for it
     threads:  that one call uses
@@ -72,17 +79,31 @@ def build(
         keeper = tempfile.TemporaryDirectory(prefix="graphprune-")
         output = Path(keeper.name) / "model.gp"
     folder.check_destination(output, force)
-    with as_onnx(model, example_inputs) as (path, loaded):
-        given = {name: tuple(int(n) for n in shape) for name, shape in (shapes or {}).items()}
-        static, notes = static_shapes(loaded, given, sizes or {})
-        network = goal.compile(path, shapes=static, processors=processors, threads=threads)
-        about = _about(goal, path, model, notes)
-        with folder.staged(output, force) as place:
-            manifest = folder.write(place, network, about)
+    given = {name: tuple(int(n) for n in shape) for name, shape in (shapes or {}).items()}
+    combinations = several(sizes or {})
+    with as_onnx(model, example_inputs) as (path, loaded), folder.staged(output, force) as staged:
+
+        def make(place: Path, chosen_sizes: Mapping[str, int]) -> Manifest:
+            static, notes = static_shapes(loaded, given, chosen_sizes)
+            network = goal.compile(path, shapes=static, processors=processors, threads=threads)
+            manifest = folder.write(place, network, _about(goal, path, model, [*notes, *_judged(verify)]))
             if verify:
                 rows, speed = _verified(place, manifest, network, path, loaded, seed)
                 manifest = folder.write_manifest(place, replace(manifest, verification=tuple(rows), pace=speed))
+            return manifest
+
+        if len(combinations) == 1:
+            return Built(Path(output), make(staged, combinations[0]), keeper)
+        manifest = write_sizes(
+            staged, combinations, make, loaded, _comparing(loaded, seed) if verify else None, processors
+        )
     return Built(Path(output), manifest, keeper)
+
+
+def _comparing(model: Any, seed: int) -> Callable[[Sequence[Tensor]], Reference]:
+    from graphprune.targets.checking import Reference
+
+    return lambda tensors: Reference(model, tensors, seed)
 
 
 def _target(name: str) -> Target:
@@ -109,6 +130,12 @@ def chosen(target: Target, names: Sequence[str] | None, precision: str = "float3
         return tuple(each for each in target.processors if each.name in names)
     allowed = PRECISIONS[: PRECISIONS.index(precision) + 1]
     return tuple(each for each in target.processors if each.rounding in allowed)
+
+
+def _judged(verify: bool) -> list[str]:
+    """What is worth knowing about what the build was compared with."""
+    missing = verify and not has_onnxruntime()
+    return ["onnxruntime is not installed, so the reference evaluator of onnx was compared with"] if missing else []
 
 
 def _about(target: Target, path: Path, model: Any, notes: Sequence[str]) -> Manifest:

@@ -54,6 +54,7 @@ def build(
 
     graphprune build model.onnx -o model.gp --target x86
     graphprune build model.onnx --shape ids=1,128 --threads 4 --variants v4,v3
+    graphprune build model.onnx --size batch=1,8        # an artifact for each, in one folder
     """
     console = output.console
     shapes = dict(map(named_shape, shape or []))
@@ -67,7 +68,7 @@ def build(
             place,
             target=target,
             shapes=shapes,
-            sizes=inputs.sizes,
+            sizes=dict(map(named_sizes, inputs.size)),
             variants=names,
             precision=precision,
             threads=threads,
@@ -87,6 +88,16 @@ def named_shape(text: str) -> tuple[str, tuple[int, ...]]:
         what = f"{text!r} is not a name and a shape"
         raise GraphPruneError("GP107", what, "option --shape", "write name=sizes, such as x=1,3,224,224")
     return name, tuple(map(int, sizes))
+
+
+def named_sizes(text: str) -> tuple[str, list[int]]:
+    """An axis and its sizes from `batch=1,8`. Raises GraphPruneError GP107."""
+    name, equals, numbers = text.rpartition("=")
+    sizes = numbers.split(",")
+    if not (equals and name and all(each.isascii() and each.isdigit() and 0 < int(each) < 1 << 31 for each in sizes)):
+        what = f"{text!r} is not a name and sizes"
+        raise GraphPruneError("GP107", what, "option --size", "write name=size, or several, such as batch=1,8")
+    return name, list(map(int, sizes))
 
 
 def lines(manifest: Manifest, place: Path) -> Iterator[str]:

@@ -52,9 +52,11 @@ def run(
     if out is not None:
         check_output(out)
     with console.working("loading"):
-        from graphprune.runtime import load
+        from graphprune.runtime import load, load_sizes
+        from graphprune.runtime.sizes import is_several
 
-        network = load(artifact, variant=variant, threads=threads)
+        several = load_sizes(artifact, variant=variant, threads=threads) if is_several(artifact) else None
+        network = load(artifact, variant=variant, threads=threads) if several is None else several.at(0)
     if not inputs and not random and network.inputs:
         console.show(*_signature(network))
         return 0
@@ -65,9 +67,9 @@ def run(
         from graphprune.runtime.arrays import random_inputs
 
         given = {**random_inputs(network.inputs, np.random.Generator(np.random.PCG64(seed))), **given}
-    session = network.session()
+    call = several.run if several is not None else network.session().run
     start = time.perf_counter()
-    found = session.run(given)
+    found = call(given)
     seconds = time.perf_counter() - start
     if out is not None:
         write(out, found)

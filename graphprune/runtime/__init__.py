@@ -10,5 +10,6 @@ An artifact holds code: load only those from people whose programs you would run
 """
 
 from graphprune.runtime.executable import Executable, Session, load
+from graphprune.runtime.sizes import Sized, load_sizes
 
-__all__ = ["Executable", "Session", "load"]
+__all__ = ["Executable", "Session", "Sized", "load", "load_sizes"]

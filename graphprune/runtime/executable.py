@@ -36,9 +36,13 @@ def load(
     threads: for each call; default: as many as it was built for
     quick:   do not read the constants to check their hash, only their size; libraries are always checked
     Raises GraphPruneError: GP101 where there is none, GP509 where it is damaged or none, GP510 where it is of another
-    version, GP511 where the processor cannot run it, GP106 for an unknown variant, GP108 without TVM's runtime.
+    version, GP511 where the processor cannot run it, GP106 for an unknown variant, GP107 where it holds several sizes,
+    GP108 without TVM's runtime.
     """
     place = Path(path)
+    if (place / folder.SEVERAL).is_file():
+        remedy = "graphprune.runtime.load_sizes(path), or one of the folders in it"
+        raise GraphPruneError("GP107", "it holds artifacts of several sizes", str(path), remedy)
     found = manifest.read(place)
     chosen = choose(found, cpu(), variant, str(path))
     folder.check(place, found, [chosen], quick=quick)

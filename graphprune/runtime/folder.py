@@ -17,6 +17,8 @@ from graphprune.runtime import manifest
 from graphprune.runtime.artifact import Network
 from graphprune.runtime.manifest import Build, File, Manifest
 
+SEVERAL = "sizes.json"  # beside artifacts of one network at several sizes (see sizes.py)
+
 
 # ---------------------------------------------------------------- writing
 @contextmanager
@@ -37,7 +39,7 @@ def staged(out: str | os.PathLike[str], force: bool = False) -> Iterator[Path]:
         folder = place / "artifact"
         folder.mkdir()
         yield folder
-        for path in sorted(folder.iterdir()):
+        for path in sorted(folder.rglob("*")):
             flush(path)
         flush(folder)
         check_destination(out, force)  # it took a while
@@ -68,6 +70,8 @@ def check_destination(out: str | os.PathLike[str], force: bool = False) -> None:
 def _is_artifact(path: Path) -> bool:
     if path.is_symlink():
         return False
+    if (path / SEVERAL).is_file():
+        return True
     try:
         manifest.read(path)
     except GraphPruneError as error:
