@@ -203,6 +203,8 @@ def plan(
     seed: int = 0,
     sizes: Mapping[str, int] | None = None,
     calibration: Any = None,
+    steps: int = 1,
+    refit: str | Sequence[str] = (),
 ) -> Plan:
     """Decide what to keep of every group; no weight is changed. The same arguments give the same plan.
 
@@ -221,14 +223,16 @@ def plan(
     heads:      of attention: prune heads, their width, or both
     sizes:      numbers for dynamic axes by name, for costs; the model's own default, else 1, where not given
     calibration: data for criteria that look at some: what `graphprune.calibration` returns, or anything it takes
+    steps:      in how many cuts the budget is reached; what is left is scored anew after each. It is one plan all the
+                same; refit: recoveries of what is left before it is scored, computed from `calibration`
     Raises GraphPruneError: GP106 and GP107 for options, GP701 to GP704 where the criterion needs what is not there,
     GP302 where nothing can be pruned; BudgetNotMet (GP301).
     """
-    from graphprune.plan import make_plan
+    from graphprune.steps import planned
 
     analysis = _analysis(model, example_inputs)
-    return make_plan(
-        analysis, macs=macs, params=params, bytes=bytes, ratio=ratio, criterion=criterion,
+    return planned(
+        analysis, steps=steps, refit=refit, macs=macs, params=params, bytes=bytes, ratio=ratio, criterion=criterion,
         reduction=reduction, normalize=normalize, allocate=allocate, max_ratio=max_ratio, min_width=min_width,
         align=align, ignore=tuple(ignore), only=tuple(only), heads=heads, seed=seed, sizes=dict(sizes or {}),
         calibration=calibrated(analysis, calibration, seed, sizes),
@@ -270,6 +274,9 @@ def prune(
 
     recover: what to do for the weights that stay, in this order and after the checks: names of `graphprune.recover`;
              computed from `calibration`, nothing is trained
+    max_drop: instead of a budget, or with one as the lowest share: the largest cut that loses no more of `metric`
+             (`accuracy`, ``"module:function"``, or a function of outputs and labels) on `validation` data, or on a
+             part of `calibration` that is held out; `probes`, `resume`: a file of what was tried. See `graphprune.drop`
     recipe:  a name of `graphprune.recipes`: options that go together; "auto" chooses by whether there is data. What is
              given beside it comes first
 
@@ -277,6 +284,10 @@ def prune(
     Raises GraphPruneError as `plan` does, GP401 where the pruned model is wrong (nothing is returned then) and GP402
     where it could not be compared; pass verify=False to do without.
     """
+    if "max_drop" in options:
+        from graphprune.drop import prune_within
+
+        return prune_within(model, example_inputs, verify=verify, recover=recover, recipe=recipe, **options)
     if is_of_torch(model):
         from graphprune.torch import pruning
 
@@ -285,7 +296,7 @@ def prune(
     seed, sizes = options.get("seed", 0), options.get("sizes")
     data = calibrated(analysis, options.pop("calibration", None), seed, sizes)
     options, recover, notes = followed(recipe, options, recover, data)
-    made = plan(analysis, **options, calibration=data)
+    made = plan(analysis, **stepped(options, recover), calibration=data)
     result = result_of(analysis, made, sizes=sizes)
     result = replace(result, report=result.report.with_(notes=(*result.report.notes, *notes)))
     if verify:
@@ -306,6 +317,11 @@ def followed(
     chosen, told = recipe_of(recipe, there_is)
     fitting = chosen.pop("recover")
     return {**chosen, **options}, recover or fitting, (told,)
+
+
+def stepped(options: dict[str, Any], recover: str | Sequence[str]) -> dict[str, Any]:
+    """Options of a plan; one in steps scores networks that are recovered as the last one will be."""
+    return {"refit": recover, **options} if options.get("steps", 1) != 1 else options
 
 
 def recovered(

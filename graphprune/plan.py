@@ -11,7 +11,7 @@ import hashlib
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from graphprune.criteria.custom import name_of
@@ -92,6 +92,33 @@ class Plan:
             if len(cut.keep) < cut.size:
                 found[group.dim] = np.asarray(cut.keep, np.int64)
         return found
+
+    def then(self, other: Plan) -> Plan:
+        """This plan, and then one that was made for what it leaves, as one plan for the dense model.
+
+        Raises GraphPruneError GP501 where the other was made for something else.
+        """
+        names = {cut.group: cut for cut in other.groups}
+        for cut in self.groups:
+            after = names.get(cut.group)
+            if after is not None and after.size != len(cut.keep):
+                what = (
+                    f"group {cut.group!r} has {len(cut.keep)} entries after one plan and {after.size} before the next"
+                )
+                raise GraphPruneError("GP501", what, "two plans", "make the second one for what the first one leaves")
+        both = [
+            Cut(cut.group, cut.size, tuple(cut.keep[place] for place in names[cut.group].keep))
+            if cut.group in names
+            else cut
+            for cut in self.groups
+        ]
+        unknown = names.keys() - {cut.group for cut in self.groups}
+        if unknown:
+            what = f"the first plan knows no group {min(unknown)!r}"
+            raise GraphPruneError("GP501", what, "two plans", "make the second one for what the first one leaves")
+        costs = {name: plan.costs[key] for name, plan, key in (("dense", self, "dense"), ("planned", other, "planned"))
+                 if key in plan.costs}  # fmt: skip
+        return replace(self, groups=tuple(both), options=other.options, costs=costs, left=other.left)
 
     def transplant(self, optimizer: Any, model: Any, *, source: Any = None) -> None:
         """Let an optimizer of PyTorch go on with a model that this plan pruned: its state loses what parameters lost.

@@ -23,7 +23,7 @@ _PLAN = ".plan.json"
 @dataclass(frozen=True)
 class TorchJob:
     """A model of PyTorch on its way through a command. ``options`` are those of a plan, or the plan itself; ``recover``
-    is what to do after the cut."""
+    is what to do after the cut, ``notes`` what the report says first."""
 
     dense: Path
     out: Path
@@ -33,6 +33,7 @@ class TorchJob:
     console: Console
     inputs: Inputs
     recover: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def check_output(dense: Path, out: Path, writing: Writing) -> None:
@@ -60,7 +61,7 @@ def run(job: TorchJob) -> int:
     """Prune, verify, write, report."""
     console = job.console
     result, failed = _pruned(job)
-    report = result.report
+    report = result.report.with_(notes=(*job.notes, *result.report.notes))
     if job.writing.dry_run:
         console.show(report.to_text() + "\n\ndry run: nothing was written", report.to_dict())
         return 0

@@ -163,9 +163,10 @@ class Choices:
     ] = field(default_factory=list)
     heads: Annotated[str, _option("--heads", help="Of attention: count, width or both.", **_CHOICE)] = "both"
 
-    def arguments(self) -> dict[str, Any]:
-        """As keyword arguments of `graphprune.api.plan`. Raises GraphPruneError GP107 where there is no budget."""
-        if all(getattr(self, name) is None for name in BUDGETS):
+    def arguments(self, needed: bool = True) -> dict[str, Any]:
+        """As keyword arguments of `graphprune.api.plan`. Raises GraphPruneError GP107 where there is no budget and one
+        is needed."""
+        if needed and all(getattr(self, name) is None for name in BUDGETS):
             remedy = "add --macs 0.6 to keep 60 % of the multiplications, or --params, --bytes or --ratio"
             raise GraphPruneError("GP107", "it was not said how far to prune", "", remedy)
         return {each.name: getattr(self, each.name) for each in fields(self)}
@@ -178,6 +179,17 @@ def _numbers(text: str) -> tuple[float, ...]:
     except ValueError:
         what = f"{text!r} is neither a number nor several between commas"
         raise GraphPruneError("GP107", what, "options --mean and --std", "write 0.485,0.456,0.406") from None
+
+
+@dataclass(frozen=True)
+class Steps:
+    """In how many cuts."""
+
+    steps: Annotated[
+        int,
+        _option("--steps", help="Reach the budget in so many cuts; what is left is scored anew after each.", min=1,
+                **_CHOICE),
+    ] = 1  # fmt: skip
 
 
 _DATA: dict[str, Any] = {"rich_help_panel": "Calibration data"}

@@ -12,7 +12,7 @@ from graphprune import api
 from graphprune.cli import modules
 from graphprune.cli.console import Console
 from graphprune.cli.modules import TorchJob
-from graphprune.cli.options import Before, Choices, Data, Inputs, Output, Writing, taking
+from graphprune.cli.options import Before, Choices, Data, Inputs, Output, Steps, Writing, taking
 from graphprune.cli.prune import In, Out, _Job, calibrated, check_output, finish
 from graphprune.cli.source import Module, read
 from graphprune.output import write_text
@@ -30,6 +30,7 @@ def plan(
         typer.Argument(metavar="MODEL", help="The trained model: .onnx, .pt2 or module:callable.", show_default=False),
     ],
     choices: Choices,
+    stepwise: Steps,
     data: Data,
     before: Before,
     module: Module,
@@ -44,7 +45,7 @@ def plan(
     graphprune plan resnet.onnx --macs 0.6 -o resnet.plan.json
     graphprune plan resnet.onnx --macs 0.6 --criterion wanda --calibration images/ --std 0.5 -o resnet.plan.json
     """
-    arguments = {**choices.arguments(), "calibration": data.request()}
+    arguments = {**choices.arguments(), "steps": stepwise.steps, "calibration": data.request()}
     console = output.console
     with console.working("reading"):
         dense = read(model, before, module, inputs.seed)

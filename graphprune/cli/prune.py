@@ -15,9 +15,10 @@ from graphprune.cli import modules
 from graphprune.cli.console import Console
 from graphprune.cli.criteria import looks_at_data
 from graphprune.cli.modules import TorchJob
-from graphprune.cli.options import Before, Choices, Data, Inputs, Output, Writing, taking
+from graphprune.cli.options import Before, Choices, Data, Inputs, Output, Steps, Writing, taking
 from graphprune.cli.recoveries import Recovery
 from graphprune.cli.source import Module, names_torch, read, read_onnx
+from graphprune.cli.within import Within
 from graphprune.errors import GraphPruneError
 from graphprune.output import Outputs
 
@@ -41,8 +42,10 @@ def prune(
     dense: In,
     out: Out,
     choices: Choices,
+    stepwise: Steps,
     data: Data,
     recovery: Recovery,
+    within: Within,
     before: Before,
     module: Module,
     writing: Writing,
@@ -55,19 +58,24 @@ def prune(
     graphprune prune resnet.onnx small.onnx --macs 0.6 --criterion wanda --calibration data.npz
     graphprune prune resnet.onnx small.onnx --macs 0.6 --calibration data.npz --recover least_squares
     graphprune prune resnet.onnx small.onnx --macs 0.6 --calibration data.npz --recipe auto
+    graphprune prune resnet.onnx small.onnx --max-drop 0.5% --calibration data.npz --validation other.npz
     graphprune prune resnet.pt2 small.pt2 --macs 0.6
     graphprune prune mypkg.models:resnet small --weights w.safetensors --input 1,3,224,224 --macs 0.6
     """
-    arguments = {**choices.arguments(), "calibration": data.request()}
+    arguments = {**choices.arguments(needed=within.max_drop is None), "calibration": data.request()}
     arguments, recover, told = recovery.followed(arguments, arguments["calibration"])
+    arguments = api.stepped({**arguments, "steps": stepwise.steps}, recover)
     check_output(dense, out, writing)
     console, sizes = output.console, inputs.sizes
     if told:
         console.say(told)
     with console.working("reading"):
         source = read(dense, before, module, inputs.seed)
+    notes: tuple[str, ...] = ()
+    if within.max_drop is not None:
+        arguments, notes = within.found(source.analysis(), arguments, recover, data, inputs, console)
     if source.is_of_torch:
-        return modules.run(TorchJob(dense, out, source, arguments, writing, console, inputs, recover))
+        return modules.run(TorchJob(dense, out, source, arguments, writing, console, inputs, recover, notes))
     with console.working("finding what is coupled"):
         analysis = source.analysis()
     arguments = calibrated(analysis, arguments, inputs, console, recover)
@@ -75,6 +83,7 @@ def prune(
         plan = api.plan(analysis, **arguments, seed=inputs.seed, sizes=sizes)
     with console.working("cutting"):
         result = api.result_of(analysis, plan, sizes=sizes)
+    result = replace(result, report=result.report.with_(notes=(*notes, *result.report.notes)))
     job = _Job(dense, out, source.model, result, writing, console, inputs)
     if recover and not writing.dry_run:
         job = recovered(job, analysis, recover, arguments["calibration"])

@@ -24,4 +24,11 @@ ROWS = (
         "minimum width or the alignment to multiples allows no more.",
         "change the bound if the accuracy allows it",
     ),
+    Code(
+        "GP304",
+        "no cut within the drop",
+        "Even the mildest cut that was tried lost more of the metric on the validation data than is allowed. Nothing "
+        "is written, because a model that misses the accuracy silently is worse than none.",
+        "allow a larger drop, recover the weights (--recover), or take another criterion",
+    ),
 )

@@ -64,8 +64,8 @@ ROWS = (
     Code(
         "GP709",
         "the metric cannot be computed",
-        "What a training is judged by raised an error, or returned something else than one finite number. Without it "
-        "the best moment cannot be told from others.",
+        "What a training or a search for a budget is judged by raised an error, lacks labels, or returned something "
+        "else than one finite number. Without it good states cannot be told from bad ones.",
         "call the metric on what the model returns, and have it return one number",
     ),
     Code(
@@ -74,5 +74,12 @@ ROWS = (
         "A training goes on as if nothing had been, bit by bit. That takes the same model, data and options as it was "
         "begun with, and one of them differs.",
         "give what it was begun with, or begin anew in another folder",
+    ),
+    Code(
+        "GP711",
+        "validation data is calibration data",
+        "A drop is judged on data that nothing was computed from: weights that were fitted to a batch look better "
+        "there than anywhere else. Here the same batch is in both.",
+        "give other data to judge on; or none, and a part of the calibration data is held out",
     ),
 )

@@ -36,6 +36,7 @@ from graphprune.dialects.aten.writer import new_positions
 from graphprune.dims import is_cut
 from graphprune.errors import GraphPruneError, did_you_mean
 from graphprune.plan import make_plan, named
+from graphprune.steps import planned
 from graphprune.torch.fit import Fit, fit
 from graphprune.torch.pruned import Pruned, apply_edits, attach, checked_edits, forget
 from graphprune.torch.refused import refuse
@@ -131,9 +132,10 @@ def _calibrated(analysis: Analysis, options: dict[str, Any]) -> dict[str, Any]:
 def _followed(
     recipe: str | None, recover: str | Sequence[str], options: dict[str, Any]
 ) -> tuple[dict[str, Any], str | Sequence[str], tuple[str, ...]]:
-    from graphprune.api import followed
+    from graphprune.api import followed, stepped
 
-    return followed(recipe, options, recover, options.get("calibration"))
+    options, recover, notes = followed(recipe, options, recover, options.get("calibration"))
+    return stepped(options, recover), recover, notes
 
 
 def _pruned(
@@ -238,7 +240,7 @@ def rebuild_graph(module: nn.Module, plan: Plan, example_inputs: Any) -> nn.Modu
 
 
 # ---------------------------------------------------------------- the graph
-_OPTIONS = tuple(inspect.signature(make_plan).parameters)[1:]
+_OPTIONS = (*tuple(inspect.signature(make_plan).parameters)[1:], "steps", "refit")
 
 
 class _Cut:
@@ -253,7 +255,7 @@ class _Cut:
                 raise GraphPruneError("GP106", f"there is no option {name!r}", "gp.prune", did_you_mean(name, _OPTIONS))
         self.analysis = analysis
         self.options = options
-        self.plan = make_plan(analysis, **options) if plan is None else plan
+        self.plan = planned(analysis, **options) if plan is None else plan
         self.keep = self.plan.keep(analysis)
         self.cuts = cuts_of(analysis, self.keep)
         self.small: Captured = ATEN.write(analysis, self.keep)

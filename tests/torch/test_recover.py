@@ -100,3 +100,27 @@ def test_graphs_and_exported_programs_recover_too() -> None:
         with torch.no_grad():
             batch = images(0)[1]
             assert float(((dense(batch) - found(batch)) ** 2).mean() / dense(batch).var()) < 0.2
+
+
+def test_cuts_in_steps_keep_the_class() -> None:
+    dense = network()
+    options = {"macs": 0.5, "criterion": "wanda", "calibration": images(0), "recover": "least_squares"}
+    result = gp.prune(dense, images(0)[0], **options, steps=3)
+    assert type(result.model) is nn.Sequential
+    assert result.verification is not None and result.verification.ok
+    assert result.plan.options["steps"] == 3 and result.plan.options["refit"] == ["least_squares"]
+    assert result.plan.costs["planned"]["macs"] <= 0.5 * result.plan.costs["dense"]["macs"]
+
+
+def test_the_largest_cut_within_a_drop_keeps_the_class() -> None:
+    dense = network()
+    with torch.no_grad():
+        held = [(batch, dense(batch).argmax(1)) for batch in images(9)[:3]]
+    result = gp.prune(
+        dense, images(0)[0], max_drop=0.2, macs=0.3, validation=held, calibration=images(0), recover="least_squares"
+    )
+    assert type(result.model) is nn.Sequential
+    with torch.no_grad():
+        right = torch.cat([result.model(batch).argmax(1) == label for batch, label in held])
+    assert right.float().mean() >= 0.8
+    assert "was found: metric of the dense model 1;" in str(result.report)
