@@ -244,11 +244,11 @@ def built(model: Path, to: Path, threads: int, variants: Sequence[str], **option
 
 
 def best_variant() -> str:
-    """The best that this processor can run; building only that saves time."""
+    """The best of float32 that this processor can run; building only that saves time."""
     from graphprune.runtime.cpu import cpu
     from graphprune.targets.x86.processors import PROCESSORS
 
-    return next(each.name for each in PROCESSORS if not cpu().missing(set(each.features)))
+    return next(each.name for each in PROCESSORS if each.rounding == "float32" and each.runs_on(cpu()))
 
 
 def milliseconds(each: Spread) -> str:
