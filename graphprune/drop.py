@@ -278,7 +278,7 @@ def _load(path: str | os.PathLike[str], head: Mapping[str, Any]) -> tuple[Probe,
         data = json.loads(Path(path).read_text(encoding="utf-8"))
         other = [name for name, value in head.items() if data[name] != value]
         rows: list[dict[str, Any]] = data["probes"]
-        found = tuple(Probe(**{name: math.nan if x is None else x for name, x in row.items()}) for row in rows)
+        found = tuple(_probe(row) for row in rows)
     except OSError as error:
         raise GraphPruneError("GP101", f"it cannot be read: {error.strerror}", str(path)) from error
     except (ValueError, KeyError, TypeError) as error:
@@ -288,3 +288,7 @@ def _load(path: str | os.PathLike[str], head: Mapping[str, Any]) -> tuple[Probe,
         what = f"these are probes with other {', '.join(other)}"
         raise GraphPruneError("GP107", what, str(path), "name another file, or do not resume")
     return found
+
+
+def _probe(row: Mapping[str, Any]) -> Probe:
+    return Probe(**{name: math.nan if value is None else value for name, value in row.items()})

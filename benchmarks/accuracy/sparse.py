@@ -6,7 +6,7 @@
         [--patterns "unstructured 0.5,2:4,unstructured 0.9,8x1 0.9"] [--rows NAME,NAME] [--json PATH]
 
 ONNX files run in onnxruntime, state dicts (.th) in a ResNet of CIFAR-10 in PyTorch. With --cifar10, 512 images of the
-training split calibrate an ONNX file and 2,048 a ResNet, without their labels, and the whole test split judges.
+training split calibrate an ONNX file and 2,048 a ResNet (--images), without their labels, and the test split judges.
 DATA.npz holds arrays by the names of the inputs, and `labels`: its first half calibrates, its second half judges. The
 error is that of the outputs, `sum (y' - y)**2 / sum y**2`. `random` takes weights (or blocks of them) by chance, with
 three seeds. With --json, rows that the file already has are not run again.
@@ -126,7 +126,7 @@ def of_file(path: Path, samples: tuple[Samples, Samples], batch: int) -> Network
     return Network(dense, None, [case for case, _ in samples[0].batches(size)], judge)
 
 
-def of_weights(path: Path, folder: Path) -> Network:
+def of_weights(path: Path, folder: Path, images: int, held: int | None) -> Network:
     """A ResNet of CIFAR-10 in PyTorch."""
     import cifar10_data
     import torch
@@ -136,9 +136,9 @@ def of_weights(path: Path, folder: Path) -> Network:
     model = ResNet(blocks_in(weights))
     model.load_state_dict(weights)
     model.eval()
-    images, _ = cifar10_data.load(folder, "train")
-    drawn = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[: _CALIBRATE["torch"]]]
-    test, labels = cifar10_data.load(folder, "test")
+    training, _ = cifar10_data.load(folder, "train")
+    drawn = training[torch.randperm(len(training), generator=torch.Generator().manual_seed(0))[:images]]
+    test, labels = cifar10_data.load(folder, "test", held)
 
     @torch.no_grad()
     def outputs(other: Any) -> Any:
@@ -156,12 +156,12 @@ def of_weights(path: Path, folder: Path) -> Network:
     return Network(model, drawn[:2], calibration, judge, {"masks": False, "verify": False})
 
 
-def cifar10(folder: Path, name: str, mean: list[float], std: list[float]) -> tuple[Samples, Samples]:
+def cifar10(given: argparse.Namespace, name: str) -> tuple[Samples, Samples]:
     """Images in the form that an ONNX file was trained with."""
     import cifar10_data
 
-    found = []
-    for split, count in (("train", _CALIBRATE["onnx"]), ("test", None)):
+    found, folder, mean, std = [], given.cifar10, given.mean, given.std
+    for split, count in (("train", given.images or _CALIBRATE["onnx"]), ("test", given.test_images)):
         images, labels = cifar10_data.load(folder, split, count)
         pixels = images * cifar10_data.DEVIATION[:, None, None] + cifar10_data.MEAN[:, None, None]
         array = (pixels.numpy() - np.array(mean)[:, None, None]) / np.array(std)[:, None, None]
@@ -196,6 +196,8 @@ def main() -> None:
     parser.add_argument("--cifar10", type=Path, help="a folder with CIFAR-10")
     parser.add_argument("--mean", type=numbers, default=[0.4914, 0.4822, 0.4465])
     parser.add_argument("--std", type=numbers, default=[0.2023, 0.1994, 0.2010])
+    parser.add_argument("--images", type=int, help="training images to calibrate with")
+    parser.add_argument("--test-images", type=int, help="how many of the 10,000; all where not given")
     parser.add_argument("--patterns", default=PATTERNS, help="formats with their sparsities")
     parser.add_argument("--rows", default=",".join(ROWS), help="names of rows")
     parser.add_argument("--batch", type=int, default=32)
@@ -206,10 +208,10 @@ def main() -> None:
         parser.error("give --data or --cifar10")
     if given.model.suffix == ".onnx":
         first = gp.load(given.model).graph.inputs[0].name
-        samples = archive(given.data) if given.data else cifar10(given.cifar10, first, given.mean, given.std)
+        samples = archive(given.data) if given.data else cifar10(given, first)
         network = of_file(given.model, samples, given.batch)
     else:
-        network = of_weights(given.model, given.cifar10)
+        network = of_weights(given.model, given.cifar10, given.images or _CALIBRATE["torch"], given.test_images)
     results: list[dict[str, Any]] = []
     if given.json and Path(given.json).exists():
         results = json.loads(Path(given.json).read_text())["results"]["runs"]

@@ -5,7 +5,7 @@ A recovery is a frozen dataclass with a ``name`` whose ``run`` takes the dense a
 about widths. Another package adds its own under the entry-point group ``graphprune.recoveries``.
 
     >>> sorted(RECOVERIES.builtin)
-    ['batch_norm', 'bias', 'gauss_newton', 'least_squares']
+    ['batch_norm', 'bias', 'gauss_newton', 'least_squares', 'mask_tuning']
 """
 
 from __future__ import annotations
@@ -19,5 +19,6 @@ RECOVERIES = Registry(
         "bias": "graphprune.recover.bias:BiasCompensation",
         "gauss_newton": "graphprune.recover.gauss_newton:GaussNewton",
         "least_squares": "graphprune.recover.least_squares:LeastSquares",
+        "mask_tuning": "graphprune.recover.mask_tuning:MaskTuning",
     },
 )

@@ -189,11 +189,11 @@ class Walk:
             return None
         fit, judge = self._sums(place, small)
         old = self.weights(small) if start is None else start
-        ridge, after = min(((each, judge.error(solved(fit, old, each, free(follow)))) for each in ridges(self.ridge)),
+        ridge, after = min(((each, judge.error(self.minimum(small, fit, old, each))) for each in ridges(self.ridge)),
                            key=lambda pair: pair[1])  # fmt: skip
         before = judge.error(old)
         better = after < before
-        new = solved(fit + judge, old, ridge, free(follow)) if better else old
+        new = self.minimum(small, fit + judge, old, ridge) if better else old
         if better or start is not None:
             self.write(small, follow, new)
         if not better and start is not None:
@@ -201,6 +201,10 @@ class Walk:
         if not better:
             return Outcome(small.name, before, after, False, "GP705 its error on held-out data would not be lower")
         return Outcome(small.name, before, after, True)
+
+    def minimum(self, small: Layer, sums: Sums, old: Array, ridge: float) -> Array:
+        """The best weights of a layer, and what is added: ``[groups, inputs + 1, outputs]``."""
+        return solved(sums, old, ridge, free(self.pair.follow(small)))
 
     def weights(self, small: Layer) -> Array:
         """The weights as they are by now, with nothing added: ``[groups, inputs + 1, outputs]``."""
