@@ -291,4 +291,5 @@ def _load(path: str | os.PathLike[str], head: Mapping[str, Any]) -> tuple[Probe,
 
 
 def _probe(row: Mapping[str, Any]) -> Probe:
-    return Probe(**{name: math.nan if value is None else value for name, value in row.items()})
+    numbers: dict[str, Any] = {name: math.nan if value is None else value for name, value in row.items()}
+    return Probe(**numbers)
