@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphprune.analysis import Analysis
+from graphprune.dequantise import factors
 from graphprune.dims import Axis, Dim, is_free, labels, leaves
 from graphprune.program import Array, Contraction, Node, Use, Value
 
@@ -130,18 +131,13 @@ class _Constants:
             array = self.dialect.constant(value)
             if array is None:
                 return None
-            zero = self._operand(contraction.zero_point)
-            if zero is None:
-                differs = array != array.dtype.type(0)
-            else:
-                differs = array != (zero.reshape(()) if zero.size == 1 else zero.reshape(-1, *[1] * (array.ndim - 1)))
+            zero = factors(self.analysis, contraction)[1]
+            if contraction.bits or (zero is None and contraction.zero_point is not None):
+                return None  # it takes more to say which of its numbers are zero
+            differs = array != (array.dtype.type(0) if zero is None else zero)
             axes = range(array.ndim)
             self.weights[use] = tuple(differs.any(axis=tuple(set(axes) - {axis})) for axis in axes)
         return self.weights[use]
-
-    def _operand(self, use: Use | None) -> Array | None:
-        value = None if use is None else use.node.inputs[use.index]
-        return None if value is None else self.dialect.constant(value)
 
     def adds_nothing(self, contraction: Contraction, use: Use, position: int, axis: Axis, dim: Dim) -> Array:
         """Which entries of ``dim`` add nothing to this sum."""

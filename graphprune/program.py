@@ -160,7 +160,8 @@ class Contraction:
     multiply-accumulates. ``masks`` names, for each reduced axis, one operand position where zeroing an entry removes
     it from the sum: ``(use, position, axis)``. ``stationary`` axes are those both operands carry (groups, heads);
     the last ``window`` axes of the weight are those of a kernel, which moves as ``sweep`` says. ``terms`` are the same
-    in letters, where there are two operands and no more.
+    in letters, where there are two operands and no more. ``bits`` is how many each number has where several share the
+    bytes along the last axis of the weight, else 0.
     """
 
     node: Node
@@ -178,6 +179,7 @@ class Contraction:
     window: int = 0
     sweep: Sweep | None = None
     terms: Terms | None = None
+    bits: int = 0
 
 
 @dataclass(frozen=True, eq=False)

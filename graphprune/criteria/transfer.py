@@ -11,6 +11,7 @@ Each weight is read once, in slices, and never more than one of them is held.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from graphprune.criteria import (
 )
 from graphprune.criteria.custom import criterion_of, name_of
 from graphprune.criteria.effect import by_effect
+from graphprune.dequantise import factors, unpacked
 from graphprune.dialects import tools_of
 from graphprune.dims import Axis, Dim, labels, leaves
 from graphprune.errors import GraphPruneError, did_you_mean
@@ -235,8 +237,9 @@ def _filter_parts(analysis: Analysis, groups: Sequence[Group], criterion: Filter
         weight = analysis.program.dialect.constant(value) if once else None
         if weight is None or weight.dtype.kind not in "fiuV" or weight.size == 0:
             continue
-        numbers = weight.astype(np.float64)
-        scale, zero = _factors(analysis, contractions[0])
+        bits = contractions[0].bits
+        numbers = (unpacked(weight, bits) if bits else weight).astype(np.float64)
+        scale, zero = factors(analysis, contractions[0])
         numbers = (numbers if zero is None else numbers - zero) * (1 if scale is None else scale)
         _check_finite(numbers, value)
         for (place, dim), axis in once.items():
@@ -291,9 +294,9 @@ def _parts(analysis: Analysis, groups: Sequence[Group], criterion: WeightCriteri
         weight = analysis.program.dialect.constant(value) if axes else None
         if weight is None or weight.dtype.kind not in "fiuV" or weight.size == 0:
             continue
-        factors = _factors(analysis, contractions[0])
+        stored = _Stored(weight, *factors(analysis, contractions[0]), contractions[0].bits)
         with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is looked at in the next line
-            sums = _marginals(weight, factors, criterion, sorted({place for _, place in axes}))
+            sums = _marginals(stored, criterion, sorted({place for _, place in axes}))
         for each in sums.values():
             _check_finite(each, value)
         for (place, dim), axis in _once(contractions, wanted).items():
@@ -328,13 +331,23 @@ def _entries(sums: Array, axis: Axis, dim: Dim) -> Array:
     return total
 
 
-def _marginals(
-    weight: Array, factors: tuple[Array | None, Array | None], criterion: WeightCriterion, places: Sequence[int]
-) -> dict[int, Array]:
+@dataclass(frozen=True)
+class _Stored:
+    """A weight as it is stored, and what makes numbers of it (see :mod:`graphprune.dequantise`)."""
+
+    weight: Array
+    scale: Array | None
+    zero: Array | None
+    bits: int
+
+
+def _marginals(stored: _Stored, criterion: WeightCriterion, places: Sequence[int]) -> dict[int, Array]:
     """For each axis in ``places``: the worths summed over all other axes, in float64."""
+    weight, factors = stored.weight, (stored.scale, stored.zero)
     sums = {place: np.zeros(weight.shape[place]) for place in places}
     for begin, end, rows in _slices(weight):
         scale, zero = (part if part is None or part.shape[0] == 1 else part[begin:end] for part in factors)
+        rows = unpacked(rows, stored.bits) if stored.bits else rows
         numbers = rows.astype(np.float32, copy=False) if rows.dtype != np.float64 else rows
         if zero is not None:
             numbers = numbers - zero
@@ -355,31 +368,3 @@ def _slices(weight: Array) -> Iterator[tuple[int, int, Array]]:
     rows = max(1, _SLICE // max(1, weight.size // weight.shape[0]))
     for begin in range(0, weight.shape[0], rows):
         yield begin, begin + rows, weight[begin : begin + rows]
-
-
-def _factors(analysis: Analysis, contraction: Contraction) -> tuple[Array | None, Array | None]:
-    """Scale and zero point of a quantised weight, shaped to be broadcast against it: ``(w - zero) * scale``."""
-    return _spread(analysis, contraction, contraction.scale), _spread(analysis, contraction, contraction.zero_point)
-
-
-def _spread(analysis: Analysis, contraction: Contraction, use: Use | None) -> Array | None:
-    value = _operand(use)
-    array = None if value is None else analysis.program.dialect.constant(value)
-    if array is None or use is None or value is None:
-        return None
-    shape = [1] * len(contraction.weight_axes)
-    for axis in analysis.trace.typed(value, use).axes or []:
-        if axis.size == 1:
-            continue
-        place = _match(axis, contraction.weight_axes)
-        if place is None or not isinstance(axis.size, int):
-            return None  # packed in blocks: the stored numbers have to do
-        shape[place] = axis.size
-    return array.astype(np.float32).reshape(shape) if array.size == np.prod(shape) else None
-
-
-def _match(axis: Axis, axes: Sequence[Axis]) -> int | None:
-    """Which of the axes is this one: by its dimensions, else by its size."""
-    same = [k for k, other in enumerate(axes) if list(leaves(other)) == list(leaves(axis))]
-    same = same or [k for k, other in enumerate(axes) if other.size == axis.size]
-    return same[0] if same else None

@@ -133,8 +133,8 @@ def convolution(
 
 @dataclass(eq=False)
 class Packed:
-    """A weight ``o k p`` of ``k`` blocks, each packed into ``p`` bytes, with a scale per block (``o k`` or ``(o k)``)
-    and zero points likewise; ``packed_zeros`` says that several zero points share a byte."""
+    """A weight ``o k p`` of ``k`` blocks, each packed into ``p`` bytes, ``bits`` for a number, with a scale per block
+    (``o k`` or ``(o k)``) and zero points likewise; ``packed_zeros`` says that several zero points share a byte."""
 
     data: Operand
     scales: Operand
@@ -144,6 +144,7 @@ class Packed:
     inputs: Number
     outputs: Number
     block: int
+    bits: int
     packed_zeros: bool
 
 
@@ -181,6 +182,7 @@ def packed_linear(trace: Trace, x: Operand, weight: Packed) -> Typed:
             bias=None if weight.bias is None else weight.bias.use,
             scale=weight.scales.use,
             zero_point=None if weight.zero_points is None else weight.zero_points.use,
+            bits=weight.bits,
         )
     )
     return Typed([*x.axes[:-1], rows])

@@ -203,7 +203,7 @@ def _dynamic_lstm(trace: Trace, node: Node) -> list[Typed]:
 
 
 def _matmul_bits(trace: Trace, node: Node) -> list[Typed]:
-    zeros = trace.operand(3)
+    zeros, bits = trace.operand(3), int(node.attributes.get("bits", 4))
     weight = Packed(
         trace.need(1),
         trace.need(2),
@@ -213,7 +213,8 @@ def _matmul_bits(trace: Trace, node: Node) -> list[Typed]:
         trace.attribute("K"),
         trace.attribute("N"),
         int(_required(node, "block_size")),
-        zeros is not None and zeros.value.dtype == "uint8" and int(node.attributes.get("bits", 4)) < 8,
+        bits,
+        zeros is not None and zeros.value.dtype == "uint8" and bits < 8,
     )
     return [quantised.packed_linear(trace, trace.need(0), weight)]
 
