@@ -16,6 +16,7 @@ from graphprune.runtime import Executable, cpu, folder, load
 from graphprune.runtime.artifact import Network, Tensor
 from graphprune.runtime.manifest import Manifest
 from graphprune.targets import TARGETS
+from graphprune.targets.interrupts import heard
 from graphprune.targets.models import as_onnx, static_shapes
 from graphprune.targets.sizes import several
 from graphprune.targets.sizes import write as write_sizes
@@ -85,7 +86,8 @@ def build(
 
         def make(place: Path, chosen_sizes: Mapping[str, int]) -> Manifest:
             static, notes = static_shapes(loaded, given, chosen_sizes)
-            network = goal.compile(path, shapes=static, processors=processors, threads=threads)
+            with heard():
+                network = goal.compile(path, shapes=static, processors=processors, threads=threads)
             manifest = folder.write(place, network, _about(goal, path, model, [*notes, *_judged(verify)]))
             if verify:
                 rows, speed = _verified(place, manifest, network, path, loaded, seed)

@@ -11,6 +11,8 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from graphprune.dialects.onnx.runner import has_onnxruntime
+
 if TYPE_CHECKING:
     from graphprune.runtime import Executable
 
@@ -20,7 +22,9 @@ SLOWER = 0.95  # a ratio below this is more than noise
 
 
 def pace(network: Executable, model: Path, case: dict[str, Any], threads: int) -> dict[str, float]:
-    """Median seconds of a call, `graphprune` and `onnxruntime`."""
+    """Median seconds of a call, `graphprune` and `onnxruntime`; nothing where that is not installed."""
+    if not has_onnxruntime():
+        return {}
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

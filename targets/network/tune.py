@@ -99,6 +99,8 @@ class Tuner:
         try:
             found = json.loads((self.folder / f"{key}.json").read_text())
             seconds = [float(value) for value in found["seconds"]]
+            if not all(0 < value < float("inf") for value in seconds):
+                return None
         except (OSError, ValueError, KeyError, TypeError):
             return None  # not there, or not ours: measured again
         self.remembered += 1
@@ -109,9 +111,10 @@ class Tuner:
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", dir=self.folder, suffix=".part", delete=False) as file:
-                json.dump({"seconds": list(seconds)}, file)
-            os.replace(file.name, self.folder / f"{key}.json")
+            with tempfile.TemporaryDirectory(dir=self.folder, suffix=".part") as place:
+                path = Path(place, "seconds.json")
+                path.write_text(json.dumps({"seconds": list(seconds)}))
+                os.replace(path, self.folder / f"{key}.json")
         except OSError:
             self.folder = None  # a cache that cannot be written is no reason to stop
 
