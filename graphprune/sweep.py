@@ -165,6 +165,9 @@ class _Request:
         for name in ("seed", "criterion"):
             if name in options:
                 raise GraphPruneError("GP107", f"there are several in a sweep: {name}", f"option {name}", "see sweep")
+        if options.get("steps", 1) != 1:
+            what = "a sweep scores the dense model once for all its budgets"
+            raise GraphPruneError("GP107", what, "option steps", "prune in steps, with the criterion that was best")
         names = tuple(dict.fromkeys([*criteria, *CONTROLS]))
         for name in names:
             criterion_of(name)

@@ -168,6 +168,13 @@ def test_steps_that_are_none(steps: Any) -> None:
         gp.plan(residual(), macs=0.5, steps=steps)
 
 
+def test_a_sweep_has_no_steps() -> None:
+    from graphprune.sweep import sweep
+
+    with pytest.raises(GraphPruneError, match="GP107"):
+        sweep(residual(), macs=[0.5], calibration=data(2), steps=2)
+
+
 def test_what_cannot_be_met_is_told_before_the_work() -> None:
     recorder = Recorder()
     with pytest.raises(BudgetNotMet, match="GP301"):

@@ -124,3 +124,15 @@ def test_the_largest_cut_within_a_drop_keeps_the_class() -> None:
         right = torch.cat([result.model(batch).argmax(1) == label for batch, label in held])
     assert right.float().mean() >= 0.8
     assert "was found: metric of the dense model 1;" in str(result.report)
+
+
+def test_gradients_of_what_is_left_are_taken_in_each_step() -> None:
+    """Scores that need derivatives of the graph between two steps, by labels that come with the data."""
+    dense, labels = network(), torch.arange(16) % 5
+    data = [(batch, labels) for batch in images(0)[:2]]
+    once, steps = (
+        gp.plan(gp.analyze(dense, images(0)[0]), macs=0.4, criterion="taylor", calibration=data, steps=count)
+        for count in (1, 3)
+    )
+    assert [cut.size for cut in once.groups] == [cut.size for cut in steps.groups]
+    assert once.groups != steps.groups
