@@ -1,7 +1,7 @@
 """The accuracy of a ResNet of CIFAR-10 that was pruned by the recipe `reconstruct` and trained on for some minutes.
 
     python benchmarks/accuracy/finetune.py --data FOLDER --weights resnet56-4bfd9763.th --work FOLDER [--minutes 10]
-        [--steps N] [--speedup 2.11] [--rate 0.02] [--test] [--json PATH]
+        [--steps N] [--speedup 2.11] [--rate 0.003] [--test] [--json PATH]
 
 Data and weights as for examples/cifar10_finetune.py. The dense network is the teacher: its logits, and the outputs of
 its three stages, which keep their shapes as only widths inside residual blocks are cut. The result is the last step:
@@ -89,10 +89,11 @@ def main() -> None:
     seconds = time.process_time() - before
     model = result.model.to(memory_format=torch.contiguous_format)
     print(result)
-    print(f"{accuracy(student, bench.test):.2%} before, {accuracy(model, bench.test):.2%} after, of {HELD} held images")
+    held_out = [accuracy(each, bench.test) for each in (student, model)]
+    print(f"{held_out[0]:.2%} before, {held_out[1]:.2%} after, of {HELD} held images")
     print(f"{result.seconds:.0f} seconds by the clock, {seconds:.0f} of processors since this process began")
     found = {
-        "steps": result.steps, "seconds": result.seconds, "processor": seconds, "held": result.best,
+        "steps": result.steps, "seconds": result.seconds, "processor": seconds, "held": held_out,
         "history": result.to_dict()["history"], "options": {name: str(value) for name, value in vars(given).items()},
     }  # fmt: skip
     if given.test:
@@ -112,7 +113,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--speedup", type=float, default=2.11, help="how many times fewer MACs")
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--steps", type=int, help="of 128 images; the minutes where not given")
-    parser.add_argument("--rate", type=float, default=0.02)
+    parser.add_argument("--rate", type=float, default=0.003)
     parser.add_argument("--schedule", default="one_cycle")
     parser.add_argument("--distill", type=float, default=0.9)
     parser.add_argument("--temperature", type=float, default=4.0)
