@@ -82,22 +82,20 @@ def build(
 
 def named_shape(text: str) -> tuple[str, tuple[int, ...]]:
     """An input and its shape from `x=1,3,224,224`. Raises GraphPruneError GP107."""
-    name, equals, numbers = text.rpartition("=")
-    sizes = numbers.split(",")
-    if not (equals and name and all(each.isascii() and each.isdigit() and 0 < int(each) < 1 << 31 for each in sizes)):
-        what = f"{text!r} is not a name and a shape"
-        raise GraphPruneError("GP107", what, "option --shape", "write name=sizes, such as x=1,3,224,224")
-    return name, tuple(map(int, sizes))
+    return _numbered(text, "a name and a shape", "option --shape", "write name=sizes, such as x=1,3,224,224")
 
 
-def named_sizes(text: str) -> tuple[str, list[int]]:
+def named_sizes(text: str) -> tuple[str, tuple[int, ...]]:
     """An axis and its sizes from `batch=1,8`. Raises GraphPruneError GP107."""
+    return _numbered(text, "a name and sizes", "option --size", "write name=size, or several, such as batch=1,8")
+
+
+def _numbered(text: str, kind: str, where: str, remedy: str) -> tuple[str, tuple[int, ...]]:
     name, equals, numbers = text.rpartition("=")
     sizes = numbers.split(",")
     if not (equals and name and all(each.isascii() and each.isdigit() and 0 < int(each) < 1 << 31 for each in sizes)):
-        what = f"{text!r} is not a name and sizes"
-        raise GraphPruneError("GP107", what, "option --size", "write name=size, or several, such as batch=1,8")
-    return name, list(map(int, sizes))
+        raise GraphPruneError("GP107", f"{text!r} is not {kind}", where, remedy)
+    return name, tuple(map(int, sizes))
 
 
 def lines(manifest: Manifest, place: Path) -> Iterator[str]:
