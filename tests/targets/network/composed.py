@@ -36,17 +36,15 @@ class Checked:
     steps: int = 0
 
 
-def sized(plan: Recipe) -> dict[str, list[int]]:
-    """The shapes of the inputs, named sizes as the generator runs them."""
-    return {name: list(array.shape) for name, array in execution.feeds(build(plan), sizes=NAMED).items()}
-
-
 def check(plan: Recipe, machine: Machine) -> Checked:
+    return check_model(build(plan), machine, NAMED)
+
+
+def check_model(model: onnx.ModelProto, machine: Machine, sizes: Mapping[str, int] | None = None) -> Checked:
     """Raises AssertionError where the built network computes something else, twice on the same arena."""
-    model = build(plan)
-    cases = [execution.feeds(model, seed=seed, sizes=NAMED) for seed in (0, 1)]
+    cases = [execution.feeds(model, seed=seed, sizes=sizes) for seed in (0, 1)]
     try:
-        network = built(model, machine, sized(plan))
+        network = built(model, machine, {name: list(array.shape) for name, array in cases[0].items()})
     except GraphPruneError as error:
         if error.code != "GP811":
             raise
