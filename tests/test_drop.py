@@ -183,9 +183,9 @@ def test_accuracy_counts() -> None:
     assert measured("accuracy", outputs, [np.array([1, 1]), np.array([1])]) == pytest.approx(2 / 3)
 
 
-def test_on_the_command_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a model, calibration data, and other data with labels."""
     onnx.save(ir.to_proto(residual()), tmp_path / "dense.onnx")
     held = labelled(7)
     assert held.labels is not None
@@ -193,21 +193,65 @@ def test_on_the_command_line(
     np.savez(tmp_path / "other.npz", x=np.concatenate([case["x"] for case in held.cases]))
     np.save(tmp_path / "labels.npy", np.concatenate(held.labels))
     monkeypatch.chdir(tmp_path)
-    line = ["prune", "dense.onnx", "small.onnx", "--calibration", "data.npz", "--validation", "other.npz"]
-    line += ["--validation-labels", "labels.npy", "--max-drop", "10%", "--recover", "least_squares"]
-    assert main([*line, "--probes", "probes.json", "--json"]) == 0
+    return tmp_path
+
+
+LINE = ["prune", "dense.onnx", "small.onnx", "--calibration", "data.npz", "--validation", "other.npz",
+        "--validation-labels", "labels.npy"]  # fmt: skip
+
+
+def test_on_the_command_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = [*LINE, "--max-drop", "10%", "--recover", "least_squares", "--probes", "probes.json"]
+    assert main([*line, "--json"]) == 0
     out, err = capsys.readouterr()
     report = json.loads(out)
     assert report["notes"][0].startswith("macs ") and "metric of the dense model 1;" in report["notes"][0]
     assert "[1] 5.0%" in err
-    assert accuracy_of(gp.load("small.onnx"), held) >= 0.9
+    assert accuracy_of(gp.load("small.onnx"), labelled(7)) >= 0.9
     probes = json.loads(Path("probes.json").read_text())
     assert probes["schema"] == "graphprune.probes" and len(probes["probes"]) > 3
-    assert main([*line, "--probes", "probes.json"]) == 2
+    assert main(line) == 2
     assert "GP107 there is a file of this name already" in capsys.readouterr().err
-    assert main([*line, "--probes", "probes.json", "--resume", "-q"]) == 0
+    assert main([*line, "--resume", "-q"]) == 0
     assert "[1]" not in capsys.readouterr().err
-    assert main(["prune", "dense.onnx", "s.onnx", "--max-drop", "x"]) == 2
-    assert main(["prune", "dense.onnx", "s.onnx", "--macs", "0.5", "--validation-labels", "labels.npy",
-                 "--max-drop", "0.1"]) == 2  # fmt: skip
+
+
+def test_what_is_not_met_writes_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "judging.py").write_text(
+        "def worse(outputs, labels, seen=[]):\n    seen.append(1)\n    return -len(seen)\n"
+    )
+    assert main([*LINE, "--max-drop", "0", "--metric", "judging:worse"]) == 1
+    assert capsys.readouterr().err.splitlines()[-3].startswith("GP304")
+    assert not (folder / "small.onnx").exists()
+
+
+def test_an_interrupt_says_how_to_go_on(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        (folder / "probes.json").write_text("{}")  # as a probe leaves it
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("graphprune.drop.find", stop)
+    with pytest.raises(SystemExit) as caught:
+        main([*LINE, "--max-drop", "1%", "--probes", "probes.json"])
+    assert caught.value.code == 130
+    assert "goes on with --resume" in capsys.readouterr().err
+    assert main([*LINE, "--max-drop", "1%"]) == 130
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("--max-drop x", "not a drop"),
+        ("--max-drop -1", "not a drop"),
+        ("--max-drop 1% --ratio 0.5", "one budget"),
+        ("--max-drop 1% --resume", "nothing to go on from"),
+        ("", "how far to prune"),
+    ],
+)
+def test_mistakes_on_the_command_line(folder: Path, capsys: pytest.CaptureFixture[str], line: str, words: str) -> None:
+    assert main([*LINE, *line.split()]) == 2
+    assert words in capsys.readouterr().err
+    assert main(["prune", "dense.onnx", "s.onnx", "--max-drop", "1%", "--validation-labels", "labels.npy"]) == 2
     assert "validation data, and there is none" in capsys.readouterr().err

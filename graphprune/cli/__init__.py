@@ -20,7 +20,7 @@ EXIT_DEFECT = 3
 EXIT_INTERRUPTED = 130
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
-_NOT_MET = frozenset({"GP301", "GP302", "GP401", "GP402", "GP403"})
+_NOT_MET = frozenset({"GP301", "GP302", "GP304", "GP401", "GP402", "GP403"})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

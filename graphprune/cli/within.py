@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from graphprune import api
+from graphprune.cli import EXIT_INTERRUPTED
 from graphprune.cli.console import Console
 from graphprune.cli.options import Data, Inputs, _option
 from graphprune.errors import GraphPruneError
@@ -90,9 +91,14 @@ class Within:
             )
         fit, judge = divided(given, held)
         options = {name: value for name, value in arguments.items() if name not in ("calibration", "refit")}
-        found = find(
-            analysis, request, judge, calibration=fit, recover=recover, seed=inputs.seed, sizes=inputs.sizes, **options
-        )
+        options |= {"seed": inputs.seed, "sizes": inputs.sizes}
+        try:
+            found = find(analysis, request, judge, calibration=fit, recover=recover, **options)
+        except KeyboardInterrupt:
+            if self.probes is None or not self.probes.exists():
+                raise
+            console.say(f"interrupted: what was tried is in {self.probes}; the same command goes on with --resume")
+            raise SystemExit(EXIT_INTERRUPTED) from None
         return {**arguments, found.budget: found.target, "calibration": fit}, found.notes
 
     def _data(self, data: Data) -> Any:
