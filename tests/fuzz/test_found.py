@@ -56,6 +56,12 @@ def attribute_without_tensor(model: ModelProto) -> None:
     model.graph.node.add(op_type="Constant", output=["c"]).attribute.add(name="value", type=onnx.AttributeProto.TENSOR)
 
 
+def graph_from_elsewhere(model: ModelProto) -> None:
+    branch = onnx.AttributeProto(name="then_branch", type=onnx.AttributeProto.GRAPH, ref_attr_name="branch")
+    with_attribute("If")(model)
+    model.graph.node[1].attribute.append(branch)
+
+
 _REFUSED: dict[str, tuple[Callable[[ModelProto], object], str]] = {
     "an axis that is a text": (
         with_attribute("Softmax", axis="one"),
@@ -64,6 +70,10 @@ _REFUSED: dict[str, tuple[Callable[[ModelProto], object], str]] = {
     "a required attribute that is missing": (with_attribute("Cast"), "GP102 it lacks the attribute 'to'"),
     "an attribute twice": (attribute_twice, "GP102 it has two attributes called 'alpha'"),
     "a tensor that is not there": (attribute_without_tensor, "GP102 the attribute 'value' holds no tensor"),
+    "a graph that only a function could be given": (
+        graph_from_elsewhere,
+        "GP103 the attribute 'then_branch' is a graph that is an argument of the function it stands in",
+    ),
     "an output without a name": (lambda model: model.graph.output.add(), "GP102 an input, output or initializer"),
     "numbers stored twice": (
         lambda model: model.graph.initializer[0].int32_data.append(1),

@@ -38,6 +38,8 @@ _FIELDS: dict[int, str] = {
 _DATA = ("raw_data", "float_data", "int32_data", "int64_data", "uint64_data", "double_data", "string_data")
 _COMPLEX: frozenset[int] = frozenset({onnx.TensorProto.COMPLEX64, onnx.TensorProto.COMPLEX128})
 
+_GRAPHS: frozenset[int] = frozenset({onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS})
+
 
 @dataclass
 class Findings:
@@ -172,6 +174,9 @@ class _Graph:
                 attribute.HasField("t") or attribute.ref_attr_name
             ):
                 raise _bad(f"the attribute {attribute.name!r} holds no tensor", where)
+            if attribute.ref_attr_name and attribute.type in _GRAPHS:
+                what = f"the attribute {attribute.name!r} is a graph that is an argument of the function it stands in"
+                raise GraphPruneError("GP103", what, where, "give the node a graph of its own")
             if attribute.HasField("sparse_tensor") or attribute.sparse_tensors:
                 raise GraphPruneError("GP103", "it holds a sparse tensor", where, "store it as a dense tensor")
             if attribute.HasField("t"):
