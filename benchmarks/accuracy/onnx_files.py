@@ -1,6 +1,6 @@
 """Trained ONNX files pruned without PyTorch: output error, and accuracy where there are labels.
 
-    python benchmarks/accuracy/onnx_files.py FILE.onnx --data DATA.npz [--macs 0.8,0.6] [--json PATH]
+    python benchmarks/accuracy/onnx_files.py FILE.onnx --data DATA.npz [--macs 0.8,0.6] [--rows NAME,NAME] [--json PATH]
     python benchmarks/accuracy/onnx_files.py FILE.onnx --cifar10 FOLDER [--mean M,M,M --std S,S,S]
 
 DATA.npz holds arrays by the names of the inputs, and `labels` where accuracy is wanted; its first half calibrates, its
@@ -40,6 +40,12 @@ ROWS: dict[str, dict[str, Any]] = {
     "random + least_squares": {"criterion": "random", "recover": "least_squares"},
     "obs by effect + least_squares": {"recipe": "reconstruct", "recover": "least_squares"},
     "recipe reconstruct": {"recipe": "reconstruct"},
+    "l2 + mask_tuning": {"criterion": "l2", "recover": "mask_tuning"},
+    "l2 in 4 steps": {"criterion": "l2", "steps": 4},
+    "l2 in 4 steps + least_squares": {"criterion": "l2", "recover": "least_squares", "steps": 4},
+    "obs": {"criterion": "obs"},
+    "obs + least_squares": {"criterion": "obs", "recover": "least_squares"},
+    "obs in 4 steps + least_squares": {"criterion": "obs", "recover": "least_squares", "steps": 4},
 }
 
 
@@ -115,7 +121,7 @@ def run(dense: Any, macs: float, name: str, samples: tuple[Samples, Samples], si
 def as_table(results: list[dict[str, Any]], budgets: list[float]) -> str:
     """A line for each row, columns for each budget."""
     lines = []
-    for name in ROWS:
+    for name in dict.fromkeys(each["row"] for each in results):
         cells = []
         for budget in budgets:
             here = [each for each in results if each["row"] == name and each["budget"] == budget]
@@ -138,6 +144,7 @@ def main() -> None:
     parser.add_argument("--mean", type=numbers, default=[0.4914, 0.4822, 0.4465])
     parser.add_argument("--std", type=numbers, default=[0.2023, 0.1994, 0.2010])
     parser.add_argument("--macs", type=numbers, default=[0.8, 0.6])
+    parser.add_argument("--rows", default=",".join(ROWS), help="names of rows")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--json", metavar="PATH")
     given = parser.parse_args()
@@ -148,7 +155,8 @@ def main() -> None:
     if given.data is None and given.cifar10 is None:
         parser.error("give --data or --cifar10")
     samples = archive(given.data) if given.data else cifar10(given.cifar10, first.name, given.mean, given.std)
-    results = [each for macs in given.macs for name in ROWS for each in run(dense, macs, name, samples, size)]
+    rows = given.rows.split(",")
+    results = [each for macs in given.macs for name in rows for each in run(dense, macs, name, samples, size)]
     print(f"{given.file.name}, dense: {judged(dense, dense, samples[1], size)}\n")
     print(as_table(results, given.macs))
     write_json(given.json, "accuracy_onnx_files", {"file": given.file.name, "runs": results})
