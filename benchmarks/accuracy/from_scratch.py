@@ -7,12 +7,15 @@ FOLDER has the four gz files of https://github.com/zalandoresearch/fashion-mnist
 trained from nothing by `gp.finetune`; zeros are unstructured, in all weights. Three kinds of rows, each with the same
 number of steps in all its rows:
 
-- *init*: masks of the untrained network, then training: drawn at random (each layer alike), SNIP and GraSP (on 512
+- *init*: masks of the untrained network, then training: drawn at random, SNIP and GraSP (on 512
   images), SynFlow (100 rounds); these three rank all weights of the network together, as their papers do.
-- *while*: gradual magnitude pruning (each layer alike) within the same steps.
-- *after*: the trained dense network, its smallest weights zero (each layer alike), retrained for half of the steps
+- *while*: gradual magnitude pruning within the same steps.
+- *after*: the trained dense network, its smallest weights zero, retrained for half of the steps
   more: at its last learning rate, with the whole schedule replayed (rewinding), and with few parameters (norms and
   biases; low-rank updates beside them).
+
+Where the network is not ranked as a whole, the first and the last layer stay dense and the two others have the same
+share of zeros; the share of all weights is the same in every row.
 
 Accuracy is that of all 10,000 test images after the last step; nothing was chosen by it. Rows are written as they
 come; with --json, rows that the file already has are not run again.
@@ -43,7 +46,7 @@ import graphprune as gp  # noqa: E402
 from graphprune.torch import bake, put_masks  # noqa: E402
 
 Data = tuple[Tensor, Tensor]
-_RATE, _FEW_RATE, _BATCH = 0.1, 0.05, 128
+_RATE, _FEW_RATE, _BATCH = 0.05, 0.05, 128
 _ROUNDS = 100
 
 
@@ -74,8 +77,20 @@ Masks = dict[str, Tensor]
 
 
 def uniform(scores: dict[str, Tensor], sparsity: float) -> Masks:
-    """The largest scores of each layer."""
-    return {name: _largest(each.flatten(), sparsity).view_as(each) for name, each in scores.items()}
+    """The largest scores of each layer but the first and the last, which stay dense."""
+    inner = list(scores)[1:-1]
+    share = inner_share({name: each.numel() for name, each in scores.items()}, sparsity)
+    return {
+        name: _largest(each.flatten(), share).view_as(each)
+        if name in inner
+        else torch.ones_like(each, dtype=torch.bool)
+        for name, each in scores.items()
+    }
+
+
+def inner_share(sizes: dict[str, int], sparsity: float) -> float:
+    """The sparsity of all layers but the first and the last that makes that of the network."""
+    return sparsity * sum(sizes.values()) / sum(list(sizes.values())[1:-1])
 
 
 def together(scores: dict[str, Tensor], sparsity: float) -> Masks:
@@ -171,7 +186,9 @@ class Bench:
         if name == "dense":
             return self.base()
         if name == "while: gmp":
-            return self.trained(network(self.seed), self.steps, sparsity=sparsity)
+            model = network(self.seed)
+            share = inner_share({name: each.numel() for name, each in weights(model).items()}, sparsity)
+            return self.trained(model, self.steps, sparsity=share)
         if name.startswith("init: "):
             model, batch = network(self.seed), tuple(each[:512] for each in self.train)
             put_masks(model, INIT[name.removeprefix("init: ")](network(self.seed).train(), batch, sparsity))

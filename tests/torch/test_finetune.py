@@ -230,6 +230,7 @@ def test_zeros_become_more_while_it_learns(form: str, share: float | None) -> No
         assert abs(removed / weight.numel() - (share or 0.5)) <= 1 / counted
         matrix = weight.movedim(1, -1).flatten(1).numpy()
         assert parse(form).holds((matrix != 0).reshape(8, 9, -1))
+    assert all(bool((result.model.get_parameter(name) != 0).all()) for name in ("stem.weight", "head.weight"))
     assert taught(pupil(), sparsity=share, format=form, epochs=8, validate=HELD).best > 0.8
 
 

@@ -2,12 +2,13 @@
 prune", 2017).
 
 After the share ``p`` of the ramp the sparsity of every layer is ``s (1 - (1 - p)³)``: fast at first, when there is much
-to spare. What is zero once stays zero.
+to spare. What is zero once stays zero. As by `gp.sparsify`, the layer that makes the output stays dense, and
+convolutions of so few channels, or with one for each output, that they have no weights to lose.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,8 @@ from graphprune.torch.sparse_masks import masks_of, put_masks
 RAMP = 0.75
 """The share of the budget in which sparsity grows; in the rest the network recovers."""
 CUTS = 20
+_FEW = 4
+"""Channels of an image: a convolution that reads no more of them stays dense."""
 
 
 @dataclass
@@ -39,10 +42,18 @@ class GradualZeros:
     names: tuple[str, ...]
 
     @classmethod
-    def on(cls, model: nn.Module, format: str, sparsity: float | None, keep_zeros: bool = False) -> GradualZeros | None:
+    def on(
+        cls,
+        model: nn.Module,
+        format: str,
+        sparsity: float | None,
+        keep_zeros: bool = False,
+        head: Callable[[], nn.Module | None] = lambda: None,
+    ) -> GradualZeros | None:
         """Put masks that keep everything (or all but zeros) on a model; None where no sparsity is asked for, and the
         format fixes none.
 
+        head: finds the layer that makes the output
         Raises GraphPruneError: GP106 and GP107 for the format and the share, GP302 where no weight can have it, GP103
         where one is masked already.
         """
@@ -52,7 +63,7 @@ class GradualZeros:
         if (sparsity is None) != (found.sparsity is not None) or (sparsity is not None and not 0 <= sparsity < 1):
             what = f"{sparsity!r} is no sparsity for {found}"
             raise GraphPruneError("GP107", what, "option sparsity", "a share from 0 to below 1; none where it is fixed")
-        weights = dict(_weights(model, found))
+        weights = dict(_weights(model, found, head()))
         if not weights:
             what = f"no linear layer or convolution can have the format {found}"
             raise GraphPruneError("GP302", what, type(model).__name__)
@@ -83,9 +94,11 @@ class GradualZeros:
         return due
 
 
-def _weights(model: nn.Module, format: Format) -> Iterator[tuple[str, Tensor]]:
+def _weights(model: nn.Module, format: Format, head: nn.Module | None) -> Iterator[tuple[str, Tensor]]:
     for path, owner in model.named_modules():
-        if isinstance(owner, nn.Linear | _ConvNd) and not isinstance(owner, _ConvTransposeNd):
+        if isinstance(owner, _ConvNd) and (owner.in_channels <= _FEW or owner.in_channels == owner.groups):
+            continue
+        if isinstance(owner, nn.Linear | _ConvNd) and not isinstance(owner, _ConvTransposeNd) and owner is not head:
             outputs, taps, channels = _cubes(owner, owner.weight.detach())[0].shape
             if not format.misfit(outputs, taps, channels):
                 yield f"{path}.weight" if path else "weight", owner.weight

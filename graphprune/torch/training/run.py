@@ -33,7 +33,7 @@ from graphprune.torch.training.optimizers import Make, optimizer_of
 from graphprune.torch.training.randomness import seeded
 from graphprune.torch.training.result import Finetuned
 from graphprune.torch.training.schedule import Schedule, schedule_of
-from graphprune.torch.training.scope import choose, names_of
+from graphprune.torch.training.scope import choose, head_of, names_of
 
 _PRECISIONS = {"bfloat16": torch.bfloat16}
 
@@ -69,7 +69,8 @@ def finetune(
     train:      all, norms, biases, head, lora (PERP: low-rank updates of this rank, norms and biases; merged at the
                 end), patterns of names of parameters, or several of these. Masks hold, whatever is trained
     keep_zeros: zeros among the weights stay zero even where there is no mask
-    sparsity, format: gradual magnitude pruning: zeros grow to this share of every linear layer and convolution
+    sparsity, format: gradual magnitude pruning: zeros grow to this share of every linear layer and convolution, but
+                the one that makes the output, and one that reads an image
     batch_norm: update the statistics while training, or freeze them
     optimizer:  sgd, adamw, or a function of the parameters; rate: at the highest point of the schedule
     schedule:   cosine, linear, one_cycle, step, constant, or a function from the share that is spent to a factor;
@@ -98,7 +99,9 @@ def _trained(asked: dict[str, Any]) -> Finetuned:
         raise GraphPruneError("GP103", what, "", "give a torch.nn.Module")
     names, course = names_of(asked["train"]), replace(_course(asked), asked=_plain(asked, given))
     model = copy_of(given)
-    zeros = GradualZeros.on(model, asked["format"], asked["sparsity"], asked["keep_zeros"])
+    zeros = GradualZeros.on(
+        model, asked["format"], asked["sparsity"], asked["keep_zeros"], lambda: head_of(model, course.source)
+    )
     kept = [*(_keep_zeros(model) if asked["keep_zeros"] else []), *(zeros.names if zeros is not None else ())]
     chosen = set(choose(model, names, asked["rank"], course.source))
     free = [parameter for parameter in model.parameters() if parameter.requires_grad]

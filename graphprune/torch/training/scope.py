@@ -74,7 +74,7 @@ def _of_kind(model: nn.Module, kind: str, free: dict[str, Any], source: Source) 
     if kind == "biases":
         return [name for name in free if plain_name(name).rpartition(".")[2].endswith("bias")]
     if kind == "head":
-        head = _head(model, source)
+        head = head_of(model, source)
         return [name for name in free if _owner(model, name) is head]
     if kind == "lora":
         return [*_of_kind(model, "norms", free, source), *_of_kind(model, "biases", free, source)]
@@ -97,8 +97,9 @@ def _owner(model: nn.Module, name: str) -> nn.Module:
     return found
 
 
-def _head(model: nn.Module, source: Source) -> nn.Module | None:
-    """The module with a weight of its own that is called last; None where the code calls no modules (a graph)."""
+def head_of(model: nn.Module, source: Source) -> nn.Module | None:
+    """The module with a weight of its own that is called last on the first batch; None where the code calls no modules
+    (a graph)."""
     called: list[nn.Module] = []
     owners = {_owner(model, name) for name, each in model.named_parameters() if each.dim() > 1}
     batch = Batch.of(first(source)).to(next(model.parameters()).device)
