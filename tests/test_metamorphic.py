@@ -105,6 +105,30 @@ def test_pruning_transformed_models_holds(name: str, case: str) -> None:
     assert checked.problems == []
 
 
+def in_old_form(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same with IR version 3, which lists initializers among the inputs."""
+    old = onnx.ModelProto.FromString(model.SerializeToString())
+    old.ir_version = 3
+    for tensor in old.graph.initializer:
+        old.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    return old
+
+
+@pytest.mark.parametrize("case", ["c2f_block", "squeeze_excite", "heads_through_reshape", "stacked_bidirectional_lstm"])
+def test_initializers_that_are_listed_as_inputs_are_weights_all_the_same(case: str) -> None:
+    model = CASES[case].build()
+    old = in_old_form(model)
+    assert couplings(old) == couplings(model)
+    expected, found = pruned_weights(model), pruned_weights(old)
+    assert [name for name, array in expected.items() if not np.array_equal(array, found[name])] == []
+    small = pruned(old)
+    assert small.ir_version == 3
+    assert [value.name for value in small.graph.input] == [value.name for value in old.graph.input]
+    shapes = {value.name: [size.dim_value for size in value.type.tensor_type.shape.dim] for value in small.graph.input}
+    assert {name: shapes[name] for name in found} == {name: list(array.shape) for name, array in found.items()}
+    assert prune_and_check(old, ratio=0.5, seed=0).problems == []
+
+
 # Where onnxsim makes other weights of some, whose magnitudes are others then.
 REWEIGHTED = {
     "heads_through_reshape": "queries, keys and values become one weight",
