@@ -17,7 +17,7 @@ SIZES = [1, 2, 3, 7, 8, 15, 16, 17, 33]
 BATCHES = [((), ()), ((2,), (2,)), ((2, 3), (2, 3)), ((1, 3), (2, 1)), ((3,), ()), ((), (2, 3)), ((4, 1), (1, 2))]
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=45, deadline=None, derandomize=True)
 @given(
     machine=st.sampled_from(MACHINES),
     batch=st.sampled_from(BATCHES),
@@ -55,7 +55,7 @@ def side(net: Net, shape: tuple[int, ...], turned: bool, before: str | None) -> 
     return net.op("Transpose", x, perm=order) if turned else x
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(
     machine=st.sampled_from(MACHINES),
     batch=st.sampled_from([1, 1, 2]),

@@ -80,7 +80,7 @@ def test_gelu(approximate: str) -> None:
     check(net.model(net.op("Gelu", x, approximate=approximate)))
 
 
-@settings(max_examples=120, deadline=None, derandomize=True)
+@settings(max_examples=80, deadline=None, derandomize=True)
 @given(
     machine=st.sampled_from(MACHINES),
     kind=st.sampled_from([*BINARY, *COMPARE, "Where"]),
@@ -197,7 +197,7 @@ def test_flags(kind: str) -> None:
     compare(built(model), [feeds(model, seed=seed) for seed in (0, 1)])
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(
     machine=st.sampled_from(MACHINES),
     shape=st.sampled_from([(33,), (3, 5), (2, 3, 4, 5), (1, 4, 7, 7), (1, 1)]),

@@ -19,7 +19,7 @@ from tests.targets.network.net import Net
 SIZES = [1, 2, 3, 5, 8, 15, 16, 17, 20]
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=35, deadline=None, derandomize=True)
 @given(
     machine=st.sampled_from(MACHINES),
     kind=st.sampled_from(["MaxPool", "AveragePool"]),

@@ -29,7 +29,7 @@ BEHIND = ["bias", "Relu", "Sigmoid", "Gelu", "residual", "gate", "scale", "norm"
 FORMATS = ["unstructured", "2:4", "1:4", "2:4/4", "1:8/8", "4x1", "8x1", "16x1", "16x16", "balanced/32", "tile/64"]
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=45, deadline=None, derandomize=True)
 @given(
     machine=st.sampled_from(MACHINES),
     batch=st.sampled_from(BATCHES),
@@ -94,7 +94,7 @@ def appended(net: Net, kind: str, y: str, outputs: int, side: str) -> str:
     return net.op(kind, y)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(
     machine=st.sampled_from(MACHINES),
     rows=st.sampled_from(ROWS),

@@ -44,7 +44,7 @@ def made(net: Net, kind: str, shape: tuple[int, ...], seed: int) -> str:
     return net.op("Abs", x) if kind != "input" else x
 
 
-@settings(max_examples=120, deadline=None, derandomize=True)
+@settings(max_examples=70, deadline=None, derandomize=True)
 @given(
     machine=st.sampled_from(MACHINES),
     kind=st.sampled_from(REDUCTIONS),
@@ -72,7 +72,7 @@ def test_reductions(
     compare(built(model, machine), [feeds(model, seed=each) for each in (0, 1, 0)], 1e-4 if "Prod" in kind else 2e-5)
 
 
-@settings(max_examples=80, deadline=None, derandomize=True)
+@settings(max_examples=50, deadline=None, derandomize=True)
 @given(
     machine=st.sampled_from(MACHINES),
     kind=st.sampled_from(["Softmax", "LogSoftmax"]),
@@ -91,7 +91,7 @@ def test_softmax(
     check(net.model(net.op(kind, x, axis=axis % len(shape) - (len(shape) if axis < 0 else 0))), machine)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     machine=st.sampled_from(MACHINES),
     kind=st.sampled_from(["Layer", "Layer", "RMS", "Instance", "Batch"]),
