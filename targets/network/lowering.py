@@ -18,6 +18,7 @@ from graphprune.targets.kernels.copy import Turn
 from graphprune.targets.kernels.functions import Expression, Leaf
 from graphprune.targets.kernels.tir import Kernel, Machine
 from graphprune.targets.kernels.vector import Map
+from graphprune.targets.kernels.zip import Unzip, Zip
 from graphprune.targets.network.graph import Graph, Node, Value
 from graphprune.targets.network.layout import (
     Axis,
@@ -254,8 +255,8 @@ class Lowering:
         wide = [operand.expand(result.shape) for operand in operands]
         walked = loops([*(view.axes for view in wide), result.axes])
         walked.sort(key=lambda loop: (-loop.strides[-1], -max(loop.strides)))
-        if expression == Leaf(0) and (turned := turn(walked, wide[0], result)):
-            self.call(turned, [wide[0], result], node, what)
+        if expression == Leaf(0) and (moved := turn(walked, wide[0], result) or by_two(walked, wide[0], result)):
+            self.call(moved, [wide[0], result], node, what)
             return
         outer, run = self.fastest(walked, len(wide) + 1)
         slack = False
@@ -271,7 +272,7 @@ class Lowering:
         rest = list(walked)
         ones = [loop for loop in rest if loop.strides[-1] == 1]
         # A run of two or three is no run: the numbers are then written one by one, in the longest loop.
-        run = ones[0] if ones and ones[0].extent >= 4 else max(rest, key=lambda loop: loop.extent)
+        run = ones[0] if ones and ones[0].extent >= 4 else max(rest, key=lambda loop: (loop.extent, -max(loop.strides)))
         rest.remove(run)
         return tuple((loop.extent, *loop.strides) for loop in rest), (run.extent, *run.strides)
 
@@ -323,6 +324,22 @@ def turn(walked: Sequence[Loop], source: View, target: View) -> Turn | None:
         return None
     outer = tuple((loop.extent, loop.strides) for loop in walked if loop is not row and loop is not column)
     return Turn(row.extent, column.extent, row.strides[0], column.strides[1], outer, guarded=True)
+
+
+def by_two(walked: Sequence[Loop], source: View, target: View) -> Zip | Unzip | None:
+    """A copy that interleaves two rows, or takes every second number."""
+    if source.dtype != "float32" or target.dtype != "float32":
+        return None
+
+    def around(*used: Loop) -> tuple[tuple[int, tuple[int, ...]], ...]:
+        return tuple((loop.extent, loop.strides) for loop in walked if loop not in used)
+
+    pair = next((loop for loop in walked if loop.extent == 2 and loop.strides[1] == 1), None)
+    spread = next((loop for loop in walked if loop.extent >= 4 and loop.strides == (1, 2)), None)
+    if pair is not None and spread is not None:
+        return Zip(spread.extent, pair.strides[0], around(pair, spread))
+    second = next((loop for loop in walked if loop.extent >= 4 and loop.strides == (2, 1)), None)
+    return None if second is None else Unzip(second.extent, around(second))
 
 
 def lines(size: int) -> int:

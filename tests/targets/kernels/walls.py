@@ -22,6 +22,7 @@ from graphprune.targets.kernels.softmax import Softmax
 from graphprune.targets.kernels.take import Take
 from graphprune.targets.kernels.tir import Kernel, Machine
 from graphprune.targets.kernels.window import Window
+from graphprune.targets.kernels.zip import Unzip, Zip
 from tests.targets.kernels import harness
 
 Case = tuple[Kernel, list[np.ndarray]]
@@ -114,6 +115,12 @@ def across(length: int, outputs: int, lanes: int) -> Case:
     return kernel, [zeros(2, length), weights, *table, zeros(outputs), zeros(outputs, length)]
 
 
+def by_two(length: int, zipped: bool) -> Case:
+    if zipped:
+        return Zip(length, length, ((2, (2 * length, 2 * length)),)), [zeros(4 * length), zeros(4 * length)]
+    return Unzip(length, ((2, (2 * length - 1, length)),)), [zeros(2, 2 * length - 1), zeros(2 * length)]
+
+
 LENGTHS = (1, 23, 64)
 CASES: dict[str, Callable[[Machine], Case]] = {}
 for _n in LENGTHS:
@@ -129,6 +136,7 @@ for _n in LENGTHS:
             f"take {_n} along the run {_flag}": lambda m, n=_n, f=_flag: take(n, f),
             f"gemv {_n} dense {_flag}": lambda m, n=_n, f=_flag: gemv(n, f, m.lanes),
             f"across {_n} all {_flag}": lambda m, n=_n, f=_flag: across(n, 4 * m.lanes if f else 5, m.lanes),
+            f"by two {_n} zipped {_flag}": lambda m, n=_n, f=_flag: by_two(n, f),
             f"contract {_n} guarded {_flag}": lambda m, n=_n, f=_flag: contract(n, f),
         }
 
