@@ -1,8 +1,9 @@
 """The shape of every value, where the inputs have theirs.
 
 ONNX infers them for its own operators. Of others (those of onnxruntime, or GroupNormalization of operator set 21)
-onnxruntime knows the results, where it is installed. One thing ONNX gets wrong: a window of a pool with ceil_mode that
-begins behind the map is none, and every runtime leaves it out; such pools are said in a way that leaves no doubt.
+onnxruntime knows the results, where it is installed; results of loops are tried out. One thing ONNX gets wrong: a
+window of a pool with ceil_mode that begins behind the map is none, and every runtime leaves it out; such pools are said
+in a way that leaves no doubt.
 """
 
 from __future__ import annotations
@@ -10,10 +11,14 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from graphprune.dialects.onnx.runner import has_onnxruntime, onnxruntime_failures
+from graphprune.runtime.arrays import random_inputs
+from graphprune.runtime.artifact import Tensor
 
 POOLS = {"AveragePool", "LpPool", "MaxPool"}
 TYPES = {f"tensor({kind.name.lower()})": kind for kind in ir.DataType}  # as onnxruntime calls them
@@ -27,9 +32,7 @@ def infer(model: ir.Model) -> None:
             for value in node.outputs:
                 value.shape = None
         ir.passes.common.ShapeInferencePass()(model)
-    missing = [
-        value for node in model.graph for value in node.outputs if value.name and None in (value.shape, value.dtype)
-    ]
+    missing = [value for node in model.graph for value in node.outputs if value.name and unknown(value)]
     if missing and has_onnxruntime():
         ask(model, missing)
         ir.passes.common.ShapeInferencePass()(model)
@@ -60,6 +63,41 @@ def ask(model: ir.Model, values: Sequence[ir.Value]) -> None:
             value.shape = ir.Shape(shape)
         if kind in TYPES:
             value.dtype = TYPES[kind]
+    left = [value for value in values if made_by_graphs(value) and unknown(value)]
+    if left:
+        try_out(session, left)
+
+
+def unknown(value: ir.Value) -> bool:
+    """Whether somebody else may know more; open sizes of other operators depend on the data."""
+    shape = value.shape
+    return shape is None or value.dtype is None or (made_by_graphs(value) and not shape.is_static())
+
+
+def made_by_graphs(value: ir.Value) -> bool:
+    maker = value.producer()
+    return maker is not None and maker.op_type in {"If", "Loop", "Scan"} and not maker.domain
+
+
+def try_out(session: Any, values: Sequence[ir.Value]) -> None:
+    """The sizes that results of loops and branches have for some inputs, where they are the same for others. (When such
+    a build runs, a result of another size is an error: nothing is written outside of its place.)"""
+    found = []
+    for seed in (0, 1):
+        feeds: dict[str, Any] = {}
+        for entry in session.get_inputs():
+            if entry.type not in TYPES or not all(isinstance(size, int) for size in entry.shape):
+                return
+            tensor = Tensor(entry.name, TYPES[entry.type].numpy().name, tuple(entry.shape))
+            feeds |= random_inputs([tensor], np.random.default_rng(seed))
+        try:
+            results = session.run([value.name for value in values], feeds)
+        except onnxruntime_failures():
+            return
+        found.append([getattr(result, "shape", None) for result in results])
+    for value, *shapes in zip(values, *found, strict=True):
+        if shapes[0] is not None and shapes[0] == shapes[1]:
+            value.shape = ir.Shape(shapes[0])
 
 
 def settle(node: ir.Node) -> bool:

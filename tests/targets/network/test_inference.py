@@ -71,3 +71,29 @@ def test_numbers_without_axes() -> None:
     net = Net()
     x, y = net.input(), net.input(7)
     check(net.model(net.op("Add", x, y), net.op("Relu", x), net.op("ReduceSum", y, keepdims=0)))
+
+
+@pytest.mark.parametrize("steady", [True, False])
+def test_results_of_loops_are_tried_out(steady: bool) -> None:
+    """Three turns of a loop whose state has a size that ONNX does not follow; or as many as the data says."""
+    from onnx import TensorProto, helper
+
+    flag, number, state = (helper.make_tensor_value_info(n, k, s) for n, k, s in (
+        ("more", TensorProto.BOOL, []), ("turn", TensorProto.INT64, []), ("before", TensorProto.FLOAT, None),
+    ))  # fmt: skip
+    nodes = [helper.make_node("Identity", ["more"], ["again"]), helper.make_node("Neg", ["before"], ["after"])]
+    after = [helper.make_tensor_value_info("again", TensorProto.BOOL, []), helper.make_empty_tensor_value_info("after")]
+    after.append(helper.make_empty_tensor_value_info("row"))
+    nodes.append(helper.make_node("Mul", ["before", "before"], ["row"]))
+    body = helper.make_graph(nodes, "body", [number, flag, state], after)
+    net = Net()
+    x, ten = net.input(3, 4), net.constant(10.0, "float32")
+    turns = net.numbers(3) if steady else net.op("Cast", net.op("ReduceL1", net.op("Mul", x, ten), keepdims=0), to=7)
+    turns = net.op("Squeeze", turns, net.numbers(0)) if steady else turns
+    last, rows = net.ops("Loop", turns, "", net.op("Relu", x), outputs=2, body=body)
+    model = net.model(net.op("Tanh", last), rows)
+    if steady:
+        compare(built(model), [feeds(model)])
+        return
+    with pytest.raises(GraphPruneError, match=r"GP811 .* \(Loop\)"):
+        built(model)
