@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
 
 from graphprune.dialects.onnx.runner import has_onnxruntime, onnxruntime_failures
 from graphprune.runtime.arrays import random_inputs
@@ -26,16 +27,16 @@ TYPES = {f"tensor({kind.name.lower()})": kind for kind in ir.DataType}  # as onn
 
 def infer(model: ir.Model) -> None:
     """Sets shapes and types in place; what nobody knows stays unknown."""
-    ir.passes.common.ShapeInferencePass()(model)
+    ShapeInferencePass()(model)
     while any([settle(node) for node in model.graph if node.op_type in POOLS and not node.domain]):
         for node in model.graph:
             for value in node.outputs:
                 value.shape = None
-        ir.passes.common.ShapeInferencePass()(model)
+        ShapeInferencePass()(model)
     missing = [value for node in model.graph for value in node.outputs if value.name and unknown(value)]
     if missing and has_onnxruntime():
         ask(model, missing)
-        ir.passes.common.ShapeInferencePass()(model)
+        ShapeInferencePass()(model)
 
 
 def ask(model: ir.Model, values: Sequence[ir.Value]) -> None:
