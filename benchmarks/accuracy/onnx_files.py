@@ -40,6 +40,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "random + least_squares": {"criterion": "random", "recover": "least_squares"},
     "obs by effect + least_squares": {"recipe": "reconstruct", "recover": "least_squares"},
     "recipe reconstruct": {"recipe": "reconstruct"},
+    "recipe reconstruct in 4 steps": {"recipe": "reconstruct", "steps": 4},
     "l2 + mask_tuning": {"criterion": "l2", "recover": "mask_tuning"},
     "l2 in 4 steps": {"criterion": "l2", "steps": 4},
     "l2 in 4 steps + least_squares": {"criterion": "l2", "recover": "least_squares", "steps": 4},
