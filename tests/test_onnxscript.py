@@ -74,6 +74,39 @@ def loop(x: FLOAT["batch", 8], into: FLOAT[8, 6], back: FLOAT[6, 8]) -> FLOAT["b
     return op.MatMul(hidden, back)
 
 
+@onnxscript.script(own, default_opset=op)
+def Dense(x, weight, bias):
+    return op.Relu(op.MatMul(x, weight) + bias)
+
+
+@onnxscript.script(own, default_opset=op)
+def Regrouped(x, shape, back):
+    """The same stored shape is read twice, and those of heads follow the cut."""
+    y = op.Reshape(x, shape)
+    return op.Reshape(op.Tanh(op.Reshape(op.Reshape(y, back), shape)), back)
+
+
+@onnxscript.script(default_opset=op)
+def layers(
+    x: FLOAT["batch", 8],  # noqa: F821, UP037
+    first: FLOAT[8, 12],
+    first_bias: FLOAT[12],
+    last: FLOAT[12, 8],
+) -> FLOAT["batch", 8]:  # noqa: F821, UP037
+    return op.MatMul(Dense(x, first, first_bias), last) + x
+
+
+@onnxscript.script(default_opset=op)
+def regrouped(
+    x: FLOAT["batch", 8],  # noqa: F821, UP037
+    first: FLOAT[8, 12],
+    last: FLOAT[12, 8],
+) -> FLOAT["batch", 8]:  # noqa: F821, UP037
+    hidden = op.MatMul(x, first)
+    shape, back = op.Constant(value_ints=[-1, 3, 4]), op.Constant(value_ints=[-1, 12])
+    return op.MatMul(Regrouped(hidden, shape, back), last)
+
+
 def model(function: Any) -> onnx.ModelProto:
     """The model of a script: all operands but the first are weights, with random numbers."""
     made = function.to_model_proto()
@@ -100,11 +133,34 @@ def test_heads_inside_of_a_function_are_found() -> None:
     assert kinds == [(3, "head"), (4, "head width"), (4, "head width"), (16, "channel")]
 
 
+def test_a_bias_that_a_function_is_given_is_cut_with_its_layer() -> None:
+    assert groups(layers) == {(12, "channel", frozenset({"first:1", "first_bias:0", "last:0"}))}
+    pruned = gp.apply(dense := ir.from_proto(model(layers)), gp.plan(dense, ratio=0.5))
+    assert {name: list(value.shape or []) for name, value in pruned.graph.initializers.items()} == {
+        "first": [8, 6],
+        "first_bias": [6],
+        "last": [6, 8],
+    }
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_numbers_that_a_function_is_given_are_rewritten(stored: bool) -> None:
+    made = model(regrouped)
+    if stored:  # as initializers: a function sees none of the model's
+        for node in [node for node in made.graph.node if node.op_type == "Constant"]:
+            numbers = np.array(node.attribute[0].ints, np.int64)
+            made.graph.initializer.append(numpy_helper.from_array(numbers, node.output[0]))
+            made.graph.node.remove(node)
+    checked = prune_and_check(made, ratio=0.5, seed=0, sizes={"batch": 2})
+    assert checked.problems == []
+    assert checked.removed > 0
+
+
 def test_a_loop_over_a_hidden_value_is_followed() -> None:
     assert groups(loop) == {(6, "channel", frozenset({"into:1", "back:0"}))}
 
 
-@pytest.mark.parametrize("function", [perceptron, block, loop])
+@pytest.mark.parametrize("function", [perceptron, block, loop, layers])
 @pytest.mark.parametrize("ratio", [0.3, 0.6])
 def test_pruning_holds(function: Any, ratio: float) -> None:
     checked = prune_and_check(model(function), ratio=ratio, seed=0, sizes={"batch": 2})

@@ -132,6 +132,8 @@ class _Reader:
                 found.attributes[key] = _plain(attribute)
         body = self.model.functions.get(node.op_identifier())
         if body is not None:
+            for value in filter(None, inputs):
+                value.readers -= 1  # those in the body are its readers
             found.blocks["call"] = self.call(body, found, found.attributes, depth)
         found.outputs = [self.value(v) for v in node.outputs]
         for index, output in enumerate(found.outputs):

@@ -6,7 +6,7 @@ Nothing is decided here. Tensors are cut lazily, so that writing a large model h
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -154,10 +154,11 @@ class _Edits:
                 continue
             copies: dict[object, ir.Value] = {}
             for use, (what, make) in uses.items():
-                twin = self.twins.nodes[use.node.native]
-                if what not in copies or isinstance(value.stored and value.stored.native, ir.Node):
-                    copies[what] = self._copy(value, make(), twin, len(copies))
-                twin.replace_input_with(use.index, copies[what])
+                twin, inside = self.twins.nodes[use.node.native], use.node.native in self._in_functions
+                key = (what, use if inside else None)
+                if key not in copies or isinstance(value.stored and value.stored.native, ir.Node):
+                    copies[key] = self._copy(value, make(), twin, len(copies), inside)
+                twin.replace_input_with(use.index, copies[key])
             self._drop_unused(value)
 
     def _replace(self, value: Value, tensor: ir.TensorProtocol) -> None:
@@ -172,11 +173,19 @@ class _Edits:
         else:
             self.twins.values[native].const_value = tensor
 
-    def _copy(self, value: Value, tensor: ir.TensorProtocol, reader: ir.Node, count: int) -> ir.Value:
-        """A tensor of its own for one reader, named after the one it was shared from."""
+    @cached_property
+    def _in_functions(self) -> set[ir.Node]:
+        """The nodes of functions, which see no initializer of the model."""
+        functions = self.analysis.program.native.functions.values()
+        return {node for function in functions for node in ir.traversal.RecursiveGraphIterator(function)}
+
+    def _copy(
+        self, value: Value, tensor: ir.TensorProtocol, reader: ir.Node, count: int, inside: bool = False
+    ) -> ir.Value:
+        """A tensor of its own for one reader, named after the one it was shared from; `inside` a function a node."""
         twin = self.twins.values[value.native]
         name = self._free_name(f"{value.name}.{reader.name or reader.op_type}.{count}")
-        if twin.is_initializer() and twin.graph is not None:
+        if twin.is_initializer() and twin.graph is not None and not inside:
             new = ir.Value(
                 name=name, shape=ir.Shape(tensor.shape.numpy()), type=ir.TensorType(tensor.dtype), const_value=tensor
             )
