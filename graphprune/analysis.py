@@ -247,7 +247,19 @@ def analyze_program(program: Program, *, pin_interface: bool = True) -> Analysis
             for entry in typed.entries or []:
                 trace.hold(entry, f"its size is a number in the graph output {output.name!r}")
     trace.close()
-    return Analysis(program, trace, settle(trace.requirements))
+    analysis = Analysis(program, trace, settle(trace.requirements))
+    _keep_what_is_not_as_declared(analysis)
+    return analysis
+
+
+def _keep_what_is_not_as_declared(analysis: Analysis) -> None:
+    """A stored axis has a size. Where it was tied to one that only a run knows, some declared shape is wrong, and
+    nothing can be said about its entries."""
+    for stored, _, _, axes in analysis.stored_axes():
+        for axis in axes:
+            if any(not isinstance(leaf.size, int) for leaf in leaves(axis)):
+                analysis.trace.node = Node(stored.name, "stored", [], [])
+                analysis.trace.pin(axis, "GP205", "it is tied to an axis whose size only a run knows")
 
 
 def _declared(trace: Trace, value: Value, code: str, reason: str) -> Typed:

@@ -90,7 +90,8 @@ def tensor_refitted(rng: Random, model: ModelProto) -> None:
 @mutation
 def tensor_resized(rng: Random, model: ModelProto) -> None:
     """One axis is really longer, shorter or empty, with data to match."""
-    tensor = pick(rng, [each for each in stored(model) if each.dims and each.data_type == TensorProto.FLOAT])
+    floats = [each for each in stored(model) if each.dims and each.data_type == TensorProto.FLOAT]
+    tensor = pick(rng, [each for each in floats if each.data_location != TensorProto.EXTERNAL])
     if tensor is None:
         return
     array = numpy_helper.to_array(tensor)

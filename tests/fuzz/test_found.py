@@ -12,6 +12,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from graphprune import api
 from graphprune.errors import GraphPruneError
+from tests.models import CASES
 
 from .harness import time_limit
 
@@ -151,3 +152,13 @@ def test_weights_that_are_not_numbers(tmp_path: Path, number: float) -> None:
     model = api.load(written(tmp_path, change))
     with pytest.raises(GraphPruneError, match="GP107 a weight has numbers that are not finite, or overflow"):
         api.plan(model, ratio=0.5)
+
+
+def test_a_stored_axis_that_is_split_at_a_size_only_a_run_knows_stays(tmp_path: Path) -> None:
+    """Where a rotary table is cut in halves is a text, so that no entry of a half can be named."""
+    model = CASES["rotary_tables_shared_by_layers"].build()
+    place = next(tensor for tensor in model.graph.initializer if tensor.name == "at_3")
+    place.CopyFrom(TensorProto(name="at_3", dims=[1], data_type=TensorProto.STRING, string_data=[b"3"]))
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    assert api.prune(api.load(path), ratio=0.2, verify=False).report.cut > 0
