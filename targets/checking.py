@@ -1,10 +1,10 @@
 """Is what was built what the model computes? Every variant that this machine can run, against onnxruntime.
 
-Inputs are random. Errors are relative to the largest magnitude of an output, and the tolerance is that of
-`graphprune.verify`: what rounding can do, or eight times what the output moves when every weight moves by its own
-rounding error. For a variant that rounds values to a shorter type on the way, it is eight roundings of that type.
-As the control, outputs for other inputs have to differ by more than that; where they do not, agreement proves little,
-and the row says so.
+Inputs are random. Errors are relative to the largest magnitude of an output (absolute where that is zero), and the
+tolerance is that of `graphprune.verify`: what rounding can do, or eight times what the output moves when every weight
+moves by its own rounding error. For a variant that rounds values to a shorter type on the way, it is eight roundings of
+that type. As the control, outputs for other inputs have to differ by more than that; where they do not, agreement
+proves little, and the row says so.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ class Reference:
         for place, name in enumerate(self.names):
             wanted = [outputs[place] for outputs in self.expected]
             found = [result[name] for result in results]
-            error = max(difference(a, b) for a, b in zip(wanted, found, strict=True))
+            error = max(apart(a, b) for a, b in zip(wanted, found, strict=True))
             allowed = max(self._tolerance(place, wanted[0]), SAFETY * _ROUNDING[rounding])
-            other = max(difference(a, b) for a, b in zip(wanted, found[::-1], strict=True))
+            other = max(apart(a, b) for a, b in zip(wanted, found[::-1], strict=True))
             note = "" if other > allowed else "the output hardly depends on the inputs, so agreement proves little"
             row = {"variant": network.variant, "output": name, "error": finite(error), "tolerance": allowed}
             rows.append({**row, "ok": error <= allowed, "note": note})
@@ -70,6 +70,14 @@ class Reference:
     def _tolerance(self, place: int, output: Array) -> float:
         moved = self.sensitivity[place]
         return max(tolerance(self.analysis, output.dtype), SAFETY * moved if np.isfinite(moved) else 0.0)
+
+
+def apart(wanted: Array, found: Array) -> float:
+    """The largest difference over the largest magnitude. Of an output that is zero everywhere (a sigmoid far below
+    zero, which onnxruntime cuts off) it is the difference itself."""
+    if wanted.shape == found.shape and wanted.dtype.kind == "f" and wanted.size and not np.any(wanted):
+        return float(np.abs(found).max()) if np.isfinite(found).all() else float("inf")
+    return difference(wanted, found)
 
 
 def finite(error: float) -> float | None:

@@ -1,6 +1,7 @@
 """The ONNX files of a folder: each built by graphprune, checked, and timed beside onnxruntime on the same file.
 
-    python benchmarks/targets/files.py FOLDER [--threads N] [--cores N ...] [--rounds N] [--json PATH]
+    python benchmarks/targets/files.py FOLDER [--shapes FILE:NAME=N,N ...] [--threads N] [--cores N ...] [--rounds N]
+        [--json PATH]
 
 Open first axes are 1. A file that cannot be built is told with its code. Operators
 without a kernel, which onnxruntime runs in the middle of our network, are counted and named.
@@ -28,6 +29,7 @@ sys.path.insert(0, str(HERE.parent))
 
 from measure import note, table, write_json
 
+from graphprune.cli.build import named_shape
 from graphprune.errors import GraphPruneError
 from graphprune.runtime.arrays import random_inputs
 
@@ -43,6 +45,12 @@ def fixed(source: Path, to: Path, shapes: Mapping[str, Sequence[int]]) -> None:
     onnx.save(model, to)
 
 
+def of_file(text: str) -> tuple[str, str]:
+    """A file and the shape of one of its inputs, from FILE:NAME=N,N."""
+    name, _, shape = text.partition(":")
+    return name, shape
+
+
 def first_output(model: Path, inputs: Mapping[str, Array]) -> Array:
     session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
     found: Array = session.run(None, dict(inputs))[0]
@@ -54,7 +62,8 @@ def raced(source: Path, given: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         try:
-            built, seconds = engines.built(source, folder / "ours.gp", given.threads, given.variants)
+            shapes = dict(named_shape(text) for name, text in map(of_file, given.shapes) if name == source.stem)
+            built, seconds = engines.built(source, folder / "ours.gp", given.threads, given.variants, shapes=shapes)
         except GraphPruneError as error:
             return {**row, "code": error.code, "why": str(error)[:300]}
         about = built.manifest
@@ -131,6 +140,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="ONNX files beside onnxruntime.")
     parser.add_argument("folder", type=Path, help="a folder of ONNX files")
     parser.add_argument("--only", nargs="*", default=[], help="files whose names have one of these in them")
+    parser.add_argument("--shapes", nargs="*", default=[], metavar="FILE:NAME=N,N", help="of open axes, by file")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--cores", nargs="+", type=int, default=[0, 1], help="that engines run on, as many as threads")
     parser.add_argument("--rounds", type=int, default=9)

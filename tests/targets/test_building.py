@@ -20,6 +20,7 @@ from graphprune.errors import GraphPruneError
 from graphprune.runtime import load
 from graphprune.runtime.arrays import random_inputs
 from graphprune.runtime.artifact import Network
+from graphprune.targets.checking import apart
 from graphprune.targets.pace import SLOWER, in_turns, ratio
 from tests.runtime import handmade
 from tests.runtime.conftest import compiler  # noqa: F401  # a fixture
@@ -272,3 +273,11 @@ def test_the_compiler_of_x86_on_every_level(
         network = load(built.path)
         assert network.variant == each
         assert np.allclose(network(x)["y"], handmade.expected(x), rtol=1e-6, atol=1e-6)
+
+
+def test_outputs_of_zeros_are_compared_as_they_are() -> None:
+    zeros, small, wrong = np.zeros(3, np.float32), np.full(3, 1e-30, np.float32), np.full(3, 0.5, np.float32)
+    assert apart(zeros, zeros) == 0 and apart(zeros, small) == pytest.approx(1e-30)
+    assert apart(zeros, wrong) == 0.5
+    assert apart(zeros, np.array([0, np.nan, 0], np.float32)) == float("inf")
+    assert apart(small, zeros) == 1.0
