@@ -64,7 +64,14 @@ class Zip:
                     left = min(lanes, 2 * count - half * lanes)
                     if left > 0:
                         order = [lane // 2 + lane % 2 * lanes for lane in range(half * lanes, (half + 1) * lanes)]
-                        put(y, there + 2 * start + half * lanes, shuffled(rows[0], rows[1], order, lanes), lanes, 1, left)
+                        put(
+                            y,
+                            there + 2 * start + half * lanes,
+                            shuffled(rows[0], rows[1], order, lanes),
+                            lanes,
+                            1,
+                            left,
+                        )
 
             blocks(self.length, lanes, emit)
 
