@@ -204,6 +204,8 @@ _of_thread = threading.local()
 _creating = threading.Lock()
 LIMIT = "TVM_NUM_THREADS"
 BIND = "TVM_BIND_THREADS"
+_ALL = str(max(2, os.cpu_count() or 2))
+_set_here: set[str] = set()  # the variables that the user did not set
 
 
 def use_threads(count: int) -> int:
@@ -211,6 +213,8 @@ def use_threads(count: int) -> int:
 
     TVM keeps a pool of helpers for every thread that calls it, as large as the first call makes it: later it can be
     used in part, but never grows. An environment variable TVM_NUM_THREADS that the user set is the most there can be.
+    Where it is not set, TVM takes half of the processors for all there are, when it makes a pool and again whenever
+    work is divided, and leaves the helpers idle where that is one: so it is set, to all processors, and stays so.
     """
     asked, given = getattr(_of_thread, "threads", (0, 0))
     if asked == count:
@@ -219,16 +223,17 @@ def use_threads(count: int) -> int:
     arguments = values(2)
     with _creating:
         before = os.environ.get(LIMIT)
-        most = min(count, int(before)) if before is not None and before.isdigit() and int(before) else count
-        os.environ[LIMIT] = str(most)  # what the pool reads when it is made: without it, half of the processors
+        if before is None or (_set_here and before == _ALL):
+            before, most = _ALL, count
+            _set_here.add(LIMIT)
+        else:
+            most = min(count, int(before)) if before.isdigit() and int(before) else count
+        os.environ[LIMIT] = str(most)
         try:
             arguments[0], arguments[1] = integer(1), integer(most)
             found.call(found.function("runtime.config_threadpool"), arguments, 2)
         finally:
-            if before is None:
-                del os.environ[LIMIT]
-            else:
-                os.environ[LIMIT] = before
+            os.environ[LIMIT] = before
     given = found.call(found.function("runtime.NumThreads"), values(1), 0).bits
     _of_thread.threads = (count, given)
     return int(given)
