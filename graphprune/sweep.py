@@ -32,6 +32,7 @@ from graphprune.data.named import imported
 from graphprune.dims import Dim
 from graphprune.errors import GraphPruneError
 from graphprune.fidelity import Fidelity, digest_of, digest_of_data
+from graphprune.metric import Metric
 from graphprune.plan import fingerprint
 from graphprune.program import Array
 from graphprune.recover.run import checked
@@ -40,10 +41,6 @@ from graphprune.sweep_text import Head, Row, Sweep, load
 
 CONTROLS = ("random", "l1")
 BUDGETS = ("macs", "params", "bytes", "ratio")
-
-Metric = Callable[[list[list[Array]], Any], float]
-"""From the outputs of a model (a list of its outputs for every held-out batch) and the labels of these batches (None
-where there are none) to a number."""
 
 # Of one row only: the others go on.
 _FAILURES = frozenset({"GP301", "GP302", "GP703", "GP704"})
@@ -69,7 +66,7 @@ def sweep(
     criteria:  names; `random` and `l1` are added
     recover:   one entry for each way to recover: names of `graphprune.recover` with + between them, or none
     seeds:     those that draw anything at random are repeated with each of them, others take the first
-    metric:    measured beside the error: a function of outputs and labels, or ``"module:function"``; see :data:`Metric`
+    metric:    measured beside the error: a function of outputs and labels, or ``"module:function"`` (see `metric.py`)
     path:      where the rows are written as JSON, each as soon as it is there; resume: go on with the rows of that file
     tell:      is told about every row
     options:   of :func:`graphprune.api.plan`; one of macs, params, bytes and ratio is a sequence of shares

@@ -12,7 +12,7 @@ from graphprune.errors import GraphPruneError
 from graphprune.runtime import cpu
 from graphprune.runtime.artifact import Tensor
 from graphprune.runtime.manifest import Manifest
-from graphprune.runtime.sizes import NAME, Sized, Sizes, read
+from graphprune.runtime.sizes import NAME, Sized, Sizes
 from graphprune.targets.target import Processor
 
 if TYPE_CHECKING:
@@ -66,23 +66,32 @@ def write(
         for index, each in enumerate(manifests[0].outputs)
     }
     about = Sizes(inputs, outputs, (), tuple(built))
-    (place / NAME).write_text(about.to_json())
     if reference is not None:
-        filled = []
         rounding = next((each.rounding for each in processors if each.runs_on(cpu.cpu())), "float32")
-        for axis in built[0]:
-            trial = replace(about, filled=(axis,))
-            other = tried(about, axis)
-            if other is not None:
-                against = reference(resized(about, manifests[0].inputs, other))
-                network: Any = Filled(Sized(place, trial, {}))
-                try:
-                    rows = against.compare(network, rounding)
-                except GraphPruneError:
-                    continue  # an output that does not follow the axis
-                filled += [axis] if all(row["ok"] for row in rows) else []
-        (place / NAME).write_text(replace(about, filled=tuple(filled)).to_json())
-    return replace(manifests[-1], notes=(*manifests[-1].notes, *notes(read(place))))
+        tensors = manifests[0].inputs
+        filled = (axis for axis in built[0] if _may_fill(place, about, axis, tensors, reference, rounding))
+        about = replace(about, filled=tuple(filled))
+    (place / NAME).write_text(about.to_json())
+    return replace(manifests[-1], notes=(*manifests[-1].notes, *notes(about)))
+
+
+def _may_fill(
+    place: Path,
+    about: Sizes,
+    axis: str,
+    inputs: Sequence[Tensor],
+    reference: Callable[[Sequence[Tensor]], Reference],
+    rounding: str,
+) -> bool:
+    """Whether inputs that were filled up with zeros along an axis give what the model does without."""
+    other = tried(about, axis)
+    if other is None:
+        return False
+    network: Any = Filled(Sized(place, replace(about, filled=(axis,)), {}))
+    try:
+        return all(row["ok"] for row in reference(resized(about, inputs, other)).compare(network, rounding))
+    except GraphPruneError:
+        return False  # an output that does not follow the axis
 
 
 def notes(about: Sizes) -> list[str]:

@@ -217,10 +217,10 @@ def test_on_the_command_line(folder: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_what_is_not_met_writes_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (folder / "judging.py").write_text(
+    (folder / "worsening.py").write_text(
         "def worse(outputs, labels, seen=[]):\n    seen.append(1)\n    return -len(seen)\n"
     )
-    assert main([*LINE, "--max-drop", "0", "--metric", "judging:worse"]) == 1
+    assert main([*LINE, "--max-drop", "0", "--metric", "worsening:worse"]) == 1
     assert capsys.readouterr().err.splitlines()[-3].startswith("GP304")
     assert not (folder / "small.onnx").exists()
 

@@ -189,8 +189,9 @@ def as_table(results: list[dict[str, Any]], patterns: list[str]) -> str:
     return table(("criterion + recovery", *patterns, "seconds"), lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="The accuracy of trained networks with zeros.")
+def arguments(what: str) -> argparse.ArgumentParser:
+    """A parser of what every script says of a model and its data."""
+    parser = argparse.ArgumentParser(description=what)
     parser.add_argument("model", type=Path, help="an ONNX file, or a state dict of a ResNet of CIFAR-10")
     parser.add_argument("--data", type=Path, help="arrays by the names of the inputs, and labels")
     parser.add_argument("--cifar10", type=Path, help="a folder with CIFAR-10")
@@ -198,20 +199,29 @@ def main() -> None:
     parser.add_argument("--std", type=numbers, default=[0.2023, 0.1994, 0.2010])
     parser.add_argument("--images", type=int, help="training images to calibrate with")
     parser.add_argument("--test-images", type=int, help="how many of the 10,000; all where not given")
-    parser.add_argument("--patterns", default=PATTERNS, help="formats with their sparsities")
-    parser.add_argument("--rows", default=",".join(ROWS), help="names of rows")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--json", metavar="PATH")
-    given = parser.parse_args()
-    note(f"machine: {machine()}")
+    return parser
+
+
+def chosen(parser: argparse.ArgumentParser, given: argparse.Namespace) -> Network:
+    """The network that these arguments name."""
     if given.data is None and given.cifar10 is None:
         parser.error("give --data or --cifar10")
-    if given.model.suffix == ".onnx":
-        first = gp.load(given.model).graph.inputs[0].name
-        samples = archive(given.data) if given.data else cifar10(given, first)
-        network = of_file(given.model, samples, given.batch)
-    else:
-        network = of_weights(given.model, given.cifar10, given.images or _CALIBRATE["torch"], given.test_images)
+    if given.model.suffix != ".onnx":
+        return of_weights(given.model, given.cifar10, given.images or _CALIBRATE["torch"], given.test_images)
+    first = gp.load(given.model).graph.inputs[0].name
+    samples = archive(given.data) if given.data else cifar10(given, first)
+    return of_file(given.model, samples, given.batch)
+
+
+def main() -> None:
+    parser = arguments("The accuracy of trained networks with zeros.")
+    parser.add_argument("--patterns", default=PATTERNS, help="formats with their sparsities")
+    parser.add_argument("--rows", default=",".join(ROWS), help="names of rows")
+    given = parser.parse_args()
+    note(f"machine: {machine()}")
+    network = chosen(parser, given)
     results: list[dict[str, Any]] = []
     if given.json and Path(given.json).exists():
         results = json.loads(Path(given.json).read_text())["results"]["runs"]

@@ -123,31 +123,15 @@ def table_of(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Trained networks cut, made sparse and built.")
-    parser.add_argument("model", type=Path, help="an ONNX file, or a state dict of a ResNet of CIFAR-10")
-    parser.add_argument("--data", type=Path, help="arrays by the names of the inputs, and labels")
-    parser.add_argument("--cifar10", type=Path, help="a folder with CIFAR-10")
-    parser.add_argument("--mean", type=sparse.numbers, default=[0.4914, 0.4822, 0.4465])
-    parser.add_argument("--std", type=sparse.numbers, default=[0.2023, 0.1994, 0.2010])
-    parser.add_argument("--images", type=int, help="training images to calibrate with")
-    parser.add_argument("--test-images", type=int, help="how many of the 10,000; all where not given")
+    parser = sparse.arguments("Trained networks cut, made sparse and built.")
     parser.add_argument("--ways", default=";".join(WAYS), help="names, with semicolons between them")
-    parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--cores", nargs="+", type=int, default=[0])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--budget", type=float, default=0.1, help="seconds of a turn")
     parser.add_argument("--variants", nargs="+", default=[engines.best_variant()])
-    parser.add_argument("--json", metavar="PATH")
     given = parser.parse_args()
     note(f"machine: {machine()}")
-    if given.data is None and given.cifar10 is None:
-        parser.error("give --data or --cifar10")
-    if given.model.suffix == ".onnx":
-        first = gp.load(given.model).graph.inputs[0].name
-        samples = sparse.archive(given.data) if given.data else sparse.cifar10(given, first)
-        network = sparse.of_file(given.model, samples, given.batch)
-    else:
-        network = sparse.of_weights(given.model, given.cifar10, given.images or 2048, given.test_images)
+    network = sparse.chosen(parser, given)
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as place:
         dense = Path(place) / "dense.onnx"

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .loops import Loops, Strip, fetch, put, sweep
-from .tir import Array, Machine, const, loop
+from .loops import Loops, Strip, blocks, fetch, put, sweep
+from .tir import Array, Machine
 from .transpose import turn
 
 
@@ -49,11 +49,6 @@ class Turn:
                     lambda c, value: put(y, bases[1] + (column + c) * self.turned, value, lanes, 1, left),
                 )
 
-            whole, rest = divmod(self.columns, lanes)
-            if whole:
-                with loop(whole) as step:
-                    block(step * lanes, lanes)
-            if rest:
-                block(const(whole * lanes), rest)
+            blocks(self.columns, lanes, block)
 
         sweep(machine, self.outer, (self.rows, (self.pitch, 1)), 1, self.columns, emit)

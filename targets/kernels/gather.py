@@ -15,7 +15,7 @@ from typing import Any
 from tvm import tirx
 from tvm.script.ir_builder import tirx as tir
 
-from .loops import Loops, Strip, across, extent, fetch, placed, put, sweep, units, walk
+from .loops import Loops, Strip, across, blocks, extent, fetch, placed, put, sweep, units, walk
 from .tir import INT32, Array, Machine, Register, const, loop
 from .transpose import turn
 
@@ -90,11 +90,6 @@ class Gather:
                     lambda f, value: put(y, bases[1] + (start + f) * self.feature, value, lanes, 1, left),
                 )
 
-            whole, rest = divmod(self.features, lanes)
-            if whole:
-                with loop(whole) as step:
-                    block(step * lanes, lanes)
-            if rest:
-                block(const(whole * lanes), rest)
+            blocks(self.features, lanes, block)
 
         sweep(machine, tuple(slow), run, 1, self.features, emit)

@@ -147,6 +147,16 @@ def sweep(
                 strip(const(full * vectors * lanes), rest)
 
 
+def blocks(length: int, size: int, emit: Callable[[Any, int], None]) -> None:
+    """Calls `emit` with where each block of `size` begins and how many numbers it has; the rest is one block more."""
+    whole, rest = divmod(length, size)
+    if whole:
+        with loop(whole) as step:
+            emit(step * size, size)
+    if rest:
+        emit(const(whole * size), rest)
+
+
 def across(length: int, steps: Sequence[int], lanes: int) -> tuple[Loop, int]:
     """A run that is reduced: the loop over its full vectors, and how many numbers are left behind them."""
     return (length // lanes, tuple(step * lanes for step in steps)), length % lanes

@@ -22,14 +22,12 @@ WORTH = 16384  # numbers that make a task of their own worth its start
 
 @dataclass(frozen=True)
 class Map:
-    """The arrays are the operands, then y; `dtypes` are theirs. Vectors at the end of a run write past it only where
-    `slack` says that nobody owns those places."""
+    """The arrays are the operands, then y; `dtypes` are theirs. Nothing is read or written past the end of a run."""
 
     expression: Expression
     dtypes: tuple[str, ...]
     loops: tuple[tuple[int, ...], ...]  # extent, then a stride for each array
     run: tuple[int, ...]
-    slack: bool = False
 
     @property
     def arrays(self) -> tuple[str, ...]:
@@ -72,8 +70,7 @@ class Map:
         if not rest:
             return
         if all(step in {0, 1} for step in steps):
-            mask = None if self.slack else tail(const(full * lanes), length, lanes)
-            self.vector(lanes, arrays, bases, const(full * lanes), mask)
+            self.vector(lanes, arrays, bases, const(full * lanes), tail(const(full * lanes), length, lanes))
         else:  # a vector with gaps could reach numbers that are not there
             with loop(rest) as index:
                 self.number(arrays, bases, index + full * lanes)

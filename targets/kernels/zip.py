@@ -6,21 +6,19 @@ Unzip:  y[o, i] = x[o, 2 i]
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tvm import tirx
 
-from .loops import Loops, extent, fetch, placed, put, units
-from .tir import Array, Machine, Register, const, loop
+from .loops import Loops, blocks, extent, fetch, placed, put, units
+from .tir import Array, Machine, Register, const
 
 
 def shuffled(first: Any, second: Any, order: Sequence[int], lanes: int) -> Any:
     """Numbers of two vectors in this order."""
-    register = Register(lanes)
-    register.set(tirx.Shuffle([first, second], [const(lane) for lane in order]))
-    return register.get()
+    return held(tirx.Shuffle([first, second], [const(lane) for lane in order]), lanes)
 
 
 def held(value: Any, lanes: int) -> Any:
@@ -28,15 +26,6 @@ def held(value: Any, lanes: int) -> Any:
     register = Register(lanes)
     register.set(value)
     return register.get()
-
-
-def blocks(length: int, lanes: int, emit: Callable[[Any, int], None]) -> None:
-    """Calls `emit` with the first number of each block and how many it has; the last has as many as lanes at most."""
-    full = (length - 1) // lanes
-    if full:
-        with loop(full) as block:
-            emit(block * lanes, lanes)
-    emit(const(full * lanes), length - full * lanes)
 
 
 @dataclass(frozen=True)
@@ -60,18 +49,12 @@ class Zip:
 
             def emit(start: Any, count: int) -> None:
                 rows = [held(fetch(x, here + start + r * self.apart, lanes, 1, count), lanes) for r in (0, 1)]
-                for half in (0, 1):
-                    left = min(lanes, 2 * count - half * lanes)
+                for half in (0, lanes):
+                    left = min(lanes, 2 * count - half)
                     if left > 0:
-                        order = [lane // 2 + lane % 2 * lanes for lane in range(half * lanes, (half + 1) * lanes)]
-                        put(
-                            y,
-                            there + 2 * start + half * lanes,
-                            shuffled(rows[0], rows[1], order, lanes),
-                            lanes,
-                            1,
-                            left,
-                        )
+                        order = [lane // 2 + lane % 2 * lanes for lane in range(half, half + lanes)]
+                        value = shuffled(rows[0], rows[1], order, lanes)
+                        put(y, there + 2 * start + half, value, lanes, 1, left)
 
             blocks(self.length, lanes, emit)
 
@@ -93,9 +76,7 @@ class Unzip:
         with units(extent(self.outer), 2 * self.length, machine) as unit:
             here, there = placed(unit, self.outer, [const(0), const(0)])
 
-            def emit(start: Any, count: int) -> None:
-                # the last block may be a whole one, and there may be nothing behind its last number
-                numbers = 2 * count - 1
+            def emit(start: Any, count: int, numbers: int) -> None:
                 first = held(fetch(x, here + 2 * start, lanes, 1, min(numbers, lanes)), lanes)
                 second = first
                 if numbers > lanes:
@@ -103,4 +84,7 @@ class Unzip:
                 value = shuffled(first, second, [2 * lane for lane in range(lanes)], lanes)
                 put(y, there + start, value, lanes, 1, count)
 
-            blocks(self.length, lanes, emit)
+            # Behind the last number there may be nothing: the block with it, a whole one or not, reads one less.
+            before = (self.length - 1) // lanes * lanes
+            blocks(before, lanes, lambda start, count: emit(start, count, 2 * count))
+            emit(const(before), self.length - before, 2 * (self.length - before) - 1)

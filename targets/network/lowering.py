@@ -238,7 +238,7 @@ class Lowering:
         views_of: Callable[[T], list[View]],
     ) -> tuple[T, Kernel, list[View]]:
         """The form of a step that is fastest as measured; where nothing is measured the first."""
-        number = 0
+        number, known = 0, len(self.constants)
         if self.tuner is not None:
             kernels = [kernel_of(tile) for tile in tiles]
             full = [bool(getattr(tile, "full", False)) for tile in tiles]
@@ -246,6 +246,8 @@ class Lowering:
                 signature, kernels, full, lambda: [views_of(tile) for tile in tiles], self.constants
             )
             self.times[node] = times
+            for storage in list(self.constants)[known:]:
+                del self.constants[storage]  # packed weights of all forms: a network has room for one of each
         return tiles[number], kernel_of(tiles[number]), views_of(tiles[number])
 
     def map(
@@ -259,9 +261,8 @@ class Lowering:
             self.call(moved, [wide[0], result], node, what)
             return
         outer, run = self.fastest(walked, len(wide) + 1)
-        slack = False
         dtypes = (*(view.dtype for view in wide), result.dtype)
-        kernel = Map(expression, dtypes, outer, run, slack)
+        kernel = Map(expression, dtypes, outer, run)
         self.call(kernel, [*wide, result], node, what)
 
     @staticmethod

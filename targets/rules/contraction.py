@@ -16,7 +16,7 @@ from graphprune.targets.network.layout import Loop, View, digits, extent, loops,
 from graphprune.targets.network.lowering import Lowering, NotMine, fast_axis, lines
 from graphprune.targets.network.window import window_of
 from graphprune.targets.rules import words
-from graphprune.targets.rules.pointwise import Fused, fused
+from graphprune.targets.rules.pointwise import Fused, call_fused, others_of, with_most_fused
 from graphprune.targets.rules.tables import Product, Run, Tile, block, chunks, signature, table, tiles
 from graphprune.targets.rules.workspace import workspace
 
@@ -122,16 +122,7 @@ Paired = tuple[Product, words.Words]
 
 def contraction(at: Lowering, node: Node, product: Product, paired: Paired | None) -> None:
     """Chooses what joins the epilogue, places the result, and emits the call; `paired` is the product in bfloat16."""
-    value = node.outputs[0]
-    for limit in (12, 6, 3, 2, 1, 0):
-        found = fused(at, value, 1, limit)
-        try:
-            emit(at, node, product, paired, found)
-            return
-        except NotMine:
-            if not found.nodes:
-                raise
-    raise NotMine("no form of it fits")
+    with_most_fused(at, node, (12, 6, 3, 2, 1, 0), lambda found: emit(at, node, product, paired, found))
 
 
 def result_place(at: Lowering, product: Product, value: Value) -> View:
@@ -243,9 +234,7 @@ class Form:
 def emit(at: Lowering, node: Node, product: Product, paired: Paired | None, found: Fused) -> None:
     value = found.value
     y = result_place(at, product, value)
-    others = [at.of(entry).expand(value.shape) for entry in found.operands]
-    if any(view.dtype != "float32" or view.storage.kind == "input" for view in others):
-        raise NotMine("an operand of another type, or an input of the network")
+    others = others_of(at, found)
     way = walk(product, value, y, others)
     least, known = tiles(product, way.run, at.machine)
     forms = [Form(tile, product, way) for tile in known]
@@ -265,9 +254,7 @@ def emit(at: Lowering, node: Node, product: Product, paired: Paired | None, foun
     if form.words is not None:
         form.words.emit(at, node)
     at.weights[node] = form.product.weights.size
-    at.call(kernel, views, node, "+".join([node.op, *(other.op for other in found.nodes)]))
-    at.views[value] = y
-    at.done.update(found.nodes)
+    call_fused(at, node, found, kernel, views)
 
 
 def count(loops: Sequence[Loop]) -> int:

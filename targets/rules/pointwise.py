@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from graphprune.targets.kernels.functions import Apply, Expression, Leaf, Number
+from graphprune.targets.kernels.tir import Kernel
 from graphprune.targets.network.graph import Node, Value
 from graphprune.targets.network.layout import View
 from graphprune.targets.network.lowering import Lowering, NotMine
@@ -211,6 +212,34 @@ def fused(at: Lowering, value: Value, leaves: int, limit: int = DEPTH) -> Fused:
         if outside == [node.outputs[0]]:
             best = Fused(node.outputs[0], made[node.outputs[0]], list(operands), list(nodes))
     return best
+
+
+def with_most_fused(at: Lowering, node: Node, limits: Sequence[int], emit: Callable[[Fused], None]) -> None:
+    """Calls `emit` with what can join the step of `node`, less of it each time that raises NotMine; the last limit is
+    no node at all."""
+    for limit in limits:
+        found = fused(at, node.outputs[0], 1, limit)
+        try:
+            emit(found)
+            return
+        except NotMine:
+            if not found.nodes:
+                raise
+
+
+def others_of(at: Lowering, found: Fused) -> list[View]:
+    """The other operands of an epilogue, in the shape of its result. Raises NotMine where a kernel cannot read them."""
+    others = [at.of(entry).expand(found.value.shape) for entry in found.operands]
+    if any(view.dtype != "float32" or view.storage.kind == "input" for view in others):
+        raise NotMine("an operand of another type, or an input of the network")
+    return others
+
+
+def call_fused(at: Lowering, node: Node, found: Fused, kernel: Kernel, views: Sequence[View]) -> None:
+    """The step of a node and of all that joined it; the last view is the result."""
+    at.call(kernel, views, node, "+".join([node.op, *(other.op for other in found.nodes)]))
+    at.views[found.value] = views[-1]
+    at.done.update(found.nodes)
 
 
 def size(expression: Expression) -> int:

@@ -9,7 +9,7 @@ from graphprune.targets.kernels.product import Product
 from graphprune.targets.network.graph import Node, Value
 from graphprune.targets.network.layout import Axis, View, loops, merged, together
 from graphprune.targets.network.lowering import Lowering, NotMine
-from graphprune.targets.rules.pointwise import Fused, fused
+from graphprune.targets.rules.pointwise import Fused, call_fused, others_of, with_most_fused
 
 
 def matmul(at: Lowering, node: Node) -> None:
@@ -17,14 +17,7 @@ def matmul(at: Lowering, node: Node) -> None:
     assert a is not None and b is not None
     if len(a.shape) < 2 or len(b.shape) < 2 or node.outputs[0].dtype != "float32":
         raise NotMine("a vector")
-    for limit in (8, 2, 1, 0):
-        found = fused(at, node.outputs[0], 1, limit)
-        try:
-            emit(at, node, found)
-            return
-        except NotMine:
-            if not found.nodes:
-                raise
+    with_most_fused(at, node, (8, 2, 1, 0), lambda found: emit(at, node, found))
 
 
 def emit(at: Lowering, node: Node, found: Fused) -> None:
@@ -42,9 +35,7 @@ def emit(at: Lowering, node: Node, found: Fused) -> None:
         b = at_hand(at, b, node)
     order = (*range(rank - 2), rank - 1, rank - 2) if turned else tuple(range(rank))
     y = at.scratch(value.shape, order)
-    others = [at.of(entry).expand(value.shape) for entry in found.operands]
-    if any(view.dtype != "float32" or view.storage.kind == "input" for view in others):
-        raise NotMine("an operand of another type, or an input of the network")
+    others = others_of(at, found)
     row, run = (rank - 1, rank - 2) if turned else (rank - 2, rank - 1)
     rows = one([a.axes[rank - 2], y.axes[row], *(view.axes[row] for view in others)], "rows")
     depth = one([a.axes[rank - 1], b.axes[rank - 2]], "inner axis")
@@ -70,9 +61,7 @@ def emit(at: Lowering, node: Node, found: Fused) -> None:
             for index in range(len(others))
         ),
     )
-    at.call(kernel, [a, b, *others, y], node, "+".join([node.op, *(other.op for other in found.nodes)]))
-    at.views[value] = y
-    at.done.update(found.nodes)
+    call_fused(at, node, found, kernel, [a, b, *others, y])
 
 
 def settled(at: Lowering, value: Value | None, node: Node) -> View:
@@ -85,9 +74,7 @@ def settled(at: Lowering, value: Value | None, node: Node) -> View:
 
 
 def at_hand(at: Lowering, view: View, node: Node) -> View:
-    target = at.scratch(view.shape, tuple(range(len(view.shape))))
-    at.copy(view, target, node, "copy for MatMul")
-    return target
+    return at.copied_once(view, range(len(view.shape)), node, "copy for MatMul")
 
 
 def side_by_side(view: View, axis: int) -> bool:

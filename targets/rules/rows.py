@@ -12,7 +12,7 @@ from graphprune.targets.network.graph import Node
 from graphprune.targets.network.layout import Digit, View, loops, merged
 from graphprune.targets.network.lowering import Lowering, NotMine
 from graphprune.targets.rules.contraction import weights_of
-from graphprune.targets.rules.pointwise import Fused, fused
+from graphprune.targets.rules.pointwise import Fused, call_fused, others_of, with_most_fused
 
 DENSE = 0.8  # share of entries from which on the table costs more than it saves
 FEW = 4  # rows up to which vectors lie along the outputs; more rows are a run of their own
@@ -54,14 +54,7 @@ def few(at: Lowering, node: Node) -> None:
     rows = prod(x.shape[:-1])
     if rows > FEW:
         raise NotMine(f"{rows} rows")
-    for limit in (8, 2, 0):
-        found = fused(at, node.outputs[0], 1, limit)
-        try:
-            emit(at, node, weights, bias, found)
-            return
-        except NotMine:
-            if not found.nodes:
-                raise
+    with_most_fused(at, node, (8, 2, 0), lambda found: emit(at, node, weights, bias, found))
 
 
 def emit(at: Lowering, node: Node, weights: np.ndarray, bias: np.ndarray | None, found: Fused) -> None:
@@ -71,14 +64,10 @@ def emit(at: Lowering, node: Node, weights: np.ndarray, bias: np.ndarray | None,
     flat = at.of(x)
     inputs = merged(flat.axes[-1])
     if flat.storage.kind != "scratch" or (inputs and (len(inputs) > 1 or inputs[0].stride != 1)):
-        target = at.scratch(x.shape, tuple(range(len(x.shape))))
-        at.copy(flat, target, node)
-        flat = target
+        flat = at.copied_once(flat, range(len(x.shape)), node, "copy")
     value = found.value
     y = at.scratch(value.shape, tuple(range(len(value.shape))))
-    others = [at.of(entry).expand(value.shape) for entry in found.operands]
-    if any(view.dtype != "float32" or view.storage.kind == "input" for view in others):
-        raise NotMine("an operand of another type, or an input of the network")
+    others = others_of(at, found)
     around = loops([view.axes[:-1] for view in (flat, y, *others)])
     if len(around) > 1:
         raise NotMine("rows in pieces")
@@ -107,9 +96,7 @@ def emit(at: Lowering, node: Node, weights: np.ndarray, bias: np.ndarray | None,
     )
     at.weights[node] = weights.size
     views: list[View] = [flat, *(at.constant(array) for array in arrays), *others, y]
-    at.call(kernel, views, node, "+".join([node.op, *(other.op for other in found.nodes)]))
-    at.views[value] = y
-    at.done.update(found.nodes)
+    call_fused(at, node, found, kernel, views)
 
 
 def columns(weights: np.ndarray, lanes: int) -> list[np.ndarray]:

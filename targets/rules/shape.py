@@ -92,9 +92,7 @@ def slice_(at: Lowering, node: Node) -> None:
 
 def laid_out(at: Lowering, node: Node, view: View) -> View:
     """A copy in which every axis is one digit, so that any part of it is a view."""
-    target = at.scratch(view.shape, tuple(range(len(view.shape))), view.dtype)
-    at.copy(view, target, node, f"copy for {node.op}")
-    return target
+    return at.copied_once(view, range(len(view.shape)), node, f"copy for {node.op}")
 
 
 def split(at: Lowering, node: Node) -> None:
@@ -186,21 +184,15 @@ def ordered(at: Lowering, value: Value, like: View | None) -> View:
 def pad(at: Lowering, node: Node) -> None:
     value, view = first(at, node)
     mode = node.attributes.get("mode", "constant")
-    if mode not in {"constant", b"constant"} or value.dtype != "float32":
+    if mode != "constant" or value.dtype != "float32":
         raise NotMine(f"mode {mode}")
-    pads = constant(node, 1, "pads")
-    assert pads is not None
-    axes = constant(node, 3)
     fill = 0.0
     if len(node.inputs) > 2 and node.inputs[2] is not None:
         if node.inputs[2].constant is None:
             raise NotMine("its value is not constant")
         fill = float(node.inputs[2].constant.reshape(-1)[0])
     rank = len(value.shape)
-    before, after = [0] * rank, [0] * rank
-    for number, axis in enumerate(axes if axes is not None else range(rank)):
-        before[axis % rank] = pads[number]
-        after[axis % rank] = pads[number + len(pads) // 2]
+    before, after = padding(node, rank)
     result = ordered(at, node.outputs[0], view)
     at.map(Number(fill), [], result, node, "fill")
     source: View | None = view
@@ -216,11 +208,22 @@ def pad(at: Lowering, node: Node) -> None:
     at.views[node.outputs[0]] = result
 
 
+def padding(node: Node, rank: int) -> tuple[list[int], list[int]]:
+    """What a Pad adds before and after each axis."""
+    pads, axes = constant(node, 1, "pads"), constant(node, 3)
+    assert pads is not None
+    before, after = [0] * rank, [0] * rank
+    for number, axis in enumerate(axes if axes is not None else range(rank)):
+        before[axis % rank] = pads[number]
+        after[axis % rank] = pads[number + len(pads) // 2]
+    return before, after
+
+
 def resize(at: Lowering, node: Node) -> None:
     """Resize and Upsample to a whole multiple by the nearest pixel: each pixel is repeated."""
     value, view = first(at, node)
     target = node.outputs[0]
-    if node.attributes.get("mode", "nearest") not in {"nearest", b"nearest"}:
+    if node.attributes.get("mode", "nearest") != "nearest":
         raise NotMine("not the nearest pixel")
     if any(big % small for big, small in zip(target.shape, value.shape, strict=True)):
         raise NotMine("not a whole multiple")

@@ -10,7 +10,7 @@ from graphprune.targets.kernels.take import Take
 from graphprune.targets.network.graph import Node
 from graphprune.targets.network.layout import View, loops, merged
 from graphprune.targets.network.lowering import Lowering, NotMine
-from graphprune.targets.rules.shape import constant, first, laid_out, ordered
+from graphprune.targets.rules.shape import first, laid_out, ordered, padding
 
 
 def taken(
@@ -67,16 +67,11 @@ def pad(at: Lowering, node: Node) -> None:
     """Pad whose border repeats the edge, mirrors the inside or comes from the other end."""
     value, view = first(at, node)
     mode = node.attributes.get("mode", "constant")
-    mode = mode.decode() if isinstance(mode, bytes) else mode
     if mode not in {"reflect", "edge", "wrap"}:
         raise NotMine(f"mode {mode}")
-    pads = constant(node, 1, "pads")
-    assert pads is not None
-    rank, half = len(value.shape), len(pads) // 2
-    axes = constant(node, 3) or list(range(rank))
-    for number, axis in enumerate(axes):
-        before, after = pads[number], pads[number + half]
-        size = view.shape[axis % rank]
+    rank = len(value.shape)
+    for axis, (before, after) in enumerate(zip(*padding(node, rank), strict=True)):
+        size = view.shape[axis]
         if not before and not after:
             continue
         numbers = np.arange(-before, size + after)
@@ -88,10 +83,10 @@ def pad(at: Lowering, node: Node) -> None:
             numbers = np.abs((numbers + size - 1) % (2 * size - 2) - size + 1)
         else:
             numbers = numbers * 0
-        shape = (*view.shape[: axis % rank], numbers.size, *view.shape[axis % rank + 1 :])
+        shape = (*view.shape[:axis], numbers.size, *view.shape[axis + 1 :])
         done = shape == node.outputs[0].shape
         target = ordered(at, node.outputs[0], view) if done else at.scratch(shape, tuple(range(rank)), value.dtype)
-        taken(at, node, view, axis % rank, numbers[None], target)
+        taken(at, node, view, axis, numbers[None], target)
         view = target
     at.views[node.outputs[0]] = view
 
@@ -100,10 +95,10 @@ def resize(at: Lowering, node: Node) -> None:
     """Resize to any size, by the nearest entry or between the two nearest, one axis after the other."""
     value, view = first(at, node)
     result = node.outputs[0]
-    mode = text(node, "mode", "nearest")
+    mode = node.attributes.get("mode", "nearest")
     if value.dtype != "float32" or mode not in {"nearest", "linear"} or node.attributes.get("antialias", 0):
         raise NotMine(f"mode {mode}")
-    if text(node, "keep_aspect_ratio_policy", "stretch") != "stretch" or "axes" in node.attributes:
+    if node.attributes.get("keep_aspect_ratio_policy", "stretch") != "stretch" or "axes" in node.attributes:
         raise NotMine("some axes only")
     if node.attributes.get("exclude_outside", 0):
         raise NotMine("without what is outside")
@@ -122,11 +117,6 @@ def resize(at: Lowering, node: Node) -> None:
     at.views[result] = view
 
 
-def text(node: Node, name: str, default: str) -> str:
-    value = node.attributes.get(name, default)
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
 def scales_of(node: Node, size: Sequence[int], result: Sequence[int]) -> list[float]:
     """The scale of each axis: as it is given, else the ratio of the sizes."""
     place = 1 if node.op == "Upsample" or len(node.inputs) == 2 else 2
@@ -141,8 +131,8 @@ def scales_of(node: Node, size: Sequence[int], result: Sequence[int]) -> list[fl
 def neighbours(node: Node, mode: str, size: int, length: int, scale: float) -> tuple[np.ndarray, np.ndarray | None]:
     """Which entries, [taps, length], each new entry is made from, and by which weights."""
     legacy = node.op == "Upsample" or len(node.inputs) == 2
-    transform = "asymmetric" if legacy else text(node, "coordinate_transformation_mode", "half_pixel")
-    rounding = "floor" if legacy else text(node, "nearest_mode", "round_prefer_floor")
+    transform = "asymmetric" if legacy else node.attributes.get("coordinate_transformation_mode", "half_pixel")
+    rounding = "floor" if legacy else node.attributes.get("nearest_mode", "round_prefer_floor")
     at = coordinates(transform, size, length, scale)
     if mode == "nearest":
         half = at - np.floor(at) == 0.5
@@ -185,7 +175,7 @@ def scatter(at: Lowering, node: Node) -> None:
     where, updates = node.inputs[1], node.inputs[2]
     if where is None or where.constant is None or updates is None:
         raise NotMine("its indices are not constant")
-    if text(node, "reduction", "none") != "none":
+    if node.attributes.get("reduction", "none") != "none":
         raise NotMine("it adds or multiplies")
     indices = where.constant.reshape(-1, where.constant.shape[-1]).astype("int64")
     indices = indices % np.array(value.shape[: indices.shape[1]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import os
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +117,10 @@ def _rank(rank: int, folder: str, drift: bool) -> None:
             train(nn.parallel.DistributedDataParallel(model), optimizer)
         torch.save(model.state_dict(), f"{folder}/weights{rank}")
         Path(folder, f"outcome{rank}").write_text(outcome)
+        torch.distributed.barrier()
     finally:
         torch.distributed.destroy_process_group()
+    os._exit(0)  # what is tested is written; torch's threads now and then abort while an interpreter is taken down
 
 
 @pytest.mark.parametrize("drift", [False, True])

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
@@ -16,15 +15,12 @@ from graphprune.data.named import imported
 from graphprune.dialects.aten.capture import evaluating
 from graphprune.dialects.aten.reader import numbers
 from graphprune.errors import GraphPruneError, did_you_mean
+from graphprune.metric import Metric, measured
 from graphprune.program import Array
 from graphprune.torch.losses import IGNORED, Function, prediction
 from graphprune.torch.training.batches import FAILS, Batch
 
 NAMES = ("accuracy", "loss")
-
-Metric = Callable[[list[list[Array]], Any], float]
-"""From the outputs of a model (a list of its outputs for every batch) and the labels of these batches to a number, of
-which more is better; the same as in a sweep."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +63,7 @@ class Judge:
             elif self.metric == "loss":
                 value = self._mean_loss(model, batches)
             else:
-                value = self._called(*_outputs(model, batches))
+                value = measured(self.metric, *_outputs(model, batches))
         if not math.isfinite(value):
             raise GraphPruneError("GP709", f"the metric is {value}", self.name)
         return value
@@ -76,17 +72,6 @@ class Judge:
         assert self.loss is not None
         found = [float(self.loss(run(model, each), each.labels)) for each in batches]
         return sum(found) / len(found)
-
-    def _called(self, outputs: list[list[Array]], labels: Any) -> float:
-        try:
-            value = np.asarray(self.metric(outputs, labels))  # type: ignore[operator]  # named ones are handled before
-        except FAILS as error:
-            what = f"the metric failed: {type(error).__name__}: {error}"
-            remedy = "it is given a list of outputs for every batch, as arrays, and a list of labels"
-            raise GraphPruneError("GP709", what, self.name, remedy) from error
-        if value.size != 1 or value.dtype.kind not in "fiub":
-            raise GraphPruneError("GP709", f"the metric returned {value.dtype} of {value.shape}", self.name)
-        return float(value.reshape(()))
 
 
 def _outputs(model: nn.Module, batches: Iterable[Batch]) -> tuple[list[list[Array]], Any]:

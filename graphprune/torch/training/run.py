@@ -16,6 +16,7 @@ from torch.nn.utils import parametrize
 from graphprune.data.named import imported
 from graphprune.dialects.aten.reader import numbers
 from graphprune.errors import GraphPruneError
+from graphprune.metric import Metric
 from graphprune.torch.losses import Function, loss_of
 from graphprune.torch.pruned import unwrapped
 from graphprune.torch.pruning import copy_of
@@ -28,7 +29,7 @@ from graphprune.torch.training.distil import Distillation, Teaching
 from graphprune.torch.training.gradual_zeros import GradualZeros
 from graphprune.torch.training.loop import Course, Loop
 from graphprune.torch.training.lora import merge_low_rank
-from graphprune.torch.training.metric import Judge, Metric
+from graphprune.torch.training.metric import Judge
 from graphprune.torch.training.optimizers import Make, optimizer_of
 from graphprune.torch.training.randomness import seeded
 from graphprune.torch.training.result import Finetuned
