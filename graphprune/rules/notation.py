@@ -30,6 +30,8 @@ from graphprune.rules.trace import Operand, Trace, Typed
 from graphprune.sizes import Extent, divide, product
 
 Token = str | tuple[str, ...]
+_MANY = frozenset({"...", "*"})
+_NO_LETTERS = _MANY | {"1"}
 
 
 def _tokens(text: str) -> list[Token]:
@@ -83,47 +85,84 @@ class Row:
             self._declare(trace, match, operands)
         return Typed(axes)
 
+    @cached_property
+    def shares(self) -> _Shares:
+        """What each letter does in the contraction of a row with a weight."""
+        assert self.weight is not None
+        data = next(i for i in range(len(self.inputs)) if i != self.weight)
+        in_weight = [letter for token in self.inputs[self.weight] for letter in _letters(token)]
+        in_data = {letter for token in self.inputs[data] for letter in _letters(token)}
+        named = [letter for token in self.output for letter in _letters(token)]
+        reduced = [letter for letter in in_weight if letter not in named]
+        return _Shares(
+            data=data,
+            out=[letter for letter in in_weight if letter in named and letter not in in_data],
+            reduced=reduced,
+            stationary=[letter for letter in in_weight if letter in named and letter in in_data],
+            swept=[*in_weight, *(letter for letter in named if letter not in in_weight)],
+            places=[i for i, token in enumerate(self.inputs[self.weight]) if set(_letters(token)) & set(reduced)],
+            whole=not any("..." in tokens for tokens in (*self.inputs, self.output)),
+        )
+
     def _declare(self, trace: Trace, match: _Match, operands: Sequence[Operand | None]) -> None:
         weight = None if self.weight is None else operands[self.weight]
         if weight is None or self.weight is None:
             raise ValueError("its weight is missing")
-        data = next(i for i in range(len(self.inputs)) if i != self.weight)
-        in_weight = [letter for token in self.inputs[self.weight] for letter in _letters(token)]
-        in_data = [letter for token in self.inputs[data] for letter in _letters(token)]
-        named = [letter for token in self.output for letter in _letters(token)]
-        reduced = [letter for letter in in_weight if letter not in named]
-        places = [i for i, token in enumerate(self.inputs[self.weight]) if set(_letters(token)) & set(reduced)]
+        shares = self.shares
         kernel = weight.axes[len(self.inputs[self.weight]) - 1 :] if "*" in self.inputs[self.weight] else []
-        rest = [letter for letter in named if letter not in in_weight]
-        source = operands[data]
+        source = operands[shares.data]
         swept = source.axes[-len(kernel) :] if self.scatters and kernel and source is not None else match.windows
         trace.contract(
             Contraction(
                 trace.node,
                 weight.use,
                 tuple(weight.axes),
-                out=match.these(letter for letter in in_weight if letter in named and letter not in in_data),
-                reduced=match.these(reduced),
-                stationary=match.these(letter for letter in in_weight if letter in named and letter in in_data),
-                macs=(*match.these([*in_weight, *rest]), *kernel, *swept, *match.spread),
-                masks=tuple((weight.use, place, weight.axes[place]) for place in places),
-                activation=_use(operands, data),
+                out=match.these(shares.out),
+                reduced=match.these(shares.reduced),
+                stationary=match.these(shares.stationary),
+                macs=(*match.these(shares.swept), *kernel, *swept, *match.spread),
+                masks=tuple((weight.use, place, weight.axes[place]) for place in shares.places),
+                activation=_use(operands, shares.data),
                 bias=_use(operands, self.roles.get("bias")),
                 scale=_use(operands, self.roles.get("scale")),
                 zero_point=_use(operands, self.roles.get("zero_point")),
                 window=len(kernel),
-                terms=self._terms(match, data, len(kernel)),
+                terms=self._terms(match, len(kernel)) if shares.whole else None,
             )
         )
 
-    def _terms(self, match: _Match, data: int, kernel: int) -> Terms | None:
+    def _terms(self, match: _Match, kernel: int) -> Terms:
         """The same in letters, where the row has no axes but those with letters and the window."""
-        if self.weight is None or any("..." in tokens for tokens in (*self.inputs, self.output)):
-            return None
-        windows = {"k": self.inputs[self.weight], "s": self.inputs[data], "p": self.output}
-        spelt = {letter: _spelt(tokens, letter, kernel) for letter, tokens in windows.items()}
-        named = {letter for axis in spelt["k"] for letter in axis if letter in match.letters}
-        return Terms(spelt["k"], spelt["s"], spelt["p"], {letter: match.letters[letter] for letter in sorted(named)})
+        weight, data, output = self._spelt(kernel)
+        named = {letter for axis in weight for letter in axis if letter in match.letters}
+        return Terms(weight, data, output, {letter: match.letters[letter] for letter in sorted(named)})
+
+    def _spelt(self, kernel: int) -> tuple[Letters, Letters, Letters]:
+        """The letters of each axis of weight, data and output, where the window has so many axes."""
+        if kernel not in self._spellings:
+            assert self.weight is not None
+            windows = (("k", self.inputs[self.weight]), ("s", self.inputs[self.shares.data]), ("p", self.output))
+            weight, data, output = (_spelt(tokens, letter, kernel) for letter, tokens in windows)
+            self._spellings[kernel] = weight, data, output
+        return self._spellings[kernel]
+
+    @cached_property
+    def _spellings(self) -> dict[int, tuple[Letters, Letters, Letters]]:
+        return {}
+
+
+@dataclass(frozen=True)
+class _Shares:
+    """The letters of a row with a weight by what they do. ``data`` is the operand that is contracted with it, ``places``
+    are the axes of the weight that are reduced; ``whole``: every axis has a letter or belongs to the window."""
+
+    data: int
+    out: list[str]
+    reduced: list[str]
+    stationary: list[str]
+    swept: list[str]
+    places: list[int]
+    whole: bool
 
 
 def checked_row(name: str, text: str) -> Row:
@@ -149,7 +188,7 @@ def _use(operands: Sequence[Operand | None], index: int | None) -> Use | None:
 
 
 def _letters(token: Token) -> tuple[str, ...]:
-    return token if isinstance(token, tuple) else () if token in {"*", "...", "1"} else (token,)
+    return token if isinstance(token, tuple) else () if token in _NO_LETTERS else (token,)
 
 
 def _spelt(tokens: list[Token], window: str, count: int) -> Letters:
@@ -179,7 +218,7 @@ class _Match:
 
     def operand(self, tokens: list[Token], operand: Operand) -> None:
         axes = operand.axes
-        many = next((i for i, token in enumerate(tokens) if token in {"...", "*"}), None)
+        many = next((i for i, token in enumerate(tokens) if token in _MANY), None)
         if many is None:
             spread: list[Axis] = []
             pairs = list(zip(tokens, axes, strict=False))

@@ -197,6 +197,9 @@ class Trace:
     # ---------------------------------------------------------------- ties
     def tie(self, a: Axis, b: Axis) -> Axis:
         """Two axes that share their fate; returns their common form."""
+        a, b = find(a), find(b)
+        if a is b:
+            return a
         unify(a, b, Pin("GP205", str(self.node), "sizes cannot be refined"))
         return find(a)
 
