@@ -71,7 +71,7 @@ def _global(form: Format, sparsity: float, chosen: Sequence[Layer], worth: Impor
             each = form.gains(saliency)
             assert each is not None, "the format was checked"
             size = saliency.size / len(each)
-            gains.append((each / size).astype(np.float32))
+            gains.append(each / size)
             sizes.append(size)
     ranked = np.concatenate(gains)
     owner = np.repeat(np.arange(len(items)), [len(each) for each in gains])

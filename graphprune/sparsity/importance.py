@@ -77,8 +77,8 @@ def importance(
 ) -> Importance:
     """What a criterion makes of single weights.
 
-    criterion: a name of `graphprune.criteria` or an object: a criterion of weights, one of gradients (the size of its
-               products, averaged over derivatives), ``wanda``, ``|w| sqrt(E[x^2])``, or ``obs``, ``w_S' [(H^-1)_SS]^-1
+    criterion: a name of `graphprune.criteria` or an object: a criterion of weights, one of gradients (its score of an
+               entry that has this weight alone), ``wanda``, ``|w| sqrt(E[x^2])``, or ``obs``, ``w_S' [(H^-1)_SS]^-1
                w_S`` for the inputs S that are removed together, with ``H = E[x x']`` (of one ``w^2 / (H^-1)_jj``)
     Raises GraphPruneError: GP106 for names that are not known; GP704 where the criterion says nothing about single
     weights, or needs data that is not there; GP402, GP701 and GP703 for the data.
@@ -113,7 +113,12 @@ def _gradients(
     calibration: Calibration | None,
     seed: int,
 ) -> dict[str, Array]:
-    """The size of the criterion's products, by the name of the weight, averaged over the derivatives there are."""
+    """The scores of single weights, by the name of the tensor, averaged over the derivatives there are.
+
+    Formats take numbers from 0 on. Where scores have a sign that means something (GraSP removes what lowers the norm of
+    the gradient before what raises it), the lowest of the network is subtracted from all: the order stays, within
+    layers and among them.
+    """
     stored = {layer.stored.name: layer.stored for layer in layers if layer.stored is not None}
     tools, found, count = tools_of(analysis.program.native), dict[str, Array](), 0
     for count, by_name in enumerate(  # noqa: B007  # it is what the sums are divided by
@@ -121,6 +126,8 @@ def _gradients(
     ):
         for name, each in stored.items():
             weight = each.read().astype(np.float64)
-            worth = np.abs(criterion.products(weight, by_name[name].reshape(weight.shape)))
-            found[name] = found[name] + worth if name in found else worth
-    return {name: worth / max(1, count) for name, worth in found.items()}
+            products = criterion.products(weight, by_name[name].reshape(weight.shape))
+            score = np.asarray(criterion.finish(products.reshape(-1)), np.float64)
+            found[name] = found[name] + score if name in found else score
+    lowest = min((float(each.min()) for each in found.values() if each.size), default=0.0)
+    return {name: (score - min(0.0, lowest)) / max(1, count) for name, score in found.items()}

@@ -174,6 +174,26 @@ def test_criteria_with_gradients(model: nn.Module) -> None:
     assert not np.array_equal(result.masks["second.weight"], plain.masks["second.weight"])
 
 
+@pytest.mark.parametrize("allocate", ["uniform", "global"])
+def test_grasp_removes_what_lowers_the_norm_of_the_gradient_first(model: nn.Module, allocate: str) -> None:
+    """``w Hg`` from autograd, written out: half of it is negative, and its size says nothing about what goes."""
+    batch, labels = images(0), torch.arange(len(images(0))) % 4
+    options = {"format": "unstructured", "sparsity": 0.5, "criterion": "grasp", "allocate": allocate}
+    result = gp.sparsify(model, images(1), **options, calibration=Calibration([((batch,), {})], [labels]))
+    held = {name: dict(model.named_parameters())[name] for name in result.masks}
+    loss = nn.functional.cross_entropy(model(batch), labels)
+    gradients = torch.autograd.grad(loss, [*model.parameters()], create_graph=True)
+    norm = sum((each.detach() * each).sum() for each in gradients)
+    products = torch.autograd.grad(norm, [*held.values()])
+    scores = {n: (w * hg).detach().numpy() for (n, w), hg in zip(held.items(), products, strict=True)}
+    assert all((each < 0).mean() > 0.1 for each in scores.values())
+    kept = {name: score[result.masks[name]].min() for name, score in scores.items()}
+    gone = {name: score[~result.masks[name]].max() for name, score in scores.items()}
+    if allocate == "global":
+        kept = dict.fromkeys(kept, min(kept.values()))
+    assert all(kept[name] >= gone[name] - 1e-4 * np.abs(score).max() for name, score in scores.items())
+
+
 def test_tied_parameters_are_masked_together() -> None:
     net = Net()
     net.again = net.second
