@@ -153,8 +153,11 @@ class Row:
 
 @dataclass(frozen=True)
 class _Shares:
-    """The letters of a row with a weight by what they do. ``data`` is the operand that is contracted with it, ``places``
-    are the axes of the weight that are reduced; ``whole``: every axis has a letter or belongs to the window."""
+    """The letters of a row with a weight by what they do.
+
+    ``data`` is the operand that is contracted with the weight, ``places`` are the axes of the weight that are reduced;
+    ``whole``: every axis has a letter or belongs to the window.
+    """
 
     data: int
     out: list[str]
