@@ -13,7 +13,8 @@ of the output's data type, times the square root of all terms summed over on the
 random walk, Higham 2002, section 2.8), times a safety factor of 8; or 8 roundings of the coarsest type on the way,
 where that is float16 or bfloat16. Where an output is ill conditioned at the inputs tried, the tolerance is 8 times what
 it moves when every weight moves by its own rounding error; other inputs are tried first where that is so much that it
-would hide a wrong result, as where the two largest of some scores are equal. Quantised models may differ by two steps.
+would hide a wrong result, as where the two largest of some scores are equal. That is measured where a check fails
+without it. Quantised models may differ by two steps.
 """
 
 from __future__ import annotations
@@ -129,14 +130,18 @@ def verify_models(
         raise GraphPruneError("GP103", what, "", "compare models of one kind")
     if plan is not None and dict(plan.options).get("recover"):
         plan = None  # its weights were refitted: only that it is coupled rightly can be told from outside
-    checks = [_interface(dense, pruned)]
     analysis = analyze_program(tools.read(tools.inlined(pruned if plan is None else dense)))
-    session = _Session(analysis, seed, dict(sizes or {}))
-    checks += session.permutation()
-    if plan is not None:
-        exact = dict(plan.options).get("pass") == "clean"
-        checks += session.compare("same", pruned, session.expected) if exact else session.masked(plan, pruned)
-    return Verification(tuple(checks))
+    interface, found = _interface(dense, pruned), Verification()
+    for conditioned in (False, True):  # the second allows more, and costs twice as many runs
+        session = _Session(analysis, seed, dict(sizes or {}), conditioned)
+        checks = session.permutation()
+        if plan is not None:
+            exact = dict(plan.options).get("pass") == "clean"
+            checks += session.compare("same", pruned, session.expected) if exact else session.masked(plan, pruned)
+        found = Verification((interface, *checks))
+        if all(check.ok for check in checks):
+            break
+    return found
 
 
 def _interface(dense: Any, pruned: Any) -> Check:
@@ -145,10 +150,12 @@ def _interface(dense: Any, pruned: Any) -> Check:
 
 
 class _Session:
-    """The dense model, its inputs and its outputs; run once, compared often."""
+    """The dense model, its inputs and its outputs; run once, compared often. Where it is not ``conditioned``, nothing
+    but rounding is allowed for."""
 
-    def __init__(self, analysis: Analysis, seed: int, sizes: dict[str, int]):
+    def __init__(self, analysis: Analysis, seed: int, sizes: dict[str, int], conditioned: bool = True):
         self.analysis = analysis
+        self.conditioned = conditioned
         self.tools = tools_of(analysis.program.native)
         self.rng = np.random.Generator(np.random.PCG64(seed))
         self.run = self.tools.runner(analysis.program.native)
@@ -180,6 +187,8 @@ class _Session:
 
     def _sensitivity(self, model: Any, expected: Sequence[Sequence[Array]], seed: int) -> list[float]:
         """How far each output of a model moves when its weights move by their rounding error."""
+        if not self.conditioned:
+            return [0.0] * len(self.run.outputs)
         run = self.tools.runner(self.tools.jittered(model, seed))
         worst = [0.0] * len(self.run.outputs)
         for case, outputs in zip(self.cases, expected, strict=True):
@@ -200,17 +209,17 @@ class _Session:
         outputs do change, but so little that the tolerance for bad conditioning hides it: nothing would be found."""
         worst, hidden = 0.0, False
         for model in self.tools.out_of_step(self.analysis, keep):
-            try:
-                checks = self.compare("control", model, self.expected)
-            except GraphPruneError:
-                continue
-            worst = max(worst, *(check.error for check in checks))
-            hidden |= any(
-                check.error > tolerance(self.analysis, y.dtype)
-                for check, y in zip(checks, self.expected[0], strict=True)
-            )
-            if any(not check.ok for check in checks):
-                return Check("control", "a tensor out of step", worst, 0.0, True, "must differ, and does")
+            for case, expected in zip(self.cases, self.expected, strict=True):  # one by one: the first mostly does
+                try:
+                    checks = self.compare("control", model, [expected], [case])
+                except GraphPruneError:
+                    break
+                worst = max(worst, *(check.error for check in checks))
+                hidden |= any(
+                    check.error > tolerance(self.analysis, y.dtype) for check, y in zip(checks, expected, strict=True)
+                )
+                if any(not check.ok for check in checks):
+                    return Check("control", "a tensor out of step", worst, 0.0, True, "must differ, and does")
         if hidden:
             note = "the outputs move less than their conditioning allows: these inputs cannot tell right from wrong"
             return Check("control", "a tensor out of step", worst, 0.0, False, note)
@@ -231,10 +240,12 @@ class _Session:
         inexact = any(dim in analysis.inexact for dim in keep)
         return self.compare("slice" if inexact else "mask", pruned, expected)
 
-    def compare(self, oracle: str, model: Any, expected: Sequence[Sequence[Array]]) -> list[Check]:
+    def compare(
+        self, oracle: str, model: Any, expected: Sequence[Sequence[Array]], cases: Sequence[Case] | None = None
+    ) -> list[Check]:
         """One check per output, the worst of all cases."""
         run = self.tools.runner(model)
-        found = [run(case) for case in self.cases]
+        found = [run(case) for case in (self.cases if cases is None else cases)]
         checks = []
         for place, name in enumerate(self.run.outputs):
             error = max(difference(a[place], b[place]) for a, b in zip(expected, found, strict=True))

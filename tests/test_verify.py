@@ -272,6 +272,17 @@ def test_the_exact_pass_is_held_against_the_dense_model() -> None:
     assert failed(verify_models(dense, pruned, claimed)) == {"same"}
 
 
+def test_conditioning_is_measured_only_where_a_check_fails_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    dense = model()
+    pruned, plan = cut(dense)
+    jittered, measured = ONNX.jittered, []
+    monkeypatch.setattr(ONNX, "jittered", lambda *given: measured.append(given) or jittered(*given))
+    assert verify_models(dense, pruned, plan).ok
+    assert not measured
+    assert failed(verify_models(dense, changed(pruned, "bias", lambda x: x[::-1]), plan)) == {"mask"}
+    assert measured
+
+
 def test_no_checks_prove_nothing() -> None:
     assert not Verification().ok
 

@@ -13,14 +13,13 @@ from graphprune.analysis import Analysis
 from graphprune.calibrate import Calibration
 from graphprune.dialects.aten import masks, reader, writer
 from graphprune.dialects.aten.capture import CAPTURE_FAILS, Captured
+from graphprune.dialects.aten.cases import Case, cases
 from graphprune.dialects.aten.stages import AtenStaged, write_tensor
 from graphprune.dialects.aten.untouched import untouched
 from graphprune.dialects.tools import Tools
 from graphprune.dims import Keep
 from graphprune.errors import GraphPruneError
 from graphprune.program import Array, Node, Program, Value
-
-Case = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 class _Runner:
@@ -126,13 +125,7 @@ class AtenTools:
         return _Runner(model)
 
     def cases(self, model: Captured, seed: int, sizes: Mapping[str, int], count: int) -> Iterator[list[Case]]:
-        """The example inputs, and others of their shapes with new standard normal numbers."""
-        first: Case = (model.args, model.kwargs)
-        found = [first]
-        for place in range(1, count):
-            rng = np.random.Generator(np.random.PCG64(seed + place))
-            found.append(pytree.tree_map(lambda each, rng=rng: _drawn(each, rng), first))
-        yield found
+        return cases(model, seed, count)
 
     def case(self, model: Captured, arrays: Mapping[str, Array]) -> Case:
         leaves, tree = pytree.tree_flatten((model.args, model.kwargs))
@@ -170,13 +163,6 @@ def _filled(each: Any, array: Array | None) -> Any:
     if array is None or not isinstance(each, torch.Tensor):
         return each
     return torch.as_tensor(np.ascontiguousarray(array)).to(each.dtype).to(each.device)
-
-
-def _drawn(each: Any, rng: np.random.Generator) -> Any:
-    if not isinstance(each, torch.Tensor) or not each.is_floating_point():
-        return each
-    drawn = torch.as_tensor(rng.standard_normal(tuple(each.shape)))
-    return drawn.to(each.dtype).to(each.device)
 
 
 ATEN: Tools = AtenTools()

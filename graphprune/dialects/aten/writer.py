@@ -52,7 +52,7 @@ def _declare_shapes(analysis: Analysis, keep: Keep, twins: Mapping[FxNode, FxNod
     """The shapes that values were traced with become those after the cut, so that the graph can be read again."""
     for value, typed in analysis.trace.types.items():
         twin = None if value.stored is not None or not value.native else twins.get(value.native[0])
-        if twin is None or typed.axes is None or not any(is_cut(axis, keep) for axis in typed.axes):
+        if twin is None or typed.axes is None or not any(_is_shorter(axis, keep) for axis in typed.axes):
             continue
         meta = value.native[1]
         shape = [width(axis, keep) if is_cut(axis, keep) else meta.shape[k] for k, axis in enumerate(typed.axes)]
@@ -64,6 +64,11 @@ def _declare_shapes(analysis: Analysis, keep: Keep, twins: Mapping[FxNode, FxNod
             place = int(value.name.rpartition(".")[2])
             new = [*old[:place], new, *old[place + 1 :]]
         twin.meta["val"] = new
+
+
+def _is_shorter(axis: Axis, keep: Keep) -> bool:
+    """Whether a cut leaves another number of entries; the order may change without that."""
+    return is_cut(axis, keep) and width(axis, keep) != axis.size
 
 
 def _recompile(graph: GraphModule) -> None:
