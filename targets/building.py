@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -52,6 +53,7 @@ def build(
     variants: Sequence[str] | None = None,
     precision: str = "float32",
     threads: int = 1,
+    tune: float = 60.0,
     force: bool = False,
     verify: bool = True,
     seed: int = 0,
@@ -65,6 +67,7 @@ def build(
     variants: the processors to compile for, such as `["v4", "v3"]`; default: all of the target
     precision: `bfloat16` for variants too that round what they multiply, where a processor has instructions for it
     threads:  that one call uses
+    tune:     seconds that kernels may be measured for; 0: estimates decide, and the same model gives the same bytes
     force:    replace an artifact that is there
     verify:   run every variant that this machine can run, and compare it with the model; where one differs, nothing is
               written. The first is timed beside onnxruntime as well
@@ -73,8 +76,7 @@ def build(
     """
     goal = _target(target)
     processors = chosen(goal, variants, precision)
-    if threads < 1:
-        raise GraphPruneError("GP107", f"{threads} is no number of threads", "threads", "give 1 or more")
+    _check_numbers(threads, tune)
     keeper = None
     if output is None:
         keeper = tempfile.TemporaryDirectory(prefix="graphprune-")
@@ -87,7 +89,7 @@ def build(
         def make(place: Path, chosen_sizes: Mapping[str, int]) -> Manifest:
             static, notes = static_shapes(loaded, given, chosen_sizes)
             with heard():
-                network = goal.compile(path, shapes=static, processors=processors, threads=threads)
+                network = goal.compile(path, shapes=static, processors=processors, threads=threads, tune=tune)
             manifest = folder.write(place, network, _about(goal, path, model, [*notes, *_judged(verify)]))
             if verify:
                 rows, speed = _verified(place, manifest, network, path, loaded, seed)
@@ -100,6 +102,13 @@ def build(
             staged, combinations, make, loaded, _comparing(loaded, seed) if verify else None, processors
         )
     return Built(Path(output), manifest, keeper)
+
+
+def _check_numbers(threads: int, tune: float) -> None:
+    if threads < 1:
+        raise GraphPruneError("GP107", f"{threads} is no number of threads", "threads", "give 1 or more")
+    if not 0 <= tune < math.inf:
+        raise GraphPruneError("GP107", f"{tune} is no number of seconds", "tune", "give 0 or more")
 
 
 def _comparing(model: Any, seed: int) -> Callable[[Sequence[Tensor]], Reference]:

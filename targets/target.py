@@ -51,12 +51,19 @@ class Target(Protocol):
     """The best first."""
 
     def compile(
-        self, model: Path, *, shapes: Mapping[str, tuple[int, ...]], processors: Sequence[Processor], threads: int
+        self,
+        model: Path,
+        *,
+        shapes: Mapping[str, tuple[int, ...]],
+        processors: Sequence[Processor],
+        threads: int,
+        tune: float,
     ) -> Network:
         """Compile an ONNX file.
 
         shapes:     of every input, all of them static
         processors: one variant for each, in this order
         threads:    that the work is divided for
+        tune:       seconds that kernels may be measured for; 0: the same file gives the same bytes
         Raises GraphPruneError for what it cannot compile.
         """

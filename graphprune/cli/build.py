@@ -47,6 +47,7 @@ def build(
         str,
         typer.Option("--precision", help="float32, or bfloat16: products of rounded numbers, where there are such."),
     ] = "float32",
+    tune: Annotated[float, typer.Option("--tune", help="Seconds to measure kernels; 0: the same bytes always.")] = 60.0,
     no_verify: Annotated[bool, typer.Option("--no-verify", help="Do not compare the result with the model.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an artifact that is there.")] = False,
 ) -> int:
@@ -57,7 +58,6 @@ def build(
     graphprune build model.onnx --size batch=1,8        # an artifact for each, in one folder
     """
     console = output.console
-    shapes = dict(map(named_shape, shape or []))
     names = None if variants is None else [name.strip() for name in variants.split(",") if name.strip()]
     place = out or model.with_suffix(SUFFIX)
     with console.working("building"):
@@ -67,11 +67,12 @@ def build(
             model,
             place,
             target=target,
-            shapes=shapes,
+            shapes=dict(map(named_shape, shape or [])),
             sizes=dict(map(named_sizes, inputs.size)),
             variants=names,
             precision=precision,
             threads=threads,
+            tune=tune,
             force=force,
             verify=not no_verify,
             seed=inputs.seed,

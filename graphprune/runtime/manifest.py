@@ -15,6 +15,7 @@ from typing import Any
 
 from graphprune.errors import GraphPruneError
 from graphprune.runtime.artifact import DTYPES, Layer, Tensor
+from graphprune.runtime.seal import holds, sealed
 
 NAME = "manifest.json"
 SCHEMA = "graphprune.artifact"
@@ -80,7 +81,7 @@ class Manifest:
 
     def to_json(self) -> str:
         """As `manifest.json` holds it; the same text for equal manifests."""
-        return json.dumps({"schema": SCHEMA, "version": VERSION, **asdict(self)}, indent=1, sort_keys=True) + "\n"
+        return sealed({"schema": SCHEMA, "version": VERSION, **asdict(self)})
 
 
 def read(folder: Path) -> Manifest:
@@ -115,6 +116,8 @@ def parsed(text: bytes, where: str) -> Manifest:
         if version > VERSION:
             what = f"{NAME} has version {version} of its schema, and this graphprune knows {VERSION}"
             raise GraphPruneError("GP510", what, where)
+        if not holds(data):
+            raise _Wrong(f"{NAME} has other contents than when it was written")
         found = _manifest(data)
     except _Wrong as error:
         raise GraphPruneError("GP509", str(error), where) from None

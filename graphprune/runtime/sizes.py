@@ -24,6 +24,7 @@ from graphprune.runtime import folder
 from graphprune.runtime.arrays import Array, named
 from graphprune.runtime.artifact import Tensor
 from graphprune.runtime.executable import Executable, load
+from graphprune.runtime.seal import holds, sealed
 
 NAME = folder.SEVERAL
 SCHEMA = "graphprune.sizes"
@@ -42,7 +43,7 @@ class Sizes:
     built: tuple[Mapping[str, int], ...]
 
     def to_json(self) -> str:
-        return json.dumps({"schema": SCHEMA, "version": VERSION, **asdict(self)}, indent=1, sort_keys=True) + "\n"
+        return sealed({"schema": SCHEMA, "version": VERSION, **asdict(self)})
 
     def choose(self, needed: Mapping[str, int]) -> int:
         """The number of the artifact for a call. Raises GraphPruneError GP512 where there is none."""
@@ -92,6 +93,8 @@ def read(path: str | os.PathLike[str]) -> Sizes:
         if data["version"] > VERSION:
             what = f"{NAME} has version {data['version']} of its schema, and this graphprune knows {VERSION}"
             raise GraphPruneError("GP510", what, str(path))
+        if not holds(data):
+            raise ValueError("it has other contents than when it was written")
         return _checked(data)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise GraphPruneError("GP509", f"it has no {NAME} that can be used: {error}", str(path)) from None

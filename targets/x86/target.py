@@ -28,10 +28,16 @@ class X86:
     processors: ClassVar[tuple[Processor, ...]] = PROCESSORS
 
     def compile(
-        self, model: Path, *, shapes: Mapping[str, tuple[int, ...]], processors: Sequence[Processor], threads: int
+        self,
+        model: Path,
+        *,
+        shapes: Mapping[str, tuple[int, ...]],
+        processors: Sequence[Processor],
+        threads: int,
+        tune: float,
     ) -> Network:
         """See `graphprune.targets.target.Target.compile`. Raises GraphPruneError GP108 where TVM is not installed."""
         if find_spec("tvm") is None:
             raise GraphPruneError("GP108", "building for x86 needs TVM", "", "pip install 'graphprune[tvm]'")
-        network: Network = import_module(_COMPILER).build(model, shapes, processors, threads)
+        network: Network = import_module(_COMPILER).build(model, shapes, processors, threads, tune)
         return network

@@ -24,7 +24,7 @@ def place(
 ) -> Path:
     """The current folder, with model.onnx; the compiler makes what it computes."""
     module = ModuleType("a_compiler")
-    module.build = lambda model, shapes, variants, threads: handmade.network(  # type: ignore[attr-defined]
+    module.build = lambda model, shapes, variants, threads, tune: handmade.network(  # type: ignore[attr-defined]
         *(each.name for each in variants), kind="plain"
     )
     monkeypatch.setitem(sys.modules, "a_compiler", module)
@@ -100,6 +100,7 @@ def test_a_wrong_build_is_not_written(
         ("build model.onnx --shape x", "GP107 'x' is not a name and a shape"),
         ("build model.onnx --shape x=1,0", "GP107 'x=1,0' is not a name and a shape"),
         ("build model.onnx --shape y=4,6", "GP106 the model has no input 'y'"),
+        ("build model.onnx --tune nan", "GP107 nan is no number of seconds"),
         ("build model.onnx -o no/model.gp", "GP105 cannot write: its folder does not exist"),
         ("build model.onnx -o model.onnx", "GP105 cannot write: something is there that is no artifact"),
         ("run no.gp", "GP101 there is no such artifact"),

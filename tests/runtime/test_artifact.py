@@ -14,6 +14,7 @@ import pytest
 from graphprune.errors import GraphPruneError
 from graphprune.runtime import executable, ffi, folder, load, manifest
 from graphprune.runtime.artifact import Network, Tensor, Variant
+from graphprune.runtime.seal import holds, sealed
 from tests.runtime import handmade
 
 
@@ -224,7 +225,21 @@ def test_what_was_made_for_others(path: Path, change: Callable[[dict[str, Any]],
 def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     data = json.loads((path / "manifest.json").read_text())
     change(data)
-    (path / "manifest.json").write_text(json.dumps(data))
+    (path / "manifest.json").write_text(sealed(data))
+
+
+def test_a_manifest_holds_its_hash(path: Path) -> None:
+    text = (path / "manifest.json").read_text()
+    data = json.loads(text)
+    assert sealed(data) == text and holds(data)
+    (path / "manifest.json").write_text(text.replace('"threads": 1', '"threads": 2'))
+    assert "other contents than when it was written" in refusal(path).what
+    del data["sha256"]
+    assert not holds(data)
+    deep: list[Any] = []
+    for _ in range(5000):
+        deep = [deep]
+    assert not holds({"a": deep})
 
 
 def test_a_variant_can_be_chosen(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,7 +304,7 @@ def test_any_part_of_a_manifest_may_be_anything(path: Path) -> None:
                 at = at[key]
             at[place[-1]] = wrong
             try:
-                manifest.parsed(json.dumps(changed).encode(), "here")
+                manifest.parsed(sealed(changed).encode(), "here")
                 seen.add("read")
             except GraphPruneError as error:
                 seen.add(error.code)

@@ -34,8 +34,8 @@ def given(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the compiler was given; `network` is what it hands over, by the names of variants."""
     seen: dict[str, Any] = {"network": lambda *names: handmade.network(*names, kind="plain")}
 
-    def build(model: Path, shapes: Any, variants: Any, threads: int) -> Network:
-        seen.update(content=model.read_bytes(), shapes=shapes, variants=variants, threads=threads)
+    def build(model: Path, shapes: Any, variants: Any, threads: int, tune: float) -> Network:
+        seen.update(content=model.read_bytes(), shapes=shapes, variants=variants, threads=threads, tune=tune)
         made: Network = seen["network"](*(each.name for each in variants))
         return made
 

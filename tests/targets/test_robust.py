@@ -188,7 +188,7 @@ def places(artifact: Path) -> list[tuple[str, int]]:
 
 
 def test_a_flipped_bit_anywhere_is_refused_or_harmless(artifact: Path, tmp_path: Path) -> None:
-    """Of the files that the manifest lists all are; a bit of the manifest itself may be one of a text for people."""
+    """A bit of the manifest may be one between its values."""
     refused = 0
     for number, (name, bit) in enumerate(places(artifact)):
         place = tmp_path / f"{number}.gp"
@@ -265,3 +265,11 @@ def test_steps_that_onnxruntime_runs_need_it(model: Path, artifact: Path, tmp_pa
     assert not (tmp_path / "model.gp").exists()
     done = without("run", str(artifact))
     assert "GP108" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_without_measurements_the_bytes_are_the_same(model: Path, tmp_path: Path) -> None:
+    for name in ("one.gp", "two.gp"):
+        gp.build(model, tmp_path / name, variants=["v1"], tune=0, verify=False)
+    one, two = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("one.gp", "two.gp"))
+    assert one == two and len(one) > 2
+    assert not cached()

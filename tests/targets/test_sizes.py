@@ -18,6 +18,7 @@ from graphprune.cli import main
 from graphprune.errors import GraphPruneError
 from graphprune.runtime import Sized, load, load_sizes
 from graphprune.runtime.artifact import Tensor
+from graphprune.runtime.seal import sealed
 from graphprune.runtime.sizes import Sizes, read
 from graphprune.targets.sizes import followed, several, tried
 from tests import execution
@@ -123,8 +124,11 @@ def test_a_damaged_list_of_sizes_is_refused(change: dict[str, Any], tmp_path: Pa
     good = Sizes({"x": ("batch", None)}, {"y": ("batch", None)}, ("batch",), ({"batch": 2},)).to_json()
     (tmp_path / "sizes.json").write_text(good)
     assert read(tmp_path).filled == ("batch",)
-    (tmp_path / "sizes.json").write_text(json.dumps({**json.loads(good), **change}))
+    (tmp_path / "sizes.json").write_text(sealed({**json.loads(good), **change}))
     with pytest.raises(GraphPruneError, match=r"GP5(09|10)"):
+        read(tmp_path)
+    (tmp_path / "sizes.json").write_text(good.replace("batch", "patch"))
+    with pytest.raises(GraphPruneError, match=r"GP509 .*other contents"):
         read(tmp_path)
 
 

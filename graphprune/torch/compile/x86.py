@@ -20,7 +20,7 @@ import graphprune
 from graphprune.errors import GraphPruneError, did_you_mean
 from graphprune.torch.compile import dynamo
 
-_OPTIONS = ("threads", "verify")
+_OPTIONS = ("threads", "tune", "verify")
 
 
 def x86_backend(
@@ -28,7 +28,8 @@ def x86_backend(
 ) -> Callable[..., Any]:
     """A function of the same inputs that runs the built network.
 
-    options: `threads` (default: those of torch), `verify` (default: True; against onnxruntime)
+    options: `threads` (default: those of torch), `tune` (seconds, default: 60), `verify` (default: True; against
+             onnxruntime)
     Raises GraphPruneError: GP107 for sizes that are not fixed and unknown options, GP112 where the graph cannot be
     exported, GP601 under gradients, and what `graphprune.targets.building.build` raises.
     """
@@ -48,7 +49,7 @@ def x86_backend(
     with torch.no_grad():
         built = graphprune.build(
             frozen, example_inputs=real, threads=chosen.get("threads", torch.get_num_threads()),
-            verify=chosen.get("verify", True),
+            tune=chosen.get("tune", 60.0), verify=chosen.get("verify", True),
         )  # fmt: skip
     network = built.load()
 
