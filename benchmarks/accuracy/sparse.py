@@ -2,6 +2,7 @@
 
     python benchmarks/accuracy/sparse.py FILE.onnx --cifar10 FOLDER [--mean M,M,M --std S,S,S]
     python benchmarks/accuracy/sparse.py FILE.onnx --data DATA.npz
+    python benchmarks/accuracy/sparse.py FILE.onnx --pictures FOLDER --labels [--peak 255] [--bgr]
     python benchmarks/accuracy/sparse.py resnet56-4bfd9763.th --cifar10 FOLDER
         [--patterns "unstructured 0.5,2:4,unstructured 0.9,8x1 0.9"] [--rows NAME,NAME] [--json PATH]
 
@@ -26,9 +27,10 @@ from typing import Any, ClassVar
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent.parent / "examples")]
 
+import inputs  # noqa: E402
 import numpy as np  # noqa: E402
+from inputs import Samples  # noqa: E402
 from measure import Stopwatch, machine, note, table, write_json  # noqa: E402
-from onnx_files import Samples, archive, numbers  # noqa: E402
 
 import graphprune as gp  # noqa: E402
 from graphprune.calibrate import Calibration  # noqa: E402
@@ -156,19 +158,6 @@ def of_weights(path: Path, folder: Path, images: int, held: int | None) -> Netwo
     return Network(model, drawn[:2], calibration, judge, {"masks": False, "verify": False})
 
 
-def cifar10(given: argparse.Namespace, name: str) -> tuple[Samples, Samples]:
-    """Images in the form that an ONNX file was trained with."""
-    import cifar10_data
-
-    found, folder, mean, std = [], given.cifar10, given.mean, given.std
-    for split, count in (("train", given.images or _CALIBRATE["onnx"]), ("test", given.test_images)):
-        images, labels = cifar10_data.load(folder, split, count)
-        pixels = images * cifar10_data.DEVIATION[:, None, None] + cifar10_data.MEAN[:, None, None]
-        array = (pixels.numpy() - np.array(mean)[:, None, None]) / np.array(std)[:, None, None]
-        found.append(Samples({name: array.astype(np.float32)}, labels.numpy()))
-    return found[0], found[1]
-
-
 def as_table(results: list[dict[str, Any]], patterns: list[str]) -> str:
     """A line for each row, columns for each pattern: error and accuracy, of `random` with the spread of accuracies."""
     lines = []
@@ -193,10 +182,7 @@ def arguments(what: str) -> argparse.ArgumentParser:
     """A parser of what every script says of a model and its data."""
     parser = argparse.ArgumentParser(description=what)
     parser.add_argument("model", type=Path, help="an ONNX file, or a state dict of a ResNet of CIFAR-10")
-    parser.add_argument("--data", type=Path, help="arrays by the names of the inputs, and labels")
-    parser.add_argument("--cifar10", type=Path, help="a folder with CIFAR-10")
-    parser.add_argument("--mean", type=numbers, default=[0.4914, 0.4822, 0.4465])
-    parser.add_argument("--std", type=numbers, default=[0.2023, 0.1994, 0.2010])
+    inputs.options(parser)
     parser.add_argument("--images", type=int, help="training images to calibrate with")
     parser.add_argument("--test-images", type=int, help="how many of the 10,000; all where not given")
     parser.add_argument("--batch", type=int, default=32)
@@ -206,13 +192,15 @@ def arguments(what: str) -> argparse.ArgumentParser:
 
 def chosen(parser: argparse.ArgumentParser, given: argparse.Namespace) -> Network:
     """The network that these arguments name."""
-    if given.data is None and given.cifar10 is None:
-        parser.error("give --data or --cifar10")
     if given.model.suffix != ".onnx":
+        if given.cifar10 is None:
+            parser.error("a state dict needs --cifar10")
         return of_weights(given.model, given.cifar10, given.images or _CALIBRATE["torch"], given.test_images)
-    first = gp.load(given.model).graph.inputs[0].name
-    samples = archive(given.data) if given.data else cifar10(given, first)
-    return of_file(given.model, samples, given.batch)
+    counts = (given.images or _CALIBRATE["onnx"], given.test_images)
+    first, second = inputs.chosen(parser, given, gp.load(given.model), counts)
+    if second.labels is None:
+        parser.error("accuracy needs labels")
+    return of_file(given.model, (first, second), given.batch)
 
 
 def main() -> None:
