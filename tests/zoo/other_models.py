@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from tests.zoo import handmade
+from tests.zoo import handmade, vision_operators
 from tests.zoo.zoo import Inputs, Model
+
+vision_operators.load()  # diffusers imports transformers, and that torchvision
 
 Shape = tuple[int, ...]
 TIMES = {"timestep": lambda: torch.tensor([3.0, 7.0])}

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +18,7 @@ from graphprune.dialects.aten import writer  # noqa: E402
 
 from .zoo import LIBRARIES, Model, examine, missing, models_of, sampled  # noqa: E402
 
+ROOT = Path(__file__).parents[2]
 _EACH_WEEK = 2
 """Models of each library: with the slowest of them it stays below a minute on one core."""
 
@@ -29,6 +33,15 @@ def test_models_of_the_week(library: str) -> None:
         record = examine(model)
         assert record.ok, f"{model.name}: {record.cause}"
         assert record.macs[1] <= model.macs * record.macs[0]
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_each_library_stands_alone(library: str) -> None:
+    """In a process of its own torchvision loads, with or without its compiled operators."""
+    if lacking := missing(library) or missing("torchvision"):
+        pytest.skip(f"{lacking} is not installed")
+    run = [sys.executable, "-c", f"import {LIBRARIES[library]}, torchvision"]
+    assert subprocess.run(run, check=False, capture_output=True, text=True, cwd=ROOT).stderr == ""
 
 
 @pytest.mark.parametrize("library", LIBRARIES)

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from tests.zoo import transformers_decoders, transformers_encoders, transformers_pairs, transformers_senses
+from tests.zoo import (
+    transformers_decoders,
+    transformers_encoders,
+    transformers_pairs,
+    transformers_senses,
+    vision_operators,
+)
 from tests.zoo.zoo import Model
+
+vision_operators.load()  # transformers imports torchvision where it is installed
 
 LISTS = (transformers_encoders, transformers_decoders, transformers_pairs, transformers_senses)
 

@@ -8,6 +8,7 @@ chooses between two ways to the same result by the number of boxes, which torch.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 
 import torch
 
@@ -21,7 +22,9 @@ _library: list[torch.library.Library] = []
 
 
 def load() -> None:
-    """Import torchvision, with the operators written here where its own are missing."""
+    """Import torchvision, with the operators written here where its own are missing; nothing where it is not there."""
+    if importlib.util.find_spec("torchvision") is None:
+        return
     try:
         importlib.import_module("torchvision")
     except RuntimeError as error:  # "operator torchvision::nms does not exist"
