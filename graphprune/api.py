@@ -205,6 +205,9 @@ def plan(
     calibration: Any = None,
     steps: int = 1,
     refit: str | Sequence[str] = (),
+    depth: int | None = None,
+    depth_by: Any = "block_influence",
+    depth_unit: int = 1,
 ) -> Plan:
     """Decide what to keep of every group; no weight is changed. The same arguments give the same plan.
 
@@ -223,6 +226,7 @@ def plan(
     heads:      of attention: prune heads, their width, or both
     sizes:      numbers for dynamic axes by name, for costs; the model's own default, else 1, where not given
     calibration: data for criteria that look at some: what `graphprune.calibration` returns, or anything it takes
+    depth, depth_by, depth_unit: instead of a budget, how many residual blocks to leave out; see `graphprune.depth`
     steps:      in how many cuts the budget is reached; what is left is scored anew after each. It is one plan all the
                 same; refit: recoveries of what is left before it is scored, computed from `calibration`
     Raises GraphPruneError: GP106 and GP107 for options, GP701 to GP704 where the criterion needs what is not there,
@@ -235,7 +239,8 @@ def plan(
         analysis, steps=steps, refit=refit, macs=macs, params=params, bytes=bytes, ratio=ratio, criterion=criterion,
         reduction=reduction, normalize=normalize, allocate=allocate, max_ratio=max_ratio, min_width=min_width,
         align=align, ignore=tuple(ignore), only=tuple(only), heads=heads, seed=seed, sizes=dict(sizes or {}),
-        calibration=calibrated(analysis, calibration, seed, sizes),
+        calibration=calibrated(analysis, calibration, seed, sizes), depth=depth, depth_by=depth_by,
+        depth_unit=depth_unit,
     )  # fmt: skip
 
 
@@ -253,12 +258,11 @@ def apply(model: Model | Analysis, plan: Plan, example_inputs: Any = None) -> Mo
 
     Raises GraphPruneError GP501 where the plan was made for another architecture.
     """
-    from graphprune.apply import apply_keep
+    from graphprune.apply import apply_plan
 
     if is_of_torch(model):
         return prune(model, example_inputs, plan=plan, verify=False).model
-    analysis = _analysis(model)
-    return apply_keep(analysis, plan.keep(analysis))
+    return apply_plan(_analysis(model), plan)
 
 
 def prune(
@@ -395,11 +399,12 @@ def require(verification: Verification) -> None:
 
 def result_of(analysis: Analysis, plan: Plan, *, sizes: Mapping[str, int] | None = None) -> Result:
     """Apply a plan and report on it, without verifying. Raises GraphPruneError GP501 as :func:`apply` does."""
-    from graphprune.apply import apply_keep
+    from graphprune.apply import apply_plan
+    from graphprune.depth.apply import reported
 
-    keep = plan.keep(analysis)
-    report = report_of(analysis, keep, sizes=sizes).with_(free=free_of(analysis, keep), notes=data_notes(plan))
-    return Result(apply_keep(analysis, keep), plan, report)
+    keep, small = plan.keep(analysis), apply_plan(analysis, plan)
+    report = reported(report_of(analysis, keep, sizes=sizes), plan, small, sizes)
+    return Result(small, plan, report.with_(free=free_of(analysis, keep), notes=data_notes(plan)))
 
 
 def data_notes(plan: Plan) -> tuple[str, ...]:

@@ -46,6 +46,7 @@ class Cut:
 class Plan:
     """What is kept of every group of a model; a group that is not listed is kept whole.
 
+    blocks:   the residual blocks that are left out after the cut, by the names of their sums
     options:  what the plan was made with
     model:    ``name`` and ``fingerprint`` (of names, shapes and groups, not of weights) of the model it was made for
     versions: of what made it
@@ -59,6 +60,7 @@ class Plan:
     versions: Mapping[str, str] = field(default_factory=dict)
     costs: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     left: tuple[Mapping[str, str], ...] = ()
+    blocks: tuple[str, ...] = ()
     schema: str = SCHEMA
     version: int = VERSION
 
@@ -118,7 +120,8 @@ class Plan:
             raise GraphPruneError("GP501", what, "two plans", "make the second one for what the first one leaves")
         costs = {name: plan.costs[key] for name, plan, key in (("dense", self, "dense"), ("planned", other, "planned"))
                  if key in plan.costs}  # fmt: skip
-        return replace(self, groups=tuple(both), options=other.options, costs=costs, left=other.left)
+        blocks = (*self.blocks, *other.blocks)
+        return replace(self, groups=tuple(both), options=other.options, costs=costs, left=other.left, blocks=blocks)
 
     def transplant(self, optimizer: Any, model: Any, *, source: Any = None) -> None:
         """Let an optimizer of PyTorch go on with a model that this plan pruned: its state loses what parameters lost.
@@ -163,6 +166,7 @@ class Plan:
             dense, planned = self.costs["dense"], self.costs["planned"]
             lines.append("  " + ", ".join(f"{name} {dense[name]} -> {planned[name]}" for name in sorted(dense)))
         lines += [f"  {each.group}: {each.size} -> {len(each.keep)}" for each in cut]
+        lines += [f"  without the residual block {name}" for name in self.blocks]
         return "\n".join(lines)
 
 

@@ -4,8 +4,8 @@
 
     {"group": "conv1.weight:0", "keep": [[0, 3], 5, [7, 9]], "size": 10}
 
-``[0, 3]`` are the entries 0, 1, 2 and 3. A plan may be edited by hand or come from anywhere: what is read is checked,
-and an error names the place.
+``[0, 3]`` are the entries 0, 1, 2 and 3. ``blocks``, where there are any, names the residual blocks to leave out. A
+plan may be edited by hand or come from anywhere: what is read is checked, and an error names the place.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from graphprune.plan import SCHEMA, VERSION, Cut, Plan
 MOST_ENTRIES = 1 << 24
 """No axis of a real network is longer, nor are all axes together; ranges of a hostile file must not fill the memory."""
 
-_FIELDS = {"schema", "version", "groups", "options", "model", "versions", "costs", "left"}
+_FIELDS = {"schema", "version", "groups", "options", "model", "versions", "costs", "left", "blocks"}
 
 
 def write(plan: Plan) -> str:
@@ -38,6 +38,8 @@ def write(plan: Plan) -> str:
         "version": plan.version,
         "versions": dict(plan.versions),
     }
+    if plan.blocks:
+        fields["blocks"] = list(plan.blocks)
     lines = [f"  {json.dumps(name)}: {_block(value)}" for name, value in sorted(fields.items())]
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
@@ -114,6 +116,7 @@ def read(text: str) -> Plan:
         versions=_texts(_mapping(found, "versions"), "versions"),
         costs=_costs(_mapping(found, "costs")),
         left=_left(found.get("left", [])),
+        blocks=_blocks(found.get("blocks", [])),
     )
 
 
@@ -212,3 +215,11 @@ def _left(entries: Any) -> tuple[dict[str, str], ...]:
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise GraphPruneError("GP502", "left is not a list of objects", "left")
     return tuple(_texts(entry, f"left[{place}]") for place, entry in enumerate(entries))
+
+
+def _blocks(entries: Any) -> tuple[str, ...]:
+    if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
+        raise GraphPruneError("GP502", "blocks is not a list of names", "blocks")
+    if len(set(entries)) < len(entries):
+        raise GraphPruneError("GP502", "a block is given twice", "blocks")
+    return tuple(entries)

@@ -70,6 +70,7 @@ class Report:
     model:     the file or name of the model
     dense, pruned: costs before and after (see `graphprune.cost.Cost` for the units)
     groups, cut: how many groups there are and how many of them lost something
+    blocks:    residual blocks that were left out, by name
     free:      dead and constant entries, whose removal changes nothing: how many there are, how many were removed; None
                when they were not looked for
     skipped:   why axes of weights were kept, by code
@@ -85,6 +86,7 @@ class Report:
     pruned: Cost
     groups: int
     cut: int
+    blocks: tuple[str, ...] = ()
     free: tuple[int, int] | None = None
     skipped: tuple[Skipped, ...] = ()
     verification: Verification | None = None
@@ -111,7 +113,9 @@ class Report:
 
     def to_text(self) -> str:
         """One table, then what was skipped, what was checked and what was written."""
-        lines = [f"{one_line(self.model)}: {self.cut} of {self.groups} groups cut", ""]
+        plural = "block" if len(self.blocks) == 1 else "blocks"
+        left_out = f", {len(self.blocks)} residual {plural} left out" if self.blocks else ""
+        lines = [f"{one_line(self.model)}: {self.cut} of {self.groups} groups cut{left_out}", ""]
         lines += table(("", "dense", "pruned", "change"), self.rows(), right=(1, 2))
         if self.free is not None and self.free[0]:
             lines += ["", free_line(*self.free)]
@@ -136,6 +140,7 @@ class Report:
             "pruned": asdict(self.pruned),
             "groups": self.groups,
             "cut": self.cut,
+            "blocks": list(self.blocks),
             "free": None if self.free is None else {"entries": self.free[0], "removed": self.free[1]},
             "skipped": [asdict(each) for each in self.skipped],
             "verification": None if self.verification is None else verification_dict(self.verification),

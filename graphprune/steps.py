@@ -38,12 +38,26 @@ def named_recoveries(refit: str | Sequence[str]) -> tuple[str, ...]:
     return tuple(name.strip() for name in listed if name.strip() not in ("", "none"))
 
 
-def planned(analysis: Analysis, *, steps: int = 1, refit: str | Sequence[str] = (), **options: Any) -> Plan:
+def planned(
+    analysis: Analysis,
+    *,
+    steps: int = 1,
+    refit: str | Sequence[str] = (),
+    depth: int | None = None,
+    depth_by: Any = "block_influence",
+    depth_unit: int = 1,
+    **options: Any,
+) -> Plan:
     """A plan in so many steps; the options are those of :func:`graphprune.plan.make_plan`.
 
     refit: recoveries of the network between two steps, before it is scored; they need calibration data
-    Raises GraphPruneError as `make_plan` does, GP107 for steps, and as recoveries do.
+    depth, depth_by, depth_unit: of :func:`graphprune.depth.choose.choose`, for a plan that leaves out residual blocks
+    Raises GraphPruneError as `make_plan` does, GP107 for steps, and as recoveries and `choose` do.
     """
+    if depth is not None:
+        from graphprune.depth.plan import depth_plan
+
+        return depth_plan(analysis, depth, depth_by=depth_by, depth_unit=depth_unit, steps=steps, **options)
     if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
         what = f"{steps!r} is not a whole number from 1 on"
         raise GraphPruneError("GP107", what, "option steps", "write a number such as 4")

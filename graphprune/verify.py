@@ -2,8 +2,9 @@
 
 - *permutation*: every free dimension is permuted at random in all tensors; the outputs must not change. Proves that
   the coupling is complete, also through norms and softmax.
-- *mask*: the dense model with the removed entries zeroed where they are summed over computes what the pruned model
-  computes. Where a statistic is taken over a cut axis (*slice*), the dense model computes it over the survivors alone.
+- *mask*: the dense model with the removed entries zeroed where they are summed over, and with zeros in the place of
+  residual branches that are left out, computes what the pruned model computes. Where a statistic is taken over a cut
+  axis (*slice*), the dense model computes it over the survivors alone.
 - *same*: what the exact pass ``clean`` removed makes no difference, so nothing is masked.
 - *control*: the same comparison after one tensor was deliberately permuted out of step must find a difference; a check
   that cannot fail proves nothing.
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphprune.analysis import Analysis, analyze_program
+from graphprune.depth.apply import with_silent_blocks
 from graphprune.dialects import tools_of
 from graphprune.dims import Dim, Keep, leaves
 from graphprune.errors import GraphPruneError
@@ -130,6 +132,8 @@ def verify_models(
         raise GraphPruneError("GP103", what, "", "compare models of one kind")
     if plan is not None and dict(plan.options).get("recover"):
         plan = None  # its weights were refitted: only that it is coupled rightly can be told from outside
+    if plan is not None:
+        dense = with_silent_blocks(dense, plan.blocks)
     analysis = analyze_program(tools.read(tools.inlined(pruned if plan is None else dense)))
     interface, found = _interface(dense, pruned), Verification()
     for conditioned in (False, True):  # the second allows more, and costs twice as many runs

@@ -19,6 +19,7 @@ PASSES = Registry(
     "graphprune.passes",
     {
         "clean": "graphprune.passes.clean:Clean",
+        "depth": "graphprune.passes.depth:Depth",
         "sparsify": "graphprune.passes.sparsify:Sparsify",
         "width": "graphprune.passes.width:Width",
     },

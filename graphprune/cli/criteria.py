@@ -7,7 +7,14 @@ import sys
 from typing import Any
 
 from graphprune.cli.options import Output, taking
-from graphprune.criteria import CRITERIA, DataCriterion, GradientCriterion, GroupCriterion, JointCriterion
+from graphprune.criteria import (
+    CRITERIA,
+    BlockCriterion,
+    DataCriterion,
+    GradientCriterion,
+    GroupCriterion,
+    JointCriterion,
+)
 from graphprune.criteria.custom import criterion_of
 from graphprune.errors import GraphPruneError
 
@@ -45,7 +52,7 @@ def described(name: str) -> dict[str, Any]:
 
 def needed(criterion: Any) -> tuple[str, str]:
     """What a criterion needs beside the model, and what that costs."""
-    if isinstance(criterion, DataCriterion | JointCriterion):
+    if isinstance(criterion, BlockCriterion | DataCriterion | JointCriterion):
         return "inputs", "one pass over the data"
     if isinstance(criterion, GradientCriterion):
         needs = "gradients" if criterion.derivative == "synaptic flow" else "gradients, labels"

@@ -57,9 +57,9 @@ def inspect(
         console.say(f"wrote {graph}")
     with console.working("looking for zeros"):
         zeros = zeros_of(analysis)
-    console.show(
-        "\n".join([*_lines(analysis, cost, everything, free), *_zeros(zeros)]), _data(analysis, cost, zeros, free)
-    )
+    blocks = _blocks(analysis, inputs.sizes)
+    lines = [*_lines(analysis, cost, everything, free), *_block_lines(blocks, cost), *_zeros(zeros)]
+    console.show("\n".join(lines), {**_data(analysis, cost, zeros, free), "blocks": blocks})
     return 0
 
 
@@ -105,6 +105,37 @@ def _lines(analysis: Analysis, cost: Cost, everything: bool, free: int | None) -
         yield "kept on purpose:"
         yield from skipped_lines(found)
         yield "graphprune explain CODE and graphprune explain MODEL NAME say more"
+
+
+def _blocks(analysis: Analysis, sizes: dict[str, int]) -> list[dict[str, Any]]:
+    """The residual blocks that could be left out, with what goes with each."""
+    from graphprune.cost import Costing
+    from graphprune.depth.residual import residuals
+
+    costing, found = Costing(analysis, sizes), []
+    for block in residuals(analysis):
+        macs, parameters = block.cost(analysis, costing)
+        found.append({"name": block.name, "skip": block.before.name, "macs": macs, "parameters": parameters})
+    return found
+
+
+def _block_lines(blocks: list[dict[str, Any]], cost: Cost) -> Iterator[str]:
+    from graphprune.report import quantity, table
+
+    if not blocks:
+        return
+    yield ""
+    rows = [
+        (
+            one_line(each["name"]),
+            one_line(each["skip"]),
+            quantity(each["parameters"]),
+            f"{each['macs'] / max(1, cost.macs):.1%}",
+        )
+        for each in blocks
+    ]
+    yield from table(("residual block", "what is left of it", "parameters", "of the MACs"), rows, right=(2, 3))
+    yield "graphprune prune --depth N leaves out N of them"
 
 
 def _zeros(zeros: list[Zeros]) -> Iterator[str]:

@@ -192,6 +192,31 @@ class Steps:
     ] = 1  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Depth:
+    """How many residual blocks to leave out: arguments of `graphprune.api.plan`."""
+
+    depth: Annotated[
+        int | None,
+        _option("--depth", help="Leave out so many residual blocks, instead of a budget.", metavar="N", min=1,
+                rich_help_panel="How far"),
+    ] = None  # fmt: skip
+    depth_by: Annotated[
+        str, _option("--depth-by", help="Which blocks: block_influence, angular or random.", **_CHOICE)
+    ] = "block_influence"
+    depth_unit: Annotated[
+        int,
+        _option("--depth-unit", help="Blocks that go together: 2 for layers of attention and feed-forward.", min=1,
+                **_CHOICE),
+    ] = 1  # fmt: skip
+
+    def arguments(self) -> dict[str, Any]:
+        """As keyword arguments of `graphprune.api.plan`; none where no block is to go."""
+        if self.depth is None:
+            return {}
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
+
 _DATA: dict[str, Any] = {"rich_help_panel": "Calibration data"}
 
 

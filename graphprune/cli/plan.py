@@ -12,7 +12,7 @@ from graphprune import api
 from graphprune.cli import modules
 from graphprune.cli.console import Console
 from graphprune.cli.modules import TorchJob
-from graphprune.cli.options import Before, Choices, Data, Inputs, Output, Steps, Writing, taking
+from graphprune.cli.options import Before, Choices, Data, Depth, Inputs, Output, Steps, Writing, taking
 from graphprune.cli.prune import In, Out, _Job, calibrated, check_output, finish
 from graphprune.cli.source import Module, read
 from graphprune.output import write_text
@@ -31,6 +31,7 @@ def plan(
     ],
     choices: Choices,
     stepwise: Steps,
+    blocks: Depth,
     data: Data,
     before: Before,
     module: Module,
@@ -45,7 +46,8 @@ def plan(
     graphprune plan resnet.onnx --macs 0.6 -o resnet.plan.json
     graphprune plan resnet.onnx --macs 0.6 --criterion wanda --calibration images/ --std 0.5 -o resnet.plan.json
     """
-    arguments = {**choices.arguments(), "steps": stepwise.steps, "calibration": data.request()}
+    arguments = {**choices.arguments(blocks.depth is None), **blocks.arguments(), "steps": stepwise.steps}
+    arguments["calibration"] = data.request()
     console = output.console
     with console.working("reading"):
         dense = read(model, before, module, inputs.seed)
@@ -61,7 +63,10 @@ def plan(
     report = api.report_of(analysis, made.keep(analysis), sizes=inputs.sizes)
     if not dense.is_of_torch:
         report = report.with_(free=api.free_of(analysis, made.keep(analysis)))
-    report = report.with_(written=(str(out),))
+    from graphprune.depth.apply import reported, without_blocks
+
+    small = without_blocks(analysis.program.native, made.blocks)
+    report = reported(report, made, small, inputs.sizes).with_(written=(str(out),))
     console.show(report.to_text(), report.to_dict())
     return 0
 

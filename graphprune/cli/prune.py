@@ -15,7 +15,7 @@ from graphprune.cli import modules
 from graphprune.cli.console import Console
 from graphprune.cli.criteria import looks_at_data
 from graphprune.cli.modules import TorchJob
-from graphprune.cli.options import Before, Choices, Data, Inputs, Output, Steps, Writing, taking
+from graphprune.cli.options import Before, Choices, Data, Depth, Inputs, Output, Steps, Writing, taking
 from graphprune.cli.recoveries import Recovery
 from graphprune.cli.source import Module, names_torch, read, read_onnx
 from graphprune.cli.within import Within
@@ -43,6 +43,7 @@ def prune(
     out: Out,
     choices: Choices,
     stepwise: Steps,
+    blocks: Depth,
     data: Data,
     recovery: Recovery,
     within: Within,
@@ -59,10 +60,12 @@ def prune(
     graphprune prune resnet.onnx small.onnx --macs 0.6 --calibration data.npz --recover least_squares
     graphprune prune resnet.onnx small.onnx --macs 0.6 --calibration data.npz --recipe auto
     graphprune prune resnet.onnx small.onnx --max-drop 0.5% --calibration data.npz --validation other.npz
+    graphprune prune decoder.onnx small.onnx --depth 2 --calibration data.npz
     graphprune prune resnet.pt2 small.pt2 --macs 0.6
     graphprune prune mypkg.models:resnet small --weights w.safetensors --input 1,3,224,224 --macs 0.6
     """
-    arguments = {**choices.arguments(needed=within.max_drop is None), "calibration": data.request()}
+    needed = within.max_drop is None and blocks.depth is None
+    arguments = {**choices.arguments(needed), **blocks.arguments(), "calibration": data.request()}
     arguments, recover, told = recovery.followed(arguments, arguments["calibration"])
     arguments = api.stepped({**arguments, "steps": stepwise.steps}, recover)
     check_output(dense, out, writing)
@@ -72,6 +75,8 @@ def prune(
     with console.working("reading"):
         source = read(dense, before, module, inputs.seed)
     notes: tuple[str, ...] = ()
+    if within.max_drop is not None and blocks.depth is not None:
+        raise GraphPruneError("GP107", "--max-drop searches widths, not blocks", "option --depth", "give one of them")
     if within.max_drop is not None:
         arguments, notes = within.found(source.analysis(), arguments, recover, data, inputs, console)
     if source.is_of_torch:
@@ -96,7 +101,7 @@ def calibrated(
     """The arguments with the calibration data that they ask for, read and checked."""
     if arguments["calibration"] is None:
         return arguments
-    if not recover and not looks_at_data(arguments["criterion"]):
+    if "depth" not in arguments and not recover and not looks_at_data(arguments["criterion"]):
         console.say(f"the criterion {arguments['criterion']} looks at no data: see graphprune criteria")
     with console.working("reading calibration data"):
         made = api.calibrated(analysis, arguments["calibration"], inputs.seed, inputs.sizes)

@@ -9,7 +9,8 @@ A criterion is a frozen dataclass with a ``name``, of one of these kinds:
 - a :class:`JointCriterion` scores a group from all layers that read it at once;
 - a :class:`FilterCriterion` scores the entries of a group from all numbers of one weight at once;
 - an :class:`AnalysisCriterion` scores a group from whatever the analysis knows of it;
-- a :class:`GroupCriterion` scores the entries of a group without looking at weights.
+- a :class:`GroupCriterion` scores the entries of a group without looking at weights;
+- a :class:`BlockCriterion` scores residual blocks, for the option ``depth``.
 
 All scores say how important an entry is: the lowest go first. Another package adds its own under the entry-point group
 ``graphprune.criteria``.
@@ -36,7 +37,9 @@ if TYPE_CHECKING:
 CRITERIA = Registry(
     "graphprune.criteria",
     {
+        "angular": "graphprune.criteria.angular:Angular",
         "apoz": "graphprune.criteria.apoz:APoZ",
+        "block_influence": "graphprune.criteria.block_influence:BlockInfluence",
         "bn_scale": "graphprune.criteria.bn_scale:BatchNormScale",
         "chip": "graphprune.criteria.chip:CHIP",
         "flap": "graphprune.criteria.flap:FLAP",
@@ -210,3 +213,19 @@ class GroupCriterion(Protocol):
 
     def group(self, name: str, size: int, seed: int) -> NDArray[Any]:
         """Scores for the entries of a group (shape ``[size]``), from its name and the seed of the plan alone."""
+
+
+@runtime_checkable
+class BlockCriterion(Protocol):
+    """A score of residual blocks, from what goes in and what comes out."""
+
+    @property
+    def name(self) -> str:
+        """The registered name."""
+
+    @property
+    def consecutive(self) -> bool:
+        """Whether as many blocks in a row as are to go are scored as one; else each by itself."""
+
+    def distance(self, before: NDArray[Any], after: NDArray[Any]) -> NDArray[Any]:
+        """How far the rows before and after are apart (``[vectors]``, from ``[vectors, features]``)."""

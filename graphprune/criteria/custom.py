@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from graphprune.criteria import (
     CRITERIA,
     AnalysisCriterion,
+    BlockCriterion,
     DataCriterion,
     FilterCriterion,
     GradientCriterion,
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     from graphprune.program import Array
 
 KINDS = (
-    AnalysisCriterion, DataCriterion, FilterCriterion, GradientCriterion, GroupCriterion, JointCriterion,
-    WeightCriterion,
+    AnalysisCriterion, BlockCriterion, DataCriterion, FilterCriterion, GradientCriterion, GroupCriterion,
+    JointCriterion, WeightCriterion,
 )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from graphprune.analysis import Analysis, Group
 from graphprune.calibrate import Calibration, collect
 from graphprune.criteria import (
     AnalysisCriterion,
+    BlockCriterion,
     DataCriterion,
     FilterCriterion,
     GradientCriterion,
@@ -123,6 +124,9 @@ def score_groups(
         if name not in known:
             raise GraphPruneError("GP106", f"there is no {what} {name!r}", remedy=did_you_mean(name, known))
     chosen = criterion_of(criterion)
+    if isinstance(chosen, BlockCriterion):
+        what = f"the criterion {chosen.name} needs the option depth: it scores residual blocks, not channels"
+        raise GraphPruneError("GP704", what, "option criterion", "give it as depth_by (--depth-by) beside depth")
     if isinstance(chosen, GroupCriterion):
         raw = {group.dim: np.asarray(chosen.group(group.name, group.size, seed), np.float64) for group in groups}
     elif isinstance(chosen, AnalysisCriterion):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from graphprune.analysis import Analysis
     from graphprune.calibrate import Calibration
+    from graphprune.depth.residual import Residual
     from graphprune.dims import Keep
     from graphprune.program import Array, Node, Program, Stored, Value
 
@@ -86,6 +87,13 @@ class Tools(Protocol):
         They are zeroed where a contraction sums over them; a node that takes a statistic over a cut axis sees the
         survivors alone. Shares no code with :meth:`write` but index arrays: it is what that is held against.
         """
+
+    def without(self, analysis: Analysis, blocks: Sequence[Residual]) -> Model:
+        """The model in which the sums at the end of these blocks are their skips; what only their branches needed is
+        gone. It knows where it came from as the analysed one does."""
+
+    def silenced(self, analysis: Analysis, blocks: Sequence[Residual]) -> Model:
+        """The model in which the branches of these blocks are computed, and the sums read zeros in their place."""
 
     def at_sizes(self, model: Model, case: Case) -> Model:
         """The model for inputs of exactly the shapes of this case."""

@@ -20,7 +20,9 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
+from graphprune.apply import apply_plan
 from graphprune.cuts import cuts_of
+from graphprune.depth.apply import reported
 from graphprune.dialects.aten.capture import (
     CAPTURE_FAILS,
     Captured,
@@ -210,6 +212,9 @@ def mask(model: nn.Module, plan: Plan, example_inputs: Any) -> None:
     """See :func:`graphprune.api.mask`. Raises GraphPruneError GP501 where the plan does not fit."""
     from graphprune.torch.masks import mask as put_masks
 
+    if plan.blocks:
+        what = "masks hide channels, and this plan leaves out residual blocks"
+        raise GraphPruneError("GP107", what, "gp.mask", "gp.prune(model, example_inputs, plan=plan)")
     analysis = analyze(model, example_inputs)
     put_masks(model, cuts_of(analysis, plan.keep(analysis)))
     vars(model)[_MASKED] = plan
@@ -240,7 +245,9 @@ def rebuild_graph(module: nn.Module, plan: Plan, example_inputs: Any) -> nn.Modu
 
 
 # ---------------------------------------------------------------- the graph
-_OPTIONS = (*tuple(inspect.signature(make_plan).parameters)[1:], "steps", "refit")
+_OPTIONS = (
+    *tuple(inspect.signature(make_plan).parameters)[1:], "steps", "refit", "depth", "depth_by", "depth_unit",
+)  # fmt: skip
 
 
 class _Cut:
@@ -258,7 +265,7 @@ class _Cut:
         self.plan = planned(analysis, **options) if plan is None else plan
         self.keep = self.plan.keep(analysis)
         self.cuts = cuts_of(analysis, self.keep)
-        self.small: Captured = ATEN.write(analysis, self.keep)
+        self.small: Captured = apply_plan(analysis, self.plan)
         self.shapes = {stored.name: stored.shape for stored in analysis.program.stored if stored.name in self.cuts}
         self.notes: tuple[str, ...] = ()
         self.fit = Fit()
@@ -266,6 +273,8 @@ class _Cut:
 
     def into(self, model: nn.Module) -> str:
         """Cut a module and run it; where it disagrees with the pruned graph it is put back, and the reason returned."""
+        if self.plan.blocks:
+            return "its code computes the residual blocks that are left out"
         self.fit = fit(model, self.analysis, self.keep, self.cuts)
         reason = self._tried(model)
         if reason:
@@ -322,7 +331,8 @@ class _Cut:
         source: Captured = self.analysis.program.native
         sizes, seed = self.options.get("sizes"), self.options.get("seed", 0)
         notes = (*source.notes, *self.notes, *data_notes(self.plan))
-        report = report_of(self.analysis, self.keep, sizes=sizes).with_(notes=notes)
+        report = reported(report_of(self.analysis, self.keep, sizes=sizes), self.plan, self.small, sizes)
+        report = report.with_(notes=notes)
         if not verify:
             return Result(model, self.plan, report)
         verification = verify_models(source, self.small, self.plan, seed=seed, sizes=sizes)
@@ -400,6 +410,8 @@ def _as_class(model: nn.Module, analysis: Analysis, plan: Plan | None, options: 
                 line = f"{len(left)} groups were left alone because the module's code cannot follow: {names}"
                 cut.notes = (line, *cut.notes)
             return cut
+        if cut.plan.blocks:
+            raise GraphPruneError("GP507", reason, type(model).__name__, "gp.prune returns a GraphModule for it")
         more = [] if plan is not None else _not_followed(cut, left)
         if not more:
             break

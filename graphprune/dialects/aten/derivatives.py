@@ -20,7 +20,7 @@ from torch.utils import _pytree as pytree
 from graphprune.calibrate import Calibration
 from graphprune.dialects.aten.capture import CAPTURE_FAILS, Captured
 from graphprune.dialects.aten.dialect import _evaluated
-from graphprune.dialects.aten.stages import _mutates
+from graphprune.dialects.aten.stages import mutates
 from graphprune.dialects.aten.writer import put
 from graphprune.errors import GraphPruneError, did_you_mean
 from graphprune.program import Array, Program, Stored, Value
@@ -152,7 +152,7 @@ class _Network:
         for node in self.graph.graph.nodes:
             node.target = _DIFFERENTIABLE.get(node.target, node.target)
         self.graph.recompile()
-        self.mutates = any(_mutates(node) for node in self.graph.graph.nodes)
+        self.mutates = any(mutates(node) for node in self.graph.graph.nodes)
         if self.mutates:
             _write_to_copies(self.graph)
 

@@ -74,6 +74,11 @@ class AtenDialect:
         """What a node computes entry by entry (see :mod:`graphprune.functions`); ``None`` for all others."""
         return functions.function(node)
 
+    def writes(self, node: Node) -> bool:
+        """Whether a node writes to memory that it reads."""
+        schema = getattr(getattr(node.native, "target", None), "_schema", None)
+        return schema is not None and bool(schema.is_mutable)
+
     def is_constant(self, value: Value) -> bool:
         """Whether a value is computed from stored tensors alone."""
         return value in self.constants

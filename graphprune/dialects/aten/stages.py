@@ -49,7 +49,7 @@ class AtenStaged:
         for node in nodes:
             if node.users:
                 self.last.setdefault(max(node.users, key=nodes.index), []).append(node)
-        self.mutates = any(_mutates(node) for node in nodes)
+        self.mutates = any(mutates(node) for node in nodes)
 
     def begin(self, case: tuple[tuple[Any, ...], dict[str, Any]]) -> _State:
         codegen = self.graph.graph._codegen
@@ -125,6 +125,7 @@ def write_tensor(graph: GraphModule, stored: Stored, array: Array) -> None:
         put(graph, name, made)
 
 
-def _mutates(node: FxNode) -> bool:
+def mutates(node: FxNode) -> bool:
+    """Whether a call writes to memory that it reads."""
     schema = getattr(node.target, "_schema", None)
     return schema is not None and bool(schema.is_mutable)

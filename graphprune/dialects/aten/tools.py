@@ -11,7 +11,8 @@ from torch.utils import _pytree as pytree
 
 from graphprune.analysis import Analysis
 from graphprune.calibrate import Calibration
-from graphprune.dialects.aten import masks, reader, writer
+from graphprune.depth.residual import Residual
+from graphprune.dialects.aten import depth, masks, reader, writer
 from graphprune.dialects.aten.capture import CAPTURE_FAILS, Captured
 from graphprune.dialects.aten.cases import Case, cases
 from graphprune.dialects.aten.stages import AtenStaged, write_tensor
@@ -75,6 +76,12 @@ class AtenTools:
 
     def masked(self, analysis: Analysis, keep: Keep) -> Captured:
         return masks.masked(analysis, keep)
+
+    def without(self, analysis: Analysis, blocks: Sequence[Residual]) -> Captured:
+        return depth.without(analysis, blocks)
+
+    def silenced(self, analysis: Analysis, blocks: Sequence[Residual]) -> Captured:
+        return depth.silenced(analysis, blocks)
 
     def at_sizes(self, model: Captured, case: Case) -> Captured:
         """The same graph, read with the numbers of the case for its symbolic sizes."""

@@ -89,6 +89,10 @@ class OnnxDialect:
         """What a node computes entry by entry (see :mod:`graphprune.functions`); ``None`` for all others."""
         return functions.function(node, self.constant)
 
+    def writes(self, node: Node) -> bool:
+        """Whether a node writes to memory that it reads: none does."""
+        return False
+
     def is_constant(self, value: Value) -> bool:
         """Whether a value is computed from stored tensors alone, through operators that are folded here."""
         steps = 0

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from graphprune.analysis import Analysis
     from graphprune.calibrate import Calibration
+    from graphprune.depth.residual import Residual
     from graphprune.dialects.onnx.runner import Runner
     from graphprune.dialects.tools import Staged, Tools
     from graphprune.dims import Keep
@@ -46,6 +47,19 @@ class OnnxTools:
         from graphprune.dialects.onnx.masks import masked
 
         return masked(analysis, keep)
+
+    def without(self, analysis: Analysis, blocks: Sequence[Residual]) -> ir.Model:
+        from graphprune.dialects.onnx.depth import without
+        from graphprune.dialects.onnx.files import carry
+
+        made = without(analysis, blocks)
+        carry(analysis.program.native, made)
+        return made
+
+    def silenced(self, analysis: Analysis, blocks: Sequence[Residual]) -> ir.Model:
+        from graphprune.dialects.onnx.depth import silenced
+
+        return silenced(analysis, blocks)
 
     def at_sizes(self, model: ir.Model, case: Mapping[str, Array]) -> ir.Model:
         from graphprune.dialects.onnx.masks import at_sizes
