@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-from graphprune.targets.expand import filled, one_axis, pools, recurrent, transposed
+from graphprune.targets.expand import filled, integers, one_axis, pools, recurrent, transposed
 from graphprune.targets.expand.maker import Maker
 
 Expansion = Callable[[Maker, ir.Node], list[ir.Value] | None]
@@ -23,7 +23,19 @@ EXPANSIONS: dict[str, tuple[Expansion, ...]] = {
     "GRU": (recurrent.recurrent,),
     "LSTM": (recurrent.recurrent,),
     "MaxPool": (one_axis.window, pools.max_pool),
+    "QLinearConv": (integers.convolution,),
+    "QLinearMatMul": (integers.matmul,),
     "RNN": (recurrent.recurrent,),
+    "com.microsoft:QGemm": (integers.gemm,),
+    "com.microsoft:QLinearAdd": (integers.binary,),
+    "com.microsoft:QLinearAveragePool": (integers.unary,),
+    "com.microsoft:QLinearConcat": (integers.concat,),
+    "com.microsoft:QLinearGlobalAveragePool": (integers.unary,),
+    "com.microsoft:QLinearLeakyRelu": (integers.unary,),
+    "com.microsoft:QLinearMul": (integers.binary,),
+    "com.microsoft:QLinearSigmoid": (integers.unary,),
+    "com.microsoft:DequantizeLinear": (integers.standard,),
+    "com.microsoft:QuantizeLinear": (integers.standard,),
 }
 
 
@@ -33,9 +45,8 @@ def expand(model: ir.Model) -> bool:
     queue = list(model.graph)
     while queue:
         node = queue.pop(0)
-        if node.domain not in {"", "ai.onnx"}:
-            continue
-        for expansion in EXPANSIONS.get(node.op_type, ()):
+        kind = node.op_type if node.domain in {"", "ai.onnx"} else f"{node.domain}:{node.op_type}"
+        for expansion in EXPANSIONS.get(kind, ()):
             maker = Maker(model.graph, node)
             results = expansion(maker, node)
             if results is not None:

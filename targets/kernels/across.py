@@ -19,14 +19,14 @@ from tvm.script.ir_builder import tirx as tir
 from .contract import Operand, either
 from .functions import RESULT, Expression, evaluate
 from .loops import extent, fetch, placed, put, units
-from .pairs import dot, instructions
-from .tir import INT32, Array, Machine, Register, const, loop, splat
+from .terms import TERMS, Terms
+from .tir import INT32, Array, Machine, Register, const, loop, splat, wide
 from .transpose import turn
 
 
 @dataclass(frozen=True)
 class Across:
-    """The arrays are x, weights, offsets, groups, bias (where there is one), operands, y.
+    """The arrays are x, weights, offsets, groups, bias and scale (each where there is one), operands, y.
 
     `outer` are loops around the run with the strides of x and y; `length` is the run, of which nothing behind the end
     is read or written; `row` is the stride of output rows.
@@ -41,15 +41,22 @@ class Across:
     bias: bool = True
     epilogue: Expression = RESULT
     operands: tuple[Operand, ...] = ()
-    pairs: bool = False  # x and weights are words of two bfloat16 numbers
+    numbers: str = "float32"  # a row of TERMS
+    scaled: bool = False
+    result: str = "float32"
+
+    @property
+    def terms(self) -> Terms:
+        return TERMS[self.numbers]
 
     @property
     def arrays(self) -> tuple[str, ...]:
-        number = INT32 if self.pairs else "float32"
-        return (number, number, INT32, INT32, *("float32",) * (self.bias + len(self.operands)), "float32")
+        extra = (*(self.terms.total,) * self.bias, *("float32",) * self.scaled)
+        others = (operand.dtype for operand in self.operands)
+        return (self.terms.word, self.terms.word, INT32, INT32, *extra, *others, self.result)
 
     def body(self, machine: Machine, arrays: Sequence[Array]) -> None:
-        with instructions(self.pairs):
+        with self.terms.instructions(machine):
             self.walk(machine, arrays)
 
     def walk(self, machine: Machine, arrays: Sequence[Array]) -> None:
@@ -83,25 +90,25 @@ class Across:
         lanes = machine.lanes
         x, weights, offsets, pointers, *_ = arrays
         vectors = self.rows // lanes
-        sums = [[Register(lanes) for _ in range(pixels)] for _ in range(vectors)]
+        total = self.terms.total
+        sums = [[Register(lanes, total) for _ in range(pixels)] for _ in range(vectors)]
         for register in (register for row in sums for register in row):
-            register.set(splat(0.0, lanes))
+            register.set(splat(0, lanes, total))
         first = pointers[group]
         ahead = (pointers[group + 1]) * self.rows + tirx.Min(number, const(vectors - 1)) * lanes
         with tir.serial(0, pointers[group + 1] - first) as entry:
             fetch_early(weights, ahead + entry * self.rows)
             here = bases[0] + start + offsets[first + entry]
-            wide = []
+            loaded = []
             for vector in range(vectors):
-                wide.append(Register(lanes, weights.dtype))
-                wide[-1].set(weights.load((first + entry) * self.rows + vector * lanes, lanes))
+                loaded.append(Register(lanes, weights.dtype))
+                loaded[-1].set(weights.load((first + entry) * self.rows + vector * lanes, lanes))
             for pixel in range(pixels):
                 number = Register(lanes, x.dtype)
                 number.set(tirx.Broadcast(x[here + pixel], lanes))
                 for vector in range(vectors):
                     register = sums[vector][pixel]
-                    total, weight = register.get(), wide[vector].get()
-                    register.set(dot(total, number.get(), weight) if self.pairs else total + weight * number.get())
+                    register.set(self.terms.add(register.get(), number.get(), loaded[vector].get(), lanes))
         for vector in range(vectors):
             for begin in range(0, pixels, lanes):
                 part = sums[vector][begin : begin + lanes]
@@ -113,13 +120,16 @@ class Across:
     ) -> None:
         """Turns over the sums of one vector of outputs from `row` and of neighbours from `at`, and writes them."""
         count = len(sums)
-        others = arrays[4 + self.bias : -1]
+        others = arrays[4 + self.bias + self.scaled : -1]
 
         def write(lane: int, value: Any) -> None:
             here = row + lane
 
             def put_row() -> None:
                 total = value if not self.bias else value + tirx.Broadcast(arrays[4][here], lanes)
+                if self.scaled:
+                    scale = tirx.Broadcast(arrays[4 + self.bias][here], lanes)
+                    total = tirx.Cast(wide("float32", lanes), total) * scale
                 leaves = [total]
                 for operand, array, base in zip(self.operands, others, bases[2:], strict=True):
                     place = base + here * operand.row + at * operand.step
@@ -130,7 +140,7 @@ class Across:
 
             either(bool(self.outputs % self.rows), here < self.outputs, put_row)
 
-        turn(lanes, count, lanes, lambda pixel: sums[pixel].get(), write)
+        turn(lanes, count, lanes, lambda pixel: sums[pixel].get(), write, self.terms.total)
 
 
 def fetch_early(array: Array, index: Any) -> None:

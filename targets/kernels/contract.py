@@ -8,6 +8,8 @@ their sums stay in registers for `vectors` vectors of the run, and the epilogue 
 applied to them there.
 
     y[row, p] = epilogue(bias[row] + sum over entries e of the row's group of weight[e, row] * x[offset[e] + p])
+
+Sums of 8-bit integers are integers; `scale[row]` makes them numbers before the epilogue.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as tir
 
 from .functions import RESULT, Expression, evaluate
-from .pairs import dot, instructions
-from .tir import INT32, Array, Machine, Register, const, loop, splat, tail, tasks
+from .terms import TERMS, Terms
+from .tir import INT32, Array, Machine, Register, const, loop, splat, tail, tasks, wide
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,12 @@ class Operand:
     row: int
     step: int
     outer: tuple[int, ...]
+    dtype: str = "float32"
 
 
 @dataclass(frozen=True)
 class Contract:
-    """The arrays are x, weights, offsets, groups, bias (where there is one), mask (where there is one), operands, y.
+    """The arrays are x, weights, offsets, groups, bias, scale, mask (each where there is one), operands, y.
 
     `outer` are loops around the run (batch, panels) with the strides of x and y; `length` is the run; `row` the stride
     of output rows. `masked` says that a mask of `length` numbers tells which places of the run may be written.
@@ -56,17 +59,23 @@ class Contract:
     operands: tuple[Operand, ...] = ()
     block: int = 1  # tiles of the run that one group of rows walks before the next group: what of x stays in the cache
     chunks: int = 1  # pieces that the output rows are cut into, as tasks of their own
-    pairs: bool = False  # x and weights are words of two bfloat16 numbers
+    numbers: str = "float32"  # a row of TERMS
+    scaled: bool = False
+    result: str = "float32"
     parts: int = 1  # pieces of the inputs: all outputs meet one, which stays in the first-level cache, then the next
 
     @property
+    def terms(self) -> Terms:
+        return TERMS[self.numbers]
+
+    @property
     def arrays(self) -> tuple[str, ...]:
-        extra = ("float32",) * (self.bias + self.masked + len(self.operands))
-        number = INT32 if self.pairs else "float32"
-        return (number, number, INT32, INT32, *extra, "float32")
+        extra = (*(self.terms.total,) * self.bias, *("float32",) * (self.scaled + self.masked))
+        others = (operand.dtype for operand in self.operands)
+        return (self.terms.word, self.terms.word, INT32, INT32, *extra, *others, self.result)
 
     def body(self, machine: Machine, arrays: Sequence[Array]) -> None:
-        with instructions(self.pairs):
+        with self.terms.instructions(machine):
             self.walk(machine, arrays)
 
     def walk(self, machine: Machine, arrays: Sequence[Array]) -> None:
@@ -115,7 +124,7 @@ class Contract:
         x, weights, offsets, pointers, *_ = arrays
         part, group = where
         sums = [
-            Sum(Register(lanes), group * rows + r, start + v * lanes, lanes)
+            Sum(Register(lanes, self.terms.total), group * rows + r, start + v * lanes, lanes)
             for r in range(rows)
             for v in range(vectors)
         ]
@@ -130,13 +139,13 @@ class Contract:
                 weight = tirx.Broadcast(weights[(first + entry) * rows + r], lanes)
                 number = x.load(here + v * lanes, lanes)
                 total = each.register.get()
-                each.register.set(dot(total, number, weight) if self.pairs else total + weight * number)
+                each.register.set(self.terms.add(total, number, weight, lanes))
         last = part == self.parts - 1
         either(many, last, lambda: self.end(sums, arrays, bases), lambda: self.pause(sums, arrays, bases))
 
     def begin(self, sums: Sequence[Sum], arrays: Sequence[Array]) -> None:
         for each in sums:
-            bias = arrays[4][self.there(each)] if self.bias else const(0, "float32")
+            bias = arrays[4][self.there(each)] if self.bias else const(0, self.terms.total)
             each.register.set(tirx.Broadcast(bias, each.lanes))
 
     def go_on(self, sums: Sequence[Sum], arrays: Sequence[Array], bases: Sequence[Any]) -> None:
@@ -150,10 +159,14 @@ class Contract:
             self.write(each, each.register.get, arrays, bases)
 
     def end(self, sums: Sequence[Sum], arrays: Sequence[Array], bases: Sequence[Any]) -> None:
-        others = arrays[4 + self.bias + self.masked : -1]
+        others = arrays[4 + self.bias + self.scaled + self.masked : -1]
 
         def finished(each: Sum) -> Any:
-            leaves = [each.register.get()]
+            total = each.register.get()
+            if self.scaled:
+                scale = arrays[4 + self.bias][self.there(each)]
+                total = tirx.Cast(wide("float32", each.lanes), total) * tirx.Broadcast(scale, each.lanes)
+            leaves = [total]
             for operand, array, base in zip(self.operands, others, bases[2:], strict=True):
                 place = base + each.row * operand.row + each.at * operand.step
                 leaves.append(array.load(place, each.lanes, operand.step))
@@ -165,7 +178,7 @@ class Contract:
     def write(self, each: Sum, value: Callable[[], Any], arrays: Sequence[Array], bases: Sequence[Any]) -> None:
         """Where there is such a row, and where the run may be written."""
         if self.masked:
-            mask = arrays[4 + self.bias].load(each.at, each.lanes) > splat(0.0, each.lanes)
+            mask = arrays[4 + self.bias + self.scaled].load(each.at, each.lanes) > splat(0.0, each.lanes)
         else:
             mask = tail(each.at, self.length, each.lanes) if self.guarded else None
         either(

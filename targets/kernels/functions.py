@@ -85,6 +85,12 @@ def either(chosen: Callable[[Any, Any], Any], a: Any, b: Any) -> Any:
     return tirx.Select(tirx.isnan(b), b, chosen(a, b))
 
 
+def within(x: Any, low: Any, high: Any, lanes: int) -> Any:
+    """The number, or the nearest bound; the lower one where it is NaN."""
+    above = named(tirx.Select(low < x, x, low), lanes)
+    return tirx.Select(above < high, above, high)
+
+
 def exp(lanes: int, x: Any) -> Any:
     above = named(upper(named(x * splat(LOG2E, lanes), lanes), splat(-150.0, lanes)), lanes)
     bound = named(lower(above, splat(128.5, lanes)), lanes)
@@ -141,6 +147,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "div": lambda n, a, b: a / b,
     "min": lambda n, a, b: either(lower, named(a, n), named(b, n)),
     "max": lambda n, a, b: either(upper, named(a, n), named(b, n)),
+    "within": lambda n, x, low, high: within(named(x, n), low, high, n),
     "neg": lambda n, a: -a,
     "abs": lambda n, a: tirx.abs(a),
     "sqrt": lambda n, a: tirx.sqrt(a),

@@ -238,9 +238,9 @@ def folded(registers: Sequence[Register], combine: Combine) -> Register:
     return whole
 
 
-def registers(count: int, lanes: int, value: float) -> list[Register]:
+def registers(count: int, lanes: int, value: float, dtype: str = "float32") -> list[Register]:
     """Accumulators that begin with one number."""
-    made = [Register(lanes) for _ in range(count)]
+    made = [Register(lanes, dtype) for _ in range(count)]
     for register in made:
-        register.set(splat(value, lanes))
+        register.set(splat(value, lanes, dtype))
     return made

@@ -10,7 +10,7 @@ from tvm import tirx
 from .tir import Register, const
 
 
-def transposed(rows: list[Any], lanes: int) -> list[Any]:
+def transposed(rows: list[Any], lanes: int, dtype: str = "float32") -> list[Any]:
     """Vector r of the result has number r of each row: log2(lanes) times, halves of pairs of rows change places."""
     vectors = rows
     width = 1
@@ -22,7 +22,7 @@ def transposed(rows: list[Any], lanes: int) -> list[Any]:
             even = [lane if not lane & width else lanes + lane - width for lane in range(lanes)]
             odd = [lane + width if not lane & width else lanes + lane for lane in range(lanes)]
             for row, order in ((low, even), (high, odd)):
-                register = Register(lanes)
+                register = Register(lanes, dtype)
                 register.set(tirx.Shuffle(both, [const(lane) for lane in order]))
                 swapped[row] = register.get()
         vectors = swapped
@@ -30,13 +30,20 @@ def transposed(rows: list[Any], lanes: int) -> list[Any]:
     return vectors
 
 
-def turn(lanes: int, rows: int, columns: int, read: Callable[[int], Any], write: Callable[[int, Any], None]) -> None:
+def turn(
+    lanes: int,
+    rows: int,
+    columns: int,
+    read: Callable[[int], Any],
+    write: Callable[[int, Any], None],
+    dtype: str = "float32",
+) -> None:
     """Reads up to `lanes` rows of a block and writes its columns; rows that are not there repeat the last."""
     vectors = []
     for row in range(rows):
-        register = Register(lanes)
+        register = Register(lanes, dtype)
         register.set(read(row))
         vectors.append(register.get())
     vectors += vectors[-1:] * (lanes - rows)
-    for column, vector in enumerate(transposed(vectors, lanes)[:columns]):
+    for column, vector in enumerate(transposed(vectors, lanes, dtype)[:columns]):
         write(column, vector)

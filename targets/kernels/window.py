@@ -17,9 +17,10 @@ from tvm import tirx
 
 from .functions import RESULT, Expression, evaluate
 from .loops import Loops, Strip, registers, sweep
-from .spans import LARGEST, SMALLEST, SUM, Place, Span
+from .spans import LARGEST, SMALLEST, SUM, Operation, Place, Span
 from .tir import INT32, Array, Machine, splat
 
+STEPS = Operation(0, lambda a, b: tirx.Select(a < b, b, a))  # the largest of numbers from 0
 OPERATIONS = {"max": LARGEST, "min": SMALLEST, "sum": SUM, "mean": SUM}
 
 
@@ -44,6 +45,7 @@ class Window:
     epilogue: Expression = RESULT
     operands: int = 0
     vectors: int = 4
+    dtype: str = "float32"  # of x and y; maxima of uint8 have no border but zeros
 
     def __post_init__(self) -> None:
         if self.bordered and len(self.offsets) > 32:
@@ -52,7 +54,7 @@ class Window:
     @property
     def arrays(self) -> tuple[str, ...]:
         integers = (INT32,) * self.bordered
-        return ("float32", *integers, *("float32",) * (self.counted + self.masked + self.operands), "float32")
+        return (self.dtype, *integers, *("float32",) * (self.counted + self.masked + self.operands), self.dtype)
 
     def body(self, machine: Machine, arrays: Sequence[Array]) -> None:
         mask = 1 + self.bordered + self.counted if self.masked else None
@@ -64,8 +66,9 @@ class Window:
         sweep(machine, self.outer, span.run, self.vectors, len(self.offsets), emit)
 
     def strip(self, span: Span, bases: list[Any], strip: Strip) -> None:
-        lanes, operation = span.lanes, OPERATIONS[self.operation]
-        found = registers(strip.vectors, lanes, operation.identity)
+        lanes = span.lanes
+        operation = OPERATIONS[self.operation] if self.dtype == "float32" else STEPS
+        found = registers(strip.vectors, lanes, operation.identity, self.dtype)
         places: list[Place] = []
         span.visit(bases, strip, 1, places.append)
         for tap, offset in enumerate(self.offsets):

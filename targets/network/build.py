@@ -25,6 +25,8 @@ from graphprune.targets.network.tune import Tuner, cache_folder
 from graphprune.targets.rules import rules_for
 from graphprune.targets.target import Processor
 
+WORDS = {"bfloat16": 2, "int8": 4}  # numbers of a word
+
 
 def build(
     model: Path,
@@ -49,7 +51,13 @@ def build(
         target: dict[str, Any] = {"kind": "llvm", "mcpu": processor.mcpu, "num-cores": threads}
         if processor.attributes:
             target["mattr"] = list(processor.attributes)
-        machine = Machine(processor.lanes, processor.registers, threads, processor.rounding == "bfloat16")
+        machine = Machine(
+            processor.lanes,
+            processor.registers,
+            threads,
+            pairs=processor.rounding == "bfloat16",
+            dots="avx512_vnni" in processor.features,
+        )
         tuner = None
         if tune and not tuned and processor.runs_on(cpu.cpu()):
             tuner = Tuner(machine, target, cpu.cpu().name, cache_folder(), budget=tune)
@@ -135,11 +143,12 @@ def stored(lowered: Lowering, call: Call) -> tuple[str, float | None]:
     else:
         return "", None
     density = min(1.0, values.size / max(1, total))
-    words = " bfloat16" if getattr(kernel, "pairs", False) else ""
+    numbers = getattr(kernel, "numbers", "float32")
+    kind = "" if numbers == "float32" else f" {numbers}"
     if density > 0.99:
-        return f"dense{words}", 1.0
-    if words:
-        return f"block {rows}x2{words}", density
+        return f"dense{kind}", 1.0
+    if kind:
+        return f"block {rows}x{WORDS[numbers]}{kind}", density
     return ("unstructured" if rows == 1 else f"block {rows}x1"), density
 
 

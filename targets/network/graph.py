@@ -15,8 +15,10 @@ import onnx_ir as ir
 from graphprune.dialects.onnx.runner import has_onnxruntime
 from graphprune.errors import GraphPruneError
 from graphprune.targets.expand import expand
+from graphprune.targets.expand.stored import move_as_stored
 from graphprune.targets.network.alone import captured
 from graphprune.targets.network.inference import infer
+from graphprune.targets.network.quantised import quantised
 
 # Rewrites of onnxscript: a norm with constant statistics goes into the convolution before it, a Pad into the next.
 FUSED = (
@@ -97,6 +99,9 @@ def read(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> Graph:
         for entry in node.outputs:
             entry.maker = node
         nodes.append(node)
+        stored = quantised(node.outputs[0])
+        if stored is not None and stored.stored.constant is not None:  # rules find what is stored, or the numbers
+            node.outputs[0].constant = stored.numbers()
     inputs = [value(entry) for entry in graph.inputs if entry.const_value is None]
     return Graph(nodes, inputs, [value(entry) for entry in graph.outputs], graph.opset_imports.get("", 1))
 
@@ -119,6 +124,7 @@ def prepare(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> ir.Model:
     ir.passes.common.ShapeInferencePass()(prepared)
     if expand(prepared):
         ir.passes.common.ShapeInferencePass()(prepared)
+    move_as_stored(prepared.graph)
     prepared.graph.sort()
     for given, name in zip(prepared.graph.inputs, names, strict=True):
         given.name = name  # the optimizer calls an input that is an output too by another name

@@ -35,6 +35,7 @@ from graphprune.targets.network.tune import Times, Tuner
 from graphprune.targets.network.window import pixel_rows, window_of
 
 T = TypeVar("T")
+MAPS = ("float32", "uint8", "int8")  # types whose maps are rows of pixels
 LINE = 16  # numbers of a cache line: every pitch is a multiple, so that runs begin on a line
 
 
@@ -78,6 +79,8 @@ class Lowering:
     times: dict[Node, Times] = field(default_factory=dict)
     copies: dict[Any, View] = field(default_factory=dict)  # what is there in another order (see `copied_once`)
     words: dict[Any, Any] = field(default_factory=dict)  # what is there as words of bfloat16 (see rules/words.py)
+    later: dict[Value, Callable[[], View]] = field(default_factory=dict)  # what is made when somebody asks for it
+    asked: list[Value] = field(default_factory=list)  # of these, what was made
     weights: dict[Node, int] = field(default_factory=dict)  # numbers of the weights of a contraction, zeros too
 
     def run(self) -> None:
@@ -91,13 +94,16 @@ class Lowering:
             self.done.add(node)
             reasons = []
             for rule in self.rules(node):
-                mark, known = len(self.calls), len(self.copies)
+                mark, known, asked = len(self.calls), len(self.copies), len(self.asked)
                 try:
                     rule(self, node)
                     break
                 except NotMine as reason:
                     del self.calls[mark:]
                     self.copies = dict(list(self.copies.items())[:known])
+                    for value in self.asked[asked:]:
+                        del self.views[value]
+                    del self.asked[asked:]
                     reasons.append(f"{rule.__name__}: {reason}")
             else:
                 self.refusals.append(Refusal(node, tuple(reasons)))
@@ -111,6 +117,9 @@ class Lowering:
 
     def of(self, value: Value) -> View:
         """Where a value lies; constants get their place when somebody asks."""
+        if value not in self.views and value in self.later:
+            self.views[value] = self.later[value]()
+            self.asked.append(value)
         if value not in self.views:
             if value.constant is None:
                 raise NotMine(f"{value.name} is not there yet")
@@ -118,7 +127,7 @@ class Lowering:
         return self.views[value]
 
     def ready(self, value: Value | None) -> bool:
-        return value is not None and (value.constant is not None or value in self.views)
+        return value is not None and (value.constant is not None or value in self.views or value in self.later)
 
     def constant(self, array: np.ndarray) -> View:
         array = np.asarray(array, order="C")
@@ -157,7 +166,7 @@ class Lowering:
         assert tuple(extent(row) for row in axes) == tuple(shape)
         return View(Storage(max(stride, 1), dtype), axes)
 
-    def map_of(self, shape: Sequence[int], border: int = 0) -> View:
+    def map_of(self, shape: Sequence[int], border: int = 0, dtype: str = "float32") -> View:
         """Scratch for [N, C, H, W]: pixels of a map in rows with a gap that maps of one size share; with a border of
         zeros around it where a convolution will read it."""
         n, c, h, w = shape
@@ -167,7 +176,7 @@ class Lowering:
         run = (h - 1) * row + w
         plane = pitch(start + max(lines(run), run + border * row + gap))
         zeros = (plane, h, row, border, w) if border else None
-        storage = Storage(n * c * plane, zeros=zeros)
+        storage = Storage(n * c * plane, dtype, zeros=zeros)
         axes = (digits(n, c * plane), digits(c, plane), digits(h, row), digits(w, 1))
         return View(storage, axes, start)
 
@@ -177,8 +186,8 @@ class Lowering:
         joined = self.inside(value)
         if joined is not None:
             return joined
-        if is_map(value, like) and value.dtype == "float32":
-            return self.map_of(value.shape, self.borders.get(value, 0))
+        if is_map(value, like) and value.dtype in MAPS:
+            return self.map_of(value.shape, self.borders.get(value, 0), value.dtype)
         if like is not None and like.shape == value.shape:
             return self.like(like, value.shape, value.dtype)
         return self.scratch(value.shape, tuple(range(len(value.shape))), value.dtype)
@@ -186,14 +195,14 @@ class Lowering:
     def inside(self, value: Value) -> View | None:
         """A part of the Concat of channels that will read this value, so that the Concat copies nothing."""
         for user in value.users:
-            if user.op != "Concat" or len(value.shape) != 4 or value.dtype != "float32" or user in self.done:
+            if user.op != "Concat" or len(value.shape) != 4 or value.dtype not in MAPS or user in self.done:
                 continue
             axis = user.attributes["axis"] % 4
             result = user.outputs[0]
             if axis != 1 or sum(entry is value for entry in user.inputs) != 1 or self.inside_refused(result, value):
                 continue
             if result not in self.whole:
-                self.whole[result] = self.map_of(result.shape, self.borders.get(result, 0))
+                self.whole[result] = self.map_of(result.shape, self.borders.get(result, 0), result.dtype)
             start = 0
             for entry in user.inputs:
                 if entry is value:

@@ -6,7 +6,17 @@ from collections.abc import Callable, Sequence
 
 from graphprune.targets.network.graph import Node
 from graphprune.targets.network.lowering import Lowering
-from graphprune.targets.rules import contraction, pointwise, pooling, product, reductions, rows, shape, taken
+from graphprune.targets.rules import (
+    contraction,
+    pointwise,
+    pooling,
+    product,
+    quantised,
+    reductions,
+    rows,
+    shape,
+    taken,
+)
 
 Rule = Callable[[Lowering, Node], None]
 
@@ -16,17 +26,18 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "AveragePool": (pooling.pool,),
     "BatchNormalization": (pointwise.batch_norm,),
     "Concat": (shape.concat,),
-    "Conv": (contraction.convolution,),
+    "Conv": (quantised.convolution, contraction.convolution),
+    "DequantizeLinear": (quantised.dequantise, pointwise.elementwise),
     "Dropout": (shape.identity,),
     "Expand": (shape.expand,),
     "Flatten": (shape.reshape,),
     "Gather": (shape.gather, taken.gather, rows.gather),
-    "Gemm": (rows.few, contraction.matmul),
+    "Gemm": (quantised.matmul, rows.few, contraction.matmul),
     "Identity": (shape.identity,),
     "InstanceNormalization": (reductions.instance_norm,),
     "LayerNormalization": (reductions.layer_norm,),
     "LogSoftmax": (reductions.softmax,),
-    "MatMul": (rows.few, contraction.matmul, product.matmul),
+    "MatMul": (quantised.matmul, rows.few, contraction.matmul, product.matmul),
     "MaxPool": (pooling.pool,),
     "Pad": (shape.pad, taken.pad),
     "Reshape": (shape.reshape,),

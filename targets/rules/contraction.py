@@ -10,13 +10,14 @@ import numpy as np
 
 from graphprune.targets.kernels.across import Across
 from graphprune.targets.kernels.contract import Contract, Operand
+from graphprune.targets.kernels.terms import TERMS
 from graphprune.targets.kernels.tir import Machine
 from graphprune.targets.network.graph import Node, Value
 from graphprune.targets.network.layout import Loop, View, digits, extent, loops, merged, together
 from graphprune.targets.network.lowering import Lowering, NotMine, fast_axis, lines
 from graphprune.targets.network.window import window_of
 from graphprune.targets.rules import words
-from graphprune.targets.rules.pointwise import Fused, call_fused, others_of, with_most_fused
+from graphprune.targets.rules.pointwise import EIGHT, Fused, call_fused, others_of, with_most_fused
 from graphprune.targets.rules.tables import Product, Run, Tile, block, chunks, signature, table, tiles
 from graphprune.targets.rules.workspace import workspace
 
@@ -122,7 +123,7 @@ Paired = tuple[Product, words.Words]
 
 def contraction(at: Lowering, node: Node, product: Product, paired: Paired | None) -> None:
     """Chooses what joins the epilogue, places the result, and emits the call; `paired` is the product in bfloat16."""
-    with_most_fused(at, node, (12, 6, 3, 2, 1, 0), lambda found: emit(at, node, product, paired, found))
+    with_most_fused(at, node, (12, 6, 3, 2, 1, 0), lambda found: emit(at, node, product, paired, found), EIGHT)
 
 
 def result_place(at: Lowering, product: Product, value: Value) -> View:
@@ -131,8 +132,8 @@ def result_place(at: Lowering, product: Product, value: Value) -> View:
     if joined is not None:
         return joined
     if product.axis == 1 and len(value.shape) == 4:
-        return at.map_of(value.shape, at.borders.get(value, 0))
-    return at.scratch(value.shape, features_order(value.shape))
+        return at.map_of(value.shape, at.borders.get(value, 0), value.dtype)
+    return at.scratch(value.shape, features_order(value.shape), value.dtype)
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,7 @@ class Walk:
     guarded: bool
     around: tuple[Loop, ...]
     row: Loop
+    types: tuple[str, ...]
 
     @property
     def run(self) -> Run:
@@ -155,7 +157,7 @@ class Walk:
 
     def operands(self, outer: Sequence[Loop]) -> tuple[Operand, ...]:
         return tuple(
-            Operand(self.rows[1 + index], step, tuple(loop.strides[2 + index] for loop in outer))
+            Operand(self.rows[1 + index], step, tuple(loop.strides[2 + index] for loop in outer), self.types[index])
             for index, step in enumerate(self.row.strides[2:])
         )
 
@@ -172,7 +174,8 @@ def walk(product: Product, value: Value, y: View, others: Sequence[View]) -> Wal
     *slow, row = walked or [Loop(1, (1,) * (2 + len(others)))]
     if any(step not in {0, 1} for step in row.strides[2:]):
         raise NotMine("an operand does not lie along the run")
-    return Walk(tuple(strides), tuple(outer), length, masked, guarded, tuple(slow), row)
+    types = tuple(view.dtype for view in others)
+    return Walk(tuple(strides), tuple(outer), length, masked, guarded, tuple(slow), row, types)
 
 
 @dataclass(frozen=True)
@@ -202,7 +205,9 @@ class Form:
                 bias=product.bias is not None,
                 epilogue=found.expression,
                 operands=way.operands(way.around),
-                pairs=self.words is not None,
+                numbers=product.numbers,
+                scaled=product.scale is not None,
+                result=found.value.dtype,
             )
         return Contract(
             outputs=outputs,
@@ -219,13 +224,17 @@ class Form:
             block=1 if tile.parts > 1 else block(product, tile.vectors * machine.lanes, way.length),
             chunks=chunks(way.outer, way.length, tile.vectors, outputs // tile.rows, machine),
             parts=tile.parts,
-            pairs=self.words is not None,
+            numbers=product.numbers,
+            scaled=product.scale is not None,
+            result=found.value.dtype,
         )
 
     def views(self, at: Lowering, others: Sequence[View], y: View) -> list[View]:
         arrays = list(table(self.product, self.tile))
         if self.product.bias is not None:
-            arrays.append(np.asarray(self.product.bias, "float32"))
+            arrays.append(np.asarray(self.product.bias, TERMS[self.product.numbers].total))
+        if self.product.scale is not None:
+            arrays.append(np.asarray(self.product.scale, "float32"))
         if self.way.masked is not None and not self.tile.pixels:
             arrays.append(self.way.masked)
         return [self.product.x, *(at.constant(array) for array in arrays), *others, y]
@@ -234,7 +243,7 @@ class Form:
 def emit(at: Lowering, node: Node, product: Product, paired: Paired | None, found: Fused) -> None:
     value = found.value
     y = result_place(at, product, value)
-    others = others_of(at, found)
+    others = others_of(at, found, EIGHT)
     way = walk(product, value, y, others)
     least, known = tiles(product, way.run, at.machine)
     forms = [Form(tile, product, way) for tile in known]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import prod
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from graphprune.targets.network.layout import View
 from graphprune.targets.network.lowering import Lowering, NotMine
 
 DEPTH = 12  # nodes that one expression may hold
+EIGHT = ("float32", "uint8", "int8")  # what kernels that know 8-bit numbers read and write
+STEPS = {"uint8": (0, 255), "int8": (-128, 127)}
 MOST = 32  # functions in it: it is a tree, which doubles with every operator that reads its input twice
 
 
@@ -118,6 +121,32 @@ def cast(node: Node, arguments: list[Expression]) -> Expression:
     return Apply(f"cast:{node.outputs[0].dtype}", (arguments[0],))
 
 
+def as_float(x: Expression) -> Expression:
+    return x if isinstance(x, Number) else Apply("cast:float32", (x,))
+
+
+def quantise(node: Node, arguments: list[Expression]) -> Expression:
+    """The nearest step, ties to even, of those that there are; a NaN is the lowest."""
+    x, scale, *more = arguments
+    dtype = node.outputs[0].dtype
+    step: Expression = Apply("round", (Apply("div", (x, scale)),))
+    if more and more[0] != Number(0.0):
+        step = add(step, as_float(more[0]))
+    low, high = (Number(float(bound)) for bound in STEPS[dtype])
+    return Apply(f"cast:{dtype}", (Apply("within", (step, low, high)),))
+
+
+def dequantise(node: Node, arguments: list[Expression]) -> Expression:
+    """What `quantise` made on the way is a whole number already."""
+    x, scale, *more = arguments
+    stored: Expression = Apply("cast:float32", (x,))
+    if isinstance(x, Apply) and x.function in {"cast:uint8", "cast:int8"}:
+        (stored,) = x.arguments
+    if more and more[0] != Number(0.0):
+        stored = Apply("sub", (stored, as_float(more[0])))
+    return mul(stored, scale)
+
+
 POINTWISE: dict[str, Callable[[Node, list[Expression]], Expression]] = {
     "Abs": of("abs"),
     "Add": of("add"),
@@ -125,6 +154,7 @@ POINTWISE: dict[str, Callable[[Node, list[Expression]], Expression]] = {
     "Ceil": of("ceil"),
     "Clip": clip,
     "Cos": of("cos"),
+    "DequantizeLinear": dequantise,
     "Div": of("div"),
     "Elu": elu,
     "Equal": of("equal"),
@@ -149,6 +179,7 @@ POINTWISE: dict[str, Callable[[Node, list[Expression]], Expression]] = {
     "Not": of("not"),
     "Pow": power,
     "PRelu": leaky,
+    "QuantizeLinear": quantise,
     "Reciprocal": of("reciprocal"),
     "Relu": of("relu"),
     "Round": of("round"),
@@ -180,6 +211,8 @@ def pointwise(node: Node) -> bool:
     if node.op not in POINTWISE or len(node.outputs) != 1:
         return False
     types = [entry.dtype for entry in node.inputs if entry is not None]
+    if node.op in {"QuantizeLinear", "DequantizeLinear"}:
+        return quantisation(node)
     if node.op == "Cast":
         return types[0] in CASTS and node.outputs[0].dtype in CASTS
     if node.op == "Where":
@@ -189,19 +222,35 @@ def pointwise(node: Node) -> bool:
     return all(kind == "float32" for kind in types)
 
 
+def quantisation(node: Node) -> bool:
+    """Whether a node has one scale for all numbers, and types of which there are numbers here."""
+    x, scale = node.inputs[:2]
+    assert x is not None and scale is not None
+    kinds = (x.dtype, node.outputs[0].dtype)
+    known = kinds in (
+        {("float32", kind) for kind in STEPS}
+        if node.op == "QuantizeLinear"
+        else {(kind, "float32") for kind in (*STEPS, "int32")}
+    )
+    return known and scale.dtype == "float32" and prod(scale.shape) == 1
+
+
 CASTS = {"float32", "int32", "int64", "bool"}
 
 
-def fused(at: Lowering, value: Value, leaves: int, limit: int = DEPTH) -> Fused:
+def fused(at: Lowering, value: Value, leaves: int, limit: int = DEPTH, types: Sequence[str] = ()) -> Fused:
     """The elementwise nodes behind `value` that can join its step: those that read nothing but it, what they make
-    of it, and what is there already, and whose one result is all that anybody else needs."""
+    of it, and what is there already, and whose one result is all that anybody else needs. Results are of one of the
+    types, or of that of the value; numbers that are quantised stay so as long as nobody asks for others."""
     best = Fused(value, Leaf(0))
     made: dict[Value, Expression] = {value: Leaf(0)}
     operands: list[Value] = []
     nodes: list[Node] = []
     while len(nodes) < limit:
         node = following(at, made, nodes)
-        if node is None or node.outputs[0].shape != value.shape or node.outputs[0].dtype != value.dtype:
+        if node is None or node.outputs[0].shape != value.shape:
+            break
+        if node.outputs[0].dtype not in (types or (value.dtype,)):
             break
         grown = expression(at, node, made, operands, leaves)
         if size(grown) > MOST:
@@ -209,16 +258,19 @@ def fused(at: Lowering, value: Value, leaves: int, limit: int = DEPTH) -> Fused:
         nodes.append(node)
         made[node.outputs[0]] = grown
         outside = [entry for entry in made if entry in at.graph.outputs or set(entry.users) - set(nodes)]
-        if outside == [node.outputs[0]]:
+        stored = node.op == "DequantizeLinear" and node.outputs[0] not in at.graph.outputs
+        if outside == [node.outputs[0]] and not stored:
             best = Fused(node.outputs[0], made[node.outputs[0]], list(operands), list(nodes))
     return best
 
 
-def with_most_fused(at: Lowering, node: Node, limits: Sequence[int], emit: Callable[[Fused], None]) -> None:
+def with_most_fused(
+    at: Lowering, node: Node, limits: Sequence[int], emit: Callable[[Fused], None], types: Sequence[str] = ()
+) -> None:
     """Calls `emit` with what can join the step of `node`, less of it each time that raises NotMine; the last limit is
     no node at all."""
     for limit in limits:
-        found = fused(at, node.outputs[0], 1, limit)
+        found = fused(at, node.outputs[0], 1, limit, types)
         try:
             emit(found)
             return
@@ -227,10 +279,10 @@ def with_most_fused(at: Lowering, node: Node, limits: Sequence[int], emit: Calla
                 raise
 
 
-def others_of(at: Lowering, found: Fused) -> list[View]:
+def others_of(at: Lowering, found: Fused, types: Sequence[str] = ("float32",)) -> list[View]:
     """The other operands of an epilogue, in the shape of its result. Raises NotMine where a kernel cannot read them."""
     others = [at.of(entry).expand(found.value.shape) for entry in found.operands]
-    if any(view.dtype != "float32" or view.storage.kind == "input" for view in others):
+    if any(view.dtype not in types or view.storage.kind == "input" for view in others):
         raise NotMine("an operand of another type, or an input of the network")
     return others
 
@@ -263,13 +315,17 @@ def expression(
 ) -> Expression:
     """The node's row on its inputs; numbers are part of it, everything else is an operand."""
     arguments: list[Expression] = []
+    steps = node.op in {"QuantizeLinear", "DequantizeLinear"}
     for entry in node.inputs:
         if entry is None:
             continue
         if entry in made:
             arguments.append(made[entry])
-        elif entry.constant is not None and entry.constant.size == 1 and entry.dtype == "float32":
+        elif entry.constant is not None and entry.constant.size == 1 and (entry.dtype == "float32" or steps):
             arguments.append(Number(float(entry.constant.reshape(-1)[0])))
+        elif entry in at.later and entry not in at.views:  # read as it is stored
+            assert entry.maker is not None
+            arguments.append(expression(at, entry.maker, made, operands, leaves))
         else:
             if entry not in operands:
                 operands.append(entry)
@@ -297,7 +353,7 @@ def elementwise(at: Lowering, node: Node) -> None:
 
 def joined(at: Lowering, value: Value, first: Expression, operands: list[Value]) -> Fused:
     """The chain behind `value` where the value itself is an expression of operands."""
-    chain = fused(at, value, 1)
+    chain = fused(at, value, 1, types=EIGHT if value.dtype in EIGHT else ())
     for entry in chain.operands:
         if entry not in operands:
             operands.append(entry)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from graphprune.targets.kernels.window import Window as Pool
-from graphprune.targets.network.graph import Node
+from graphprune.targets.network.graph import Node, Value
 from graphprune.targets.network.layout import View, digits, loops
 from graphprune.targets.network.lowering import Lowering, NotMine, lines
 from graphprune.targets.network.window import Window, window_of
@@ -16,14 +16,8 @@ from graphprune.targets.rules.workspace import workspace
 
 
 def pool(at: Lowering, node: Node) -> None:
-    value = node.inputs[0]
-    assert value is not None
+    value, window = pooled(node)
     result = node.outputs[0]
-    if len(value.shape) != 4 or value.dtype != "float32" or len(node.outputs) > 1:
-        raise NotMine("not over two axes, or with indices")
-    window = window_of(node)
-    if window is None:
-        raise NotMine("not a window over two axes")
     n, c = value.shape[:2]
     ho, wo = window.output
     kernel = window.kernel
@@ -42,7 +36,7 @@ def pool(at: Lowering, node: Node) -> None:
     padded = window.padded()
     include = bool(node.attributes.get("count_include_pad", 0))
     hang = any(reach > pad for reach, pad in zip(window.after, after, strict=True))
-    bordered = node.op == "MaxPool" and padded
+    bordered = node.op == "MaxPool" and padded and value.dtype == "float32"  # no step is below a border of zeros
     counted = node.op == "AveragePool" and padded and (not include or hang)
     there = taps(window, after if include else None)
     extra: list[np.ndarray] = []
@@ -72,9 +66,20 @@ def pool(at: Lowering, node: Node) -> None:
         counted=counted,
         masked=mask is not None,
         guarded=guarded,
+        dtype=value.dtype,
     )
     at.call(found, [x, *arrays, y], node, node.op)
     at.views[result] = y
+
+
+def pooled(node: Node) -> tuple[Value, Window]:
+    """What a pool reads, and how. Raises NotMine for what no kernel knows."""
+    value, window = node.inputs[0], window_of(node)
+    if value is None or window is None or len(value.shape) != 4 or len(node.outputs) > 1:
+        raise NotMine("not over two axes, or with indices")
+    if value.dtype != "float32" and (node.op, value.dtype) != ("MaxPool", "uint8"):
+        raise NotMine(f"{node.op} of {value.dtype}")
+    return value, window
 
 
 def taps(window: Window, after: Sequence[int] | None) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 from graphprune.targets.kernels.functions import Leaf, Number
 from graphprune.targets.network.graph import Node, Value
 from graphprune.targets.network.layout import Axis, View, digits
-from graphprune.targets.network.lowering import Lowering, NotMine
+from graphprune.targets.network.lowering import MAPS, Lowering, NotMine
 
 
 def first(at: Lowering, node: Node) -> tuple[Value, View]:
@@ -173,7 +173,7 @@ def concat(at: Lowering, node: Node) -> None:
 
 def ordered(at: Lowering, value: Value, like: View | None) -> View:
     """A place for `value` with its axes in the order of those of another value of the same rank."""
-    if like is None or len(like.shape) != len(value.shape) or (len(value.shape) == 4 and value.dtype == "float32"):
+    if like is None or len(like.shape) != len(value.shape) or (len(value.shape) == 4 and value.dtype in MAPS):
         return at.place(value, None)
     order = sorted(
         range(len(value.shape)), key=lambda axis: -(like.axes[axis][-1].stride if like.axes[axis] else 1 << 60)

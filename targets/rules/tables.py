@@ -22,9 +22,9 @@ CACHE = 1 << 19  # bytes of x that stay close: a part of any second-level cache
 
 @dataclass
 class Product:
-    """A contraction in the form of the kernel: weights [outputs, inputs] (numbers, or words of two), the offset of each
-    input row from the first, the run (and what is around it) in x, and how many outputs share a set of inputs (those of
-    one group)."""
+    """A contraction in the form of the kernel: weights [outputs, inputs] (of one kind of `numbers`, or words of them),
+    the offset of each input row from the first, the run (and what is around it) in x, and how many outputs share a set
+    of inputs (those of one group). Sums of integers become numbers by the `scale` of their output."""
 
     weights: np.ndarray
     offsets: np.ndarray
@@ -33,6 +33,8 @@ class Product:
     axis: int  # of the output rows in the result
     group: int
     channels: int  # rows of x that one group of outputs reads; taps of one channel lie in the same row
+    numbers: str = "float32"
+    scale: np.ndarray | None = None
 
     def stored(self, rows: int) -> int:
         """Weights in the table when `rows` outputs share a list of entries, the zeros among them too."""
@@ -83,10 +85,11 @@ def tiles(product: Product, run: Run, machine: Machine) -> tuple[float, list[Til
     ]
     found += across(product, run, machine)
     found.sort(key=lambda entry: entry[0])
+    sums = product.numbers != "int8"  # a part leaves its sums where the result will be
     worth = [tile for estimate, tile in found if estimate <= WORTH * found[0][0]][:FORMS]
     for tile in list(worth):
         parts = -(-product.channels * tile.vectors * machine.lanes * 4 // CLOSE)
-        if 1 < parts <= product.channels // 16 and tile.rows <= 2 and not tile.pixels:
+        if 1 < parts <= product.channels // 16 and tile.rows <= 2 and not tile.pixels and sums:
             worth.append(replace(tile, parts=parts))
     if product.stored(1) < 0.9 * product.weights.size:
         whole = min(

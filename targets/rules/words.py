@@ -103,4 +103,5 @@ def of_map(
 
 
 def halved(product: Product, weights: np.ndarray, offsets: np.ndarray, x: View) -> Product:
-    return replace(product, weights=weights, offsets=offsets, x=x, channels=-(-product.channels // 2), _stored={})
+    channels = -(-product.channels // 2)
+    return replace(product, weights=weights, offsets=offsets, x=x, channels=channels, numbers="bfloat16", _stored={})

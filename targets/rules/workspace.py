@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from graphprune.targets.kernels.functions import Number
 from graphprune.targets.network.graph import Node, Value
 from graphprune.targets.network.layout import Axis, Storage, View, digits, merged
@@ -56,7 +58,9 @@ def copied(at: Lowering, node: Node, view: View, window: Window, fill: float) ->
     channel = plane * down * right
     padded = window.padded()
     zeros = (channel, row, plane, *window.numbers()) if padded and fill == 0.0 else None
-    storage = Storage(n * c * channel, zeros=zeros)
+    if zeros and view.dtype != "float32":
+        zeros = (*zeros, np.dtype(view.dtype).itemsize)
+    storage = Storage(n * c * channel, view.dtype, zeros=zeros)
     if padded and fill != 0.0:
         at.map(Number(fill), [], View(storage, (digits(storage.size, 1),)), node, "fill the border")
     for a, b in window.phases():

@@ -40,10 +40,12 @@ MACHINES = [
 
 
 PAIRS = [Machine(16, 32, threads, pairs=True) for threads in (1, 2) if {"avx512f", "avx512_bf16"} <= known()]
+DOTS = [Machine(16, 32, threads, dots=True) for threads in (1, 2) if {"avx512f", "avx512_vnni"} <= known()]
 
 
 def target_of(machine: Machine) -> dict[str, Any]:
-    more = {"mattr": ["+avx512bf16"]} if machine.pairs else {}
+    features = [*["+avx512bf16"] * machine.pairs, *["+avx512vnni"] * machine.dots]
+    more = {"mattr": features} if features else {}
     return {"kind": "llvm", "mcpu": PROCESSORS[machine.lanes][0], "num-cores": machine.threads, **more}
 
 
@@ -82,7 +84,7 @@ class Placed:
 def between(array: np.ndarray, margin: int = MARGIN) -> Placed:
     """A copy between margins of garbage: infinities of no use in floats, absurd numbers in integers."""
     array = np.ascontiguousarray(array).ravel()
-    garbage = np.nan if array.dtype.kind == "f" else -123456789
+    garbage = np.nan if array.dtype.kind == "f" else np.int64(-123456789).astype(array.dtype)
     whole = np.full(array.size + 2 * margin + 64, garbage, array.dtype)
     first = -whole.ctypes.data % 64 // whole.itemsize
     whole[first + margin : first + margin + array.size] = array

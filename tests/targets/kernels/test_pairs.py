@@ -108,8 +108,10 @@ def test_products(
     arrays = [words, values.astype(np.int32), offsets * pitch, starts, np.zeros((outputs, pitch), np.float32)]
     kernel: Across | Contract
     if across:
-        kernel = Across(outputs, length, pitch, rows, min(7, length), bias=False, pairs=True)
+        kernel = Across(outputs, length, pitch, rows, min(7, length), bias=False, numbers="bfloat16")
     else:
-        kernel = Contract(outputs, length, pitch, rows, vectors, bias=False, parts=parts, pairs=True, guarded=True)
+        kernel = Contract(
+            outputs, length, pitch, rows, vectors, bias=False, parts=parts, numbers="bfloat16", guarded=True
+        )
     found = harness.run(kernel, machine, *arrays).reshape(outputs, pitch)[None, :, :length]
     harness.close(found, wanted, (inputs + 4) * 2.0**-23 * size + 1e-30)

@@ -22,7 +22,8 @@ ROUNDING = 8 * 2.0**-8
 
 def rounded(network: Built) -> int:
     """How many products are of words."""
-    return sum(isinstance(call.kernel, Contract | Across) and call.kernel.pairs for call in network.lowered.calls)
+    kernels = [call.kernel for call in network.lowered.calls]
+    return sum(isinstance(kernel, Contract | Across) and kernel.numbers == "bfloat16" for kernel in kernels)
 
 
 def roundings(network: Built) -> int:

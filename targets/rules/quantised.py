@@ -1,0 +1,277 @@
+"""MatMul, Gemm and Conv of 8-bit numbers: integers are multiplied and summed exactly, and scaled in the epilogue.
+
+    sum of (x - zero) * w * scales = scale[row] * (sum of x * w - zero * sum of w)
+
+The second sum is constant: it goes into the bias, and borders hold the zero point. x is gathered into words of four
+channels once for all that read it (see `kernels/quads.py`). What follows is computed on the sums in registers, the
+next QuantizeLinear among it, so that numbers of 8 bits are read and written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from graphprune.targets.kernels.functions import Apply, Expression, Leaf, Number
+from graphprune.targets.kernels.quads import FLIP, Quads, packed
+from graphprune.targets.network.graph import Node, Value
+from graphprune.targets.network.layout import Loop, Storage, View, digits, extent, loops, merged
+from graphprune.targets.network.lowering import Lowering, NotMine, lines, pitch
+from graphprune.targets.network.quantised import quantised
+from graphprune.targets.network.window import Window, window_of
+from graphprune.targets.rules.contraction import emit, features_order
+from graphprune.targets.rules.pointwise import EIGHT, POINTWISE, Fused, fused, quantisation
+from graphprune.targets.rules.tables import Product
+from graphprune.targets.rules.workspace import Workspace
+
+WORD = 4  # numbers of a word
+
+
+def dequantise(at: Lowering, node: Node) -> None:
+    """Numbers are made of what is stored when somebody asks for them; most read what is stored."""
+    value, source = node.outputs[0], node.inputs[0]
+    if value.constant is not None:
+        return
+    known = quantised(value)
+    if source is None or known is None or not known.whole or not quantisation(node):
+        raise NotMine("its scale is none for all numbers")
+
+    def make() -> View:
+        stored = at.of(source)
+        result = at.place(value, stored)
+        numbers = [Number(float(known.scale[0])), Number(float(known.zero[0]))]
+        at.map(POINTWISE[node.op](node, [Leaf(0), *numbers]), [stored], result, node, node.op)
+        return result
+
+    at.later[value] = make
+
+
+@dataclass(frozen=True)
+class Factors:
+    """What is multiplied: activations as they are stored, the number that is their zero once they are from 0 to 255,
+    weights as int8 with outputs first, and what a sum of products of integers is worth, for each output."""
+
+    stored: Value
+    zero: int
+    weights: np.ndarray
+    scale: np.ndarray
+    bias: np.ndarray | None
+
+    def start(self) -> np.ndarray:
+        """What sums begin with."""
+        total = -self.zero * self.weights.reshape(len(self.weights), -1).sum(axis=1, dtype="int64")
+        total = total if self.bias is None else total + self.bias
+        return np.asarray(total & 0xFFFFFFFF, "uint32").view("int32")  # sums may pass the end and come back
+
+
+def factors(at: Lowering, node: Node, turned: bool) -> Factors:
+    """Of a node whose inputs come from DequantizeLinear; `turned` where outputs are the last axis of the weights."""
+    x, w = quantised(node.inputs[0]), quantised(node.inputs[1])
+    if x is None or w is None or w.stored.constant is None or x.stored.constant is not None:
+        raise NotMine("not quantised activations times quantised constants")
+    if not x.whole or x.stored.dtype not in EIGHT[1:] or not at.ready(x.stored):
+        raise NotMine("activations without one scale of 8-bit numbers")
+    if not w.whole and w.axis != (w.stored.constant.ndim - 1 if turned else 0):
+        raise NotMine("a scale of the weights that is not one of an output")
+    weights = w.integers()
+    if weights.min(initial=0) < -128 or weights.max(initial=0) > 127:
+        raise NotMine("weights of more than 8 bits from their zero point")
+    weights = weights.T if turned else weights
+    scale = x.scale * np.broadcast_to(w.scale, len(weights))
+    flip = FLIP if x.stored.dtype == "int8" else 0
+    bias = bias_of(node, scale)
+    return Factors(x.stored, int(x.zero[0]) + flip, weights.astype("int8"), scale, bias)
+
+
+def bias_of(node: Node, scale: np.ndarray) -> np.ndarray | None:
+    """The bias in units of the products, where that is how it is stored."""
+    value = node.inputs[2] if len(node.inputs) > 2 else None
+    known = quantised(value)
+    if value is None:
+        return None
+    if known is None or known.stored.constant is None or known.zero.any():
+        raise NotMine("its bias is not stored in units of its products")
+    whole = known.stored.constant.reshape(-1)
+    if whole.size != len(scale) or not np.allclose(np.broadcast_to(known.scale, len(scale)), scale, rtol=1e-5):
+        raise NotMine("its bias is not stored in units of its products")
+    return whole.astype("int64")
+
+
+def convolution(at: Lowering, node: Node) -> None:
+    found = factors(at, node, turned=False)
+    window = window_of(node)
+    if window is None or len(found.weights.shape) != 4:
+        raise NotMine("not a window over two axes")
+    groups = node.attributes.get("group", 1)
+    outputs = len(found.weights)
+    weights, groups = joined_groups(found.weights, groups)
+    inner = weights.shape[1]
+    quads = -(-inner // WORD)
+    work = workspace(at, node, found, window, groups, quads, inner)
+    taps = [work.tap(a, b) for a in range(window.kernel.rows) for b in range(window.kernel.columns)]
+    words = packed(np.ascontiguousarray(weights.transpose(0, 2, 3, 1))).reshape(outputs, -1)
+    offsets = (np.array(taps)[:, None] + np.arange(quads)[None, :] * work.channel).reshape(-1)
+    if groups > 1:
+        offsets = offsets[None, :] + np.arange(groups)[:, None] * quads * work.channel
+    n, _, ho, wo = node.outputs[0].shape
+    spread = View(work.storage, (digits(n, work.image), digits(ho, work.row), digits(wo, 1)), work.offset)
+    shared = -(-outputs // groups) if groups > 1 else outputs
+    product = Product(words, offsets, found.start(), spread, 1, shared, quads, "int8", found.scale)
+    contraction(at, node, product)
+
+
+def joined_groups(weights: np.ndarray, groups: int) -> tuple[np.ndarray, int]:
+    """Groups of few channels, some of them together, so that a word of channels belongs to one: each output has zeros
+    for the channels of the others. The last group may have fewer outputs."""
+    outputs, inner = weights.shape[:2]
+    count = WORD // inner if inner < WORD and groups > 1 else 1
+    if count == 1:
+        return weights, groups
+    per = outputs // groups
+    wide = np.zeros((outputs, count * inner, *weights.shape[2:]), weights.dtype)
+    for output in range(outputs):
+        first = output // per % count * inner
+        wide[output, first : first + inner] = weights[output]
+    return wide, -(-groups // count)
+
+
+def workspace(
+    at: Lowering, node: Node, found: Factors, window: Window, groups: int, quads: int, inner: int
+) -> Workspace:
+    """Words of the map that a window of stride 1 can slide over: its phases, with the zero point around them."""
+    view = at.of(found.stored)
+    n, channels, _, _ = view.shape
+    down, right = window.strides
+    row = max(window.row(), window.output.columns + at.gaps.get((window.output.rows, window.output.columns), 0))
+    rows = window.rows()
+    reach = max(window.part(1, b).reach for _, b in window.phases())
+    run = lines((window.output.rows - 1) * row + window.output.columns)
+    plane = pitch(max(rows * row + row, (rows - window.output.rows) * row + reach + run))
+    channel = plane * down * right
+    image = groups * quads * channel
+    key = (view.storage, view.offset, view.axes, window.numbers(), row, groups, quads, found.zero)
+    if key in at.copies:
+        return Workspace(at.copies[key].storage, 0, row, channel, image, plane, window)
+    padded = window.padded()
+    zeros = (channel, row, plane, *window.numbers()) if padded and not found.zero else None
+    storage = Storage(n * image, "int32", zeros=zeros)
+    whole = View(storage, (digits(storage.size, 1),))
+    if padded and found.zero:
+        filled = np.array([found.zero * 0x01010101], "uint32").view("int32")
+        at.map(Leaf(0), [at.constant(filled)], whole, node, "fill the border")
+    # bytes without a channel meet weights of zero
+    table = np.minimum(
+        np.arange(groups)[:, None] * inner + np.minimum(np.arange(quads * WORD), inner - 1), channels - 1
+    )
+    for a, b in window.phases():
+        tall, wide = window.part(0, a), window.part(1, b)
+        if not tall.held or not wide.held:
+            continue
+        part = view.slice(2, tall.start, tall.held, down)
+        part = None if part is None else part.slice(3, wide.start, wide.held, right)
+        if part is None:
+            raise NotMine("its input lies in pieces")
+        offset = (a * right + b) * plane + tall.first * row + wide.first
+        axes = (digits(n, image), digits(groups * quads, channel), digits(tall.held, row), digits(wide.held, 1))
+        words(at, node, part, View(storage, axes, offset), 1, table.reshape(-1))
+    at.copies[key] = whole
+    return Workspace(storage, 0, row, channel, image, plane, window)
+
+
+def words(at: Lowering, node: Node, source: View, target: View, axis: int, table: np.ndarray) -> None:
+    """Words of four places of `axis`, which the table names; every other axis is the same in source and target."""
+    places = np.array(View(source.storage, (source.axes[axis],)).positions())
+    others = [(*view.axes[:axis], *view.axes[axis + 1 :]) for view in (source, target)]
+    walked = loops(others)
+    run = next((each for each in walked if each.strides[1] == 1), Loop(1, (1, 1)))
+    around = [each for each in walked if each is not run]
+    rows = max(around, key=lambda each: each.extent, default=Loop(1, (0, 0)))
+    stride = merged(target.axes[axis])
+    kernel = Quads(
+        words=extent(target.axes[axis]),
+        rows=rows.extent,
+        length=run.extent,
+        down=rows.strides[0],
+        step=run.strides[0],
+        word=stride[0].stride if stride else 0,
+        row=rows.strides[1],
+        outer=tuple((each.extent, each.strides) for each in around if each is not rows),
+        dtype=source.dtype,
+        guarded=source.storage.kind == "input",
+    )
+    offsets = at.constant(places[table].astype("int32"))
+    at.call(kernel, [source, offsets, target], node, "words of four")
+
+
+def matmul(at: Lowering, node: Node) -> None:
+    turned = not node.attributes.get("transB", 0)
+    if node.attributes.get("transA", 0) or any(node.attributes.get(name, 1.0) != 1.0 for name in ("alpha", "beta")):
+        raise NotMine("transA, alpha or beta")
+    found = factors(at, node, turned)
+    shape = found.stored.shape
+    rank = len(shape)
+    if found.weights.ndim != 2 or rank < 2 or len(node.outputs[0].shape) != rank:
+        raise NotMine("its weights are no matrix")
+    view = at.of(found.stored)
+    outputs, inputs = found.weights.shape
+    quads = -(-inputs // WORD)
+    key = (view.storage, view.offset, view.axes, "words")
+    if key not in at.copies:
+        order = features_order(shape)
+        target = at.scratch((*shape[:-1], quads), order, "int32")
+        words(at, node, view, target, rank - 1, np.minimum(np.arange(quads * WORD), inputs - 1))
+        at.copies[key] = target
+    target = at.copies[key]
+    stride = merged(target.axes[-1])
+    offsets = np.arange(quads, dtype=np.int64) * (stride[0].stride if stride else 0)
+    spread = View(target.storage, target.axes[:-1], target.offset)
+    weights = packed(found.weights)
+    product = Product(weights, offsets, found.start(), spread, rank - 1, outputs, quads, "int8", found.scale)
+    contraction(at, node, product)
+
+
+def contraction(at: Lowering, node: Node, product: Product) -> None:
+    """As `contraction.contraction`, with the scale of a QuantizeLinear behind the product as a part of its own."""
+    for limit in (12, 6, 3, 2, 1, 0):
+        found = fused(at, node.outputs[0], 1, limit, EIGHT)
+        try:
+            emit(at, node, *scaled(product, found))
+            return
+        except NotMine:
+            if not found.nodes:
+                raise
+
+
+def scaled(product: Product, found: Fused) -> tuple[Product, None, Fused]:
+    """Divisions by constants as products, which are faster: a number next to the middle of two steps may become the
+    other one. Where all that is done to sums is to divide them by one number, it is a part of their scale instead, as
+    onnxruntime has it."""
+    divisors: set[float] = set()
+    expression = without_division(found.expression, divisors)
+    if len(divisors) == 1 and product.scale is not None and 0.0 not in divisors:
+        product = replace(product, scale=(product.scale / np.float32(divisors.pop())).astype("float32"), _stored={})
+        found = replace(found, expression=expression)
+    return product, None, replace(found, expression=multiplied(found.expression))
+
+
+def without_division(expression: Expression, divisors: set[float]) -> Expression:
+    """The expression of sums that are divided already; adds by what, and 0 where something else is done to them."""
+    match expression:
+        case Apply("div", (Leaf(0) | Apply("relu", (Leaf(0),)) as sums, Number(value))) if value > 0:
+            divisors.add(value)
+            return sums
+        case Apply(function, arguments):
+            return Apply(function, tuple(without_division(argument, divisors) for argument in arguments))
+        case Leaf(0):
+            divisors.add(0.0)
+    return expression
+
+
+def multiplied(expression: Expression) -> Expression:
+    match expression:
+        case Apply("div", (x, Number(value))) if value:
+            return Apply("mul", (multiplied(x), Number(float(np.float32(1.0 / value)))))
+        case Apply(function, arguments):
+            return Apply(function, tuple(multiplied(argument) for argument in arguments))
+    return expression
