@@ -12,6 +12,7 @@ import pytest
 from graphprune.calibrate import Calibration, Gram
 from graphprune.criteria import Part
 from graphprune.criteria.obs import OBS
+from graphprune.criteria.obspa import OBSPA
 from graphprune.criteria.transfer import score_groups
 from graphprune.dialects import tools_of
 from tests.models import CASES
@@ -126,3 +127,29 @@ def test_errors_are_counted_behind_the_batch_norm() -> None:
     assert np.array_equal(order, np.argsort(OBS().together([alone])))
     assert np.allclose(OBS().together([quiet]), OBS().together([alone]), rtol=1e-3)
     assert not np.allclose(OBS().together([plain]), OBS().together([alone]), rtol=1e-3)
+
+
+# OBSPA
+
+
+def test_obspa_is_the_error_of_each_weight_when_its_row_is_refitted() -> None:
+    """Brute force: every weight is removed alone, and the others of its row are fitted anew."""
+    rows, matrix = correlated(300, 6), RNG.standard_normal((4, 6))
+    errors = np.zeros(6)
+    for column in range(6):
+        others = [c for c in range(6) if c != column]
+        for weight in matrix:
+            found, *_ = np.linalg.lstsq(rows[:, others], target := rows @ weight, rcond=None)
+            errors[column] += np.square(target - rows[:, others] @ found).sum()
+    errors /= np.square(rows @ matrix.T).sum()
+    np.testing.assert_allclose(OBSPA(dampening=0).entries(part(rows, matrix)), errors, rtol=1e-6)
+    together = OBSPA(dampening=0).entries(part(rows, matrix, 2))
+    np.testing.assert_allclose(together, errors.reshape(3, 2).sum(axis=1), rtol=1e-6)
+
+
+def test_obspa_knows_what_another_can_replace_and_a_norm_does_not() -> None:
+    rows, matrix = RNG.standard_normal((300, 5)), RNG.standard_normal((4, 5))
+    rows[:, 4] = rows[:, 3] + 0.01 * RNG.standard_normal(300)
+    matrix[:, 4] *= 10
+    score = OBSPA().entries(part(rows, matrix))
+    assert score[4] < score[:3].min() and np.square(matrix).sum(axis=0).argmax() == 4

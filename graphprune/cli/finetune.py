@@ -77,6 +77,9 @@ class Training:
     format: Annotated[
         str, _option("--format", help="Of these zeros: see graphprune formats.", show_default=True, **_WHAT)
     ] = "unstructured"
+    zeros_by: Annotated[
+        str, _option("--zeros-by", help="Which weights go: magnitude or movement.", show_default=True, **_WHAT)
+    ] = "magnitude"
     batch_norm: Annotated[
         str, _option("--batch-norm", help="update or freeze its statistics.", show_default=True, **_WHAT)
     ] = "update"

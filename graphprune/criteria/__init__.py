@@ -55,6 +55,7 @@ CRITERIA = Registry(
         "mag_taylor": "graphprune.criteria.mag_taylor:MagnitudeTaylor",
         "obd": "graphprune.criteria.obd:OBD",
         "obs": "graphprune.criteria.obs:OBS",
+        "obspa": "graphprune.criteria.obspa:OBSPA",
         "random": "graphprune.criteria.random_:Random",
         "snip": "graphprune.criteria.snip:SNIP",
         "synflow": "graphprune.criteria.synflow:SynFlow",

@@ -5,7 +5,7 @@ A recovery is a frozen dataclass with a ``name`` whose ``run`` takes the dense a
 about widths. Another package adds its own under the entry-point group ``graphprune.recoveries``.
 
     >>> sorted(RECOVERIES.builtin)
-    ['batch_norm', 'bias', 'gauss_newton', 'least_squares', 'mask_tuning']
+    ['batch_norm', 'bias', 'gauss_newton', 'least_squares', 'mask_tuning', 'obspa']
 """
 
 from __future__ import annotations
@@ -20,5 +20,6 @@ RECOVERIES = Registry(
         "gauss_newton": "graphprune.recover.gauss_newton:GaussNewton",
         "least_squares": "graphprune.recover.least_squares:LeastSquares",
         "mask_tuning": "graphprune.recover.mask_tuning:MaskTuning",
+        "obspa": "graphprune.recover.obspa:OBSPA",
     },
 )

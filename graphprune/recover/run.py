@@ -37,9 +37,9 @@ def checked(names: str | Sequence[str], calibration: Calibration | None) -> tupl
     listed = tuple(name for name in (names.split(",") if isinstance(names, str) else names) if name != "none")
     for name in listed:
         RECOVERIES.load(name)
-    fitting = [name for name in ("gauss_newton", "least_squares", "mask_tuning") if name in listed]
+    fitting = [name for name in ("gauss_newton", "least_squares", "mask_tuning", "obspa") if name in listed]
     if fitting and "bias" in listed:
-        what = f"{fitting[0]} fits biases itself: bias beside it would add the same once more"
+        what = f"{fitting[0]} makes up for means itself: bias beside it would add the same once more"
         raise GraphPruneError("GP107", what, "option recover", "leave bias out")
     if {"gauss_newton", "least_squares"} <= set(listed):
         what = "gauss_newton is least_squares with steps before it: both would do the same twice"

@@ -13,6 +13,7 @@ from graphprune.dialects import tools_of
 from graphprune.errors import GraphPruneError
 from graphprune.recover import RECOVERIES
 from graphprune.recover.least_squares import Walk
+from graphprune.recover.obspa import error, updated
 from graphprune.recover.pair import Pair
 from tests.recover.networks import data, model, normalised, residual, stored
 
@@ -190,3 +191,42 @@ def test_a_constant_for_every_position_is_no_bias() -> None:
     made = RECOVERIES.load("least_squares")().run(pair_of(dense, 0.4, tokens))
     assert "second" in made.arrays
     assert "places" not in made.arrays
+
+
+# OBSPA
+
+
+def test_the_update_of_obspa_is_that_of_optimal_brain_surgeon() -> None:
+    """``W_K - W_P [(H^-1)_PP]^-1 (H^-1)_PK``, and the least squares of the layer on the inputs that stay."""
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((2, 200, 7)) @ rng.standard_normal((2, 7, 7))
+    weight, kept, gone = rng.standard_normal((2, 3, 7)), np.array([0, 2, 3, 6]), np.array([1, 4, 5])
+    second = np.einsum("gsi,gsj->gij", rows, rows)
+    found = updated(weight, second, kept, 0.0)
+    for group in range(2):
+        inverse = np.linalg.inv(second[group])
+        step = weight[group][:, gone] @ np.linalg.inv(inverse[np.ix_(gone, gone)]) @ inverse[np.ix_(gone, kept)]
+        np.testing.assert_allclose(found[group], weight[group][:, kept] - step, rtol=1e-6)
+        best, *_ = np.linalg.lstsq(rows[group][:, kept], rows[group] @ weight[group].T, rcond=None)
+        np.testing.assert_allclose(found[group], best.T, rtol=1e-6)
+    assert error(weight, found, second, kept) < error(weight, weight[:, :, kept], second, kept)
+
+
+@pytest.mark.parametrize(
+    "cases", [data(), [{"x": np.random.default_rng(5).standard_normal((64, 3, 8, 8), np.float32)}]]
+)
+def test_obspa_lowers_the_error_of_layers_and_of_the_network(cases: list[dict[str, np.ndarray]]) -> None:
+    """On the data of the layers, and on noise."""
+    dense = residual()
+    pair = pair_of(dense, 0.4, cases, criterion="obspa", calibration=Calibration(cases))
+    made = RECOVERIES.load("obspa")().run(pair)
+    assert made.outcomes and all(each.after < each.before for each in made.outcomes if each.applied)
+    assert {each.layer for each in made.outcomes if each.applied} == set(made.arrays)
+    better = tools_of(dense).with_stored(pair.small.program, made.arrays)
+    before = output_error(dense, pair.small.program.native, data(seed=1))
+    assert output_error(dense, better, data(seed=1)) < before
+
+
+def test_obspa_beside_bias_is_refused() -> None:
+    with pytest.raises(GraphPruneError, match="GP107"):
+        gp.prune(residual(), ratio=0.3, calibration=data()[0]["x"], recover=["obspa", "bias"])

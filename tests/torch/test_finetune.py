@@ -250,6 +250,39 @@ def test_the_sparsity_follows_the_schedule_of_the_paper() -> None:
     assert cuts == zeros.cuts
 
 
+def test_movement_is_the_sum_of_what_gradients_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``-sum w dL/dw`` taken down by hand: the lowest go, however large they are, and what is zero stays zero."""
+    model, moved = pupil(), torch.zeros(())
+    zeros = GradualZeros.on(model, "unstructured", 0.5, by="movement")
+    assert zeros is not None
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    cuts = 0
+    for progress in (0.0, 0.2, 0.4, 1.0):
+        weight = model.outer.parametrizations.weight[0], model.outer.parametrizations.weight.original
+        before = model.outer.weight.detach() != 0
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(HELD[0]), HELD[1]).backward()
+        moved = moved - weight[1].grad * weight[1].detach()
+        zeros.watch()
+        optimizer.step()
+        cuts = zeros.cut(progress, cuts)
+        kept = weight[0].mask
+        torch.testing.assert_close(weight[0].movement, moved)
+        if not bool(kept.all()):
+            assert moved[kept].min() >= moved[before & ~kept].max()
+        assert not bool((kept & ~before).any())
+    assert abs(int(kept.sum()) - kept.numel() / 2) <= 1
+    small = model.outer.parametrizations.weight.original.detach().abs()
+    assert small[kept].min() < small[~kept].max(), "magnitude would have chosen otherwise"
+
+
+def test_zeros_by_movement_become_numbers() -> None:
+    result = taught(pupil(), sparsity=0.8, zeros_by="movement", epochs=8)
+    weight = result.model.get_parameter("outer.weight")
+    assert int((weight == 0).sum()) == round(0.8 * weight.numel())
+    assert not any("movement" in name for name, _ in result.model.named_buffers())
+
+
 def test_without_a_mask_zeros_are_numbers_like_others() -> None:
     model, masks = zeroed()
     result = taught(model)

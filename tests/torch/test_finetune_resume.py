@@ -48,6 +48,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "lora": {"train": "lora"},
     "kept zeros": {"keep_zeros": True},
     "more zeros": {"sparsity": 0.9},
+    "zeros by movement": {"sparsity": 0.9, "zeros_by": "movement"},
     "often": {"validate_every": 2, "schedule": "one_cycle"},
     "loader": {"data": torch.utils.data.DataLoader(Pairs(), 16, shuffle=True)},
     "teacher": {"teacher": pupil(5), "features": ["block"]},

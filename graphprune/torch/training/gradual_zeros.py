@@ -1,6 +1,9 @@
 """Gradual magnitude pruning: zeros that become more while the network is trained (Zhu and Gupta, "To prune, or not to
 prune", 2017).
 
+The smallest weights go, or those that move towards zero (Sanh, Wolf & Rush, "Movement pruning: adaptive sparsity by
+fine-tuning", NeurIPS 2020): the lowest ``-sum_t w_t dL/dw_t`` over the steps ``t`` so far.
+
 After the share ``p`` of the ramp the sparsity of every layer is ``s (1 - (1 - p)³)``: fast at first, when there is much
 to spare. What is zero once stays zero. As by `gp.sparsify`, the layer that makes the output stays dense, and
 convolutions of so few channels, or with one for each output, that they have no weights to lose.
@@ -17,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from graphprune.errors import GraphPruneError
+from graphprune.errors import GraphPruneError, did_you_mean
 from graphprune.formats import parse
 from graphprune.formats.format import Array, Format
 from graphprune.torch.sparse_masks import masks_of, put_masks
@@ -25,6 +28,10 @@ from graphprune.torch.sparse_masks import masks_of, put_masks
 RAMP = 0.75
 """The share of the budget in which sparsity grows; in the rest the network recovers."""
 CUTS = 20
+BY = ("magnitude", "movement")
+"""What says which weights go."""
+_SCORE = "movement"
+"""The buffer beside a mask that movement is summed in: it is saved with the state."""
 _FEW = 4
 """Channels of an image: a convolution that reads no more of them stays dense."""
 
@@ -40,6 +47,7 @@ class GradualZeros:
     format: Format
     sparsity: float | None
     names: tuple[str, ...]
+    by: str = "magnitude"
 
     @classmethod
     def on(
@@ -49,15 +57,24 @@ class GradualZeros:
         sparsity: float | None,
         keep_zeros: bool = False,
         head: Callable[[], nn.Module | None] = lambda: None,
+        by: str = "magnitude",
     ) -> GradualZeros | None:
         """Put masks that keep everything (or all but zeros) on a model; None where no sparsity is asked for, and the
         format fixes none.
 
         head: finds the layer that makes the output
-        Raises GraphPruneError: GP106 and GP107 for the format and the share, GP302 where no weight can have it, GP103
-        where one is masked already.
+        by:   a name of :data:`BY`
+        Raises GraphPruneError: GP106 and GP107 for the format, the share and the name, GP302 where no weight can have
+        it, GP103 where one is masked already.
         """
         found = parse(format)
+        if by not in BY:
+            raise GraphPruneError("GP106", f"zeros cannot be chosen by {by!r}", "option zeros_by", did_you_mean(by, BY))
+        if by == "movement" and sparsity is None:
+            what = (
+                "weights have not moved yet when a format of a fixed sparsity takes its zeros, and without one none go"
+            )
+            raise GraphPruneError("GP107", what, "option zeros_by", "give a sparsity that grows, such as 0.9")
         if sparsity is None and found.sparsity is None:
             return None
         if (sparsity is None) != (found.sparsity is not None) or (sparsity is not None and not 0 <= sparsity < 1):
@@ -69,7 +86,25 @@ class GradualZeros:
             raise GraphPruneError("GP302", what, type(model).__name__)
         zero = {name: (each.detach() == 0) & keep_zeros for name, each in weights.items()}
         put_masks(model, {name: ~each for name, each in zero.items()})
-        return cls(model, found, sparsity, tuple(weights))
+        made = cls(model, found, sparsity, tuple(weights), by)
+        if by == "movement":
+            for mask, _ in made._moving():
+                mask.register_buffer(_SCORE, torch.zeros_like(mask.mask, dtype=torch.float32))
+        return made
+
+    def _moving(self) -> Iterator[tuple[Any, Tensor]]:
+        """The mask of every weight, and the parameter that is trained."""
+        for name in self.names:
+            path, _, last = name.rpartition(".")
+            own: Any = self.model.get_submodule(path)
+            yield own.parametrizations[last][0], own.parametrizations[last].original
+
+    def watch(self) -> None:
+        """Take down how weights are about to move; between the backward pass and the step."""
+        if self.by == "movement":
+            for mask, weight in self._moving():
+                if weight.grad is not None:
+                    mask.movement.sub_(weight.grad.detach() * weight.detach())
 
     @property
     def cuts(self) -> int:
@@ -86,11 +121,14 @@ class GradualZeros:
             return before
         share = None if self.sparsity is None else self.sparsity * (1 - (1 - due / self.cuts) ** 3)
         masks = masks_of(self.model)
-        for name in self.names:
+        for name, (mask, _) in zip(self.names, self._moving(), strict=True):
             owner = self.model.get_submodule(name.rpartition(".")[0])
-            shown: Tensor = getattr(owner, name.rpartition(".")[2]).detach()
-            kept = np.concatenate([self.format.project(np.abs(each), share) for each in _cubes(owner, shown)])
-            masks[name].copy_(_as_weight(kept, shown))
+            worth: Tensor = getattr(owner, name.rpartition(".")[2]).detach().abs()
+            if self.by == "movement":  # what is zero stays below all others
+                score = mask.movement.double()
+                worth = torch.where(mask.mask, score - score.min() + torch.finfo(score.dtype).tiny, 0)
+            kept = np.concatenate([self.format.project(each, share) for each in _cubes(owner, worth)])
+            masks[name].copy_(_as_weight(kept, worth))
         return due
 
 
@@ -106,7 +144,7 @@ def _weights(model: nn.Module, format: Format, head: nn.Module | None) -> Iterat
 
 def _cubes(owner: Any, weight: Tensor) -> list[Array]:
     """A weight as formats see it: ``[outputs, taps, channels]`` for each group."""
-    flat: Array = weight.float().cpu().numpy().reshape(*weight.shape[:2], -1).swapaxes(1, 2)
+    flat: Array = weight.double().cpu().numpy().reshape(*weight.shape[:2], -1).swapaxes(1, 2)
     return np.split(flat, getattr(owner, "groups", 1))
 
 

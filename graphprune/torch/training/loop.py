@@ -172,6 +172,8 @@ class Loop:
         except FAILS as error:
             what = f"the loss cannot be differentiated: {type(error).__name__}: {error}"
             raise GraphPruneError("GP702", what, at, "check the loss, the labels and the teacher") from error
+        if course.zeros is not None:
+            course.zeros.watch()
         value = float(loss.detach())
         gradients = [each.grad for each in self.parameters if each.grad is not None]
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, course.clip) if course.clip

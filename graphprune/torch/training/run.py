@@ -46,7 +46,7 @@ def finetune(
     teacher: nn.Module | Callable[..., Any] | None = None, distill: float | None = None, temperature: float = 4.0,
     features: Sequence[str] = (), feature_weight: float = 1.0,
     train: str | Sequence[str] = "all", rank: int = 8, keep_zeros: bool = False,
-    sparsity: float | None = None, format: str = "unstructured",
+    sparsity: float | None = None, format: str = "unstructured", zeros_by: str = "magnitude",
     batch_norm: Literal["update", "freeze"] = "update",
     optimizer: str | Make = "sgd", rate: float | None = None, weight_decay: float = 5e-4, clip: float | None = None,
     schedule: str | Schedule = "cosine", rewind: float | None = None,
@@ -72,6 +72,7 @@ def finetune(
     keep_zeros: zeros among the weights stay zero even where there is no mask
     sparsity, format: gradual magnitude pruning: zeros grow to this share of every linear layer and convolution, but
                 the one that makes the output, and one that reads an image
+    zeros_by:   which weights go: magnitude, the smallest; movement, those that move towards zero
     batch_norm: update the statistics while training, or freeze them
     optimizer:  sgd, adamw, or a function of the parameters; rate: at the highest point of the schedule
     schedule:   cosine, linear, one_cycle, step, constant, or a function from the share that is spent to a factor;
@@ -101,7 +102,12 @@ def _trained(asked: dict[str, Any]) -> Finetuned:
     names, course = names_of(asked["train"]), replace(_course(asked), asked=_plain(asked, given))
     model = copy_of(given)
     zeros = GradualZeros.on(
-        model, asked["format"], asked["sparsity"], asked["keep_zeros"], lambda: head_of(model, course.source)
+        model,
+        asked["format"],
+        asked["sparsity"],
+        asked["keep_zeros"],
+        lambda: head_of(model, course.source),
+        asked["zeros_by"],
     )
     kept = [*(_keep_zeros(model) if asked["keep_zeros"] else []), *(zeros.names if zeros is not None else ())]
     chosen = set(choose(model, names, asked["rank"], course.source))
