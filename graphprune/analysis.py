@@ -344,6 +344,8 @@ class _Walker:
             if node is not trace.node:
                 break
             known.update(leaves(axis))
+        for axis in (trace.counters[value] for value in trace.node.inputs if value in trace.counters):
+            known.update(leaves(axis))  # a table is read at each of its positions in turn
         for leaf in free:
             if leaf not in known:
                 trace.pin(leaf, "GP203", f"the rule of {trace.node.op} does not say what becomes of it")

@@ -84,7 +84,8 @@ class Trace:
 
     ``skipped`` are nodes that no rule could be applied to; ``positions`` are stored vectors whose entries are positions
     along a first axis, one for each entry of a second; ``open`` are axes of run-time sizes that may still become those
-    they are tied to; ``multiples`` are axes that an operator takes only at multiples of so many entries.
+    they are tied to; ``multiples`` are axes that an operator takes only at multiples of so many entries; ``counters``
+    are numbers that stand for each position along an axis in turn.
     """
 
     is_constant: Callable[[Value], bool]
@@ -100,6 +101,7 @@ class Trace:
     inexact_uses: list[tuple[Node, Axis]] = field(default_factory=list)
     open: list[Axis] = field(default_factory=list)
     multiples: list[tuple[Axis, int]] = field(default_factory=list)
+    counters: dict[Value, Axis] = field(default_factory=dict)
     symbol_count: int = 0
     node: Node = field(default_factory=lambda: Node("", "", [], []))
     walk: Callable[[Block], None] = lambda block: None

@@ -101,7 +101,26 @@ class Map(nn.Module):
         return self.down(found)
 
 
-MODELS: dict[type[nn.Module], tuple[int, ...]] = {Branches: (3, 8), Loop: (3, 8), Scan: (3, 5, 8), Map: (3, 8)}
+class Associative(nn.Module):
+    """A scan in a tree of pairs, which torch.export writes out with `vmap` over the steps of each round."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(8, 16), nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps = torch.tanh(self.up(x)).transpose(0, 1)
+        found: Tensor = associative_scan(lambda a, b: a * b + a, steps, 0, combine_mode="generic")
+        return self.down(found)
+
+
+MODELS: dict[type[nn.Module], tuple[int, ...]] = {
+    Branches: (3, 8),
+    Loop: (3, 8),
+    Scan: (3, 5, 8),
+    Map: (3, 8),
+    Associative: (3, 5, 8),
+}
 GROUPS = {
     Branches: {
         frozenset({"up.weight:0", "up.bias:0", "short.weight:1", "inner.weight:1"}): 16,
@@ -123,6 +142,7 @@ GROUPS = {
         frozenset({"up.weight:0", "up.bias:0", "scale:0", "each.weight:1"}): 16,
         frozenset({"each.weight:0", "each.bias:0", "down.weight:1"}): 12,
     },
+    Associative: {frozenset({"up.weight:0", "up.bias:0", "down.weight:1"}): 16},
 }
 
 
@@ -208,7 +228,7 @@ def test_calls_that_share_a_body_get_their_own() -> None:
     torch.testing.assert_close(graph(signed(Branches)), expected)
 
 
-@pytest.mark.parametrize("model", [Branches, Scan])
+@pytest.mark.parametrize("model", [Branches, Scan, Associative])
 def test_a_pruned_graph_with_bodies_is_exported_again(model: type[nn.Module]) -> None:
     x = signed(model)
     small = gp.prune(model().eval(), x, ratio=0.5, as_graph=True).model
@@ -216,26 +236,6 @@ def test_a_pruned_graph_with_bodies_is_exported_again(model: type[nn.Module]) ->
         again = torch.export.export(small, (x,)).module()
         for each in (x, -x):
             torch.testing.assert_close(again(each), small(each))
-
-
-class Associative(nn.Module):
-    """What torch.export makes a graph of that does not run."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.up, self.down = nn.Linear(8, 16), nn.Linear(16, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        steps = self.up(x).transpose(0, 1)
-        found: Tensor = associative_scan(lambda a, b: a * b + a, steps, 0, combine_mode="generic")
-        return self.down(found)
-
-
-def test_an_associative_scan_stays_and_says_why() -> None:
-    analysis = gp.analyze(Associative().eval(), torch.randn(3, 5, 8))
-    assert analysis.groups == []
-    reasons = {each.reason for each in analysis.refusals if each.code == "GP204"}
-    assert reasons == {"torch.export leaves vmap half done, in a graph that cannot run"}
 
 
 def test_bodies_hold_no_tensors() -> None:

@@ -12,12 +12,14 @@ from graphprune.dialects.aten.call import Call
 from graphprune.dialects.aten.cells import CELLS
 from graphprune.dialects.aten.compute import COMPUTE
 from graphprune.dialects.aten.elementwise import ELEMENTWISE
+from graphprune.dialects.aten.flex import LOOKUPS
 from graphprune.dialects.aten.flow import FLOW
 from graphprune.dialects.aten.places import operand
 from graphprune.dialects.aten.positions import POSITIONS
 from graphprune.dialects.aten.products import PRODUCTS
 from graphprune.dialects.aten.statistics import STATISTICS
 from graphprune.dialects.aten.structure import STRUCTURE
+from graphprune.dialects.aten.vmap import LEVELS
 from graphprune.dims import Axis, Dim, Misfit, find, fresh
 from graphprune.functions import Function
 from graphprune.program import Array, Contraction, Node, Value
@@ -26,7 +28,7 @@ from graphprune.rules.operator import Operator
 from graphprune.rules.trace import Trace, Typed
 from graphprune.sizes import Extent
 
-_TABLES = (ELEMENTWISE, STRUCTURE, POSITIONS, COMPUTE, PRODUCTS, STATISTICS, CELLS, FLOW)
+_TABLES = (ELEMENTWISE, STRUCTURE, POSITIONS, COMPUTE, PRODUCTS, STATISTICS, CELLS, FLOW, LOOKUPS, LEVELS)
 _VIEWS = """alias as_strided detach diagonal expand narrow permute select slice split split_with_sizes squeeze t
 transpose unbind unfold unsqueeze view view_as_complex view_as_real"""
 

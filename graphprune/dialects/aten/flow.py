@@ -7,6 +7,7 @@ states and slices of one round.
 from __future__ import annotations
 
 from graphprune.dialects.aten.call import Call
+from graphprune.dialects.aten.flex import flex_attention
 from graphprune.program import Node
 from graphprune.rules import control
 from graphprune.rules.operator import Operator
@@ -44,8 +45,12 @@ def _rounds(trace: Trace, node: Node, states: list[Typed], scanned: list[Operand
 
 
 FLOW: dict[str, Operator] = {
+    "higher_order.flex_attention": Operator(flex_attention),
     "higher_order.cond": Operator(_cond),
     "higher_order.while_loop": Operator(_while),
     "higher_order.scan": Operator(_scan),
     "higher_order.map_impl": Operator(_map),
 }
+
+AROUND = {("higher_order.flex_attention", "3"): 7, ("higher_order.flex_attention", "4"): 8}
+"""Where a call holds what a body reads from around it, by the argument that holds the body; else in its last one."""

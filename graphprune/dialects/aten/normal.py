@@ -14,6 +14,8 @@ from graphprune.dialects.aten.inline import (
     separate_bodies,
     separate_sizes,
 )
+from graphprune.dialects.aten.places import operator_name
+from graphprune.dialects.aten.vmap import VMAP
 
 _ATEN = torch.ops.aten
 
@@ -56,7 +58,13 @@ def sizes_from_inputs(module: GraphModule) -> None:
         source = known.get(str(node.meta.get("val")))
         if source is not None:
             node.args = source
-    module.graph.eliminate_dead_code()
+    drop_unused(module)
+
+
+def drop_unused(module: GraphModule) -> None:
+    """Erase the nodes that nothing reads, in place; not those that open and close a `vmap`, whose results nobody reads
+    either."""
+    module.graph.eliminate_dead_code(lambda node: node.is_impure() or operator_name(node.target).startswith(VMAP))
     module.recompile()
 
 

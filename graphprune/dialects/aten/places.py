@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch.fx import Node as FxNode
 
 from graphprune.dialects.aten.call import At
@@ -84,3 +85,13 @@ def _with(given: Any, path: tuple[int, ...], new: FxNode) -> Any:
     if not path:
         return new
     return [_with(each, path[1:], new) if place == path[0] else each for place, each in enumerate(given)]
+
+
+def operator_name(target: Any) -> str:
+    """``aten.add.Tensor`` for overloads, ``operator.mul`` or ``math.floor`` for functions of Python."""
+    if isinstance(target, torch._ops.OpOverload):
+        return str(target) if target.namespace == "aten" else f"{target.namespace}::{str(target).partition('.')[2]}"
+    if isinstance(target, torch._ops.HigherOrderOperator):
+        return f"higher_order.{target.name()}"  # type: ignore[no-untyped-call]
+    module = getattr(target, "__module__", "") or ""
+    return f"{module.strip('_')}.{getattr(target, '__name__', target)}"

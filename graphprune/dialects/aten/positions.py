@@ -293,12 +293,6 @@ POSITIONS: dict[str, Operator] = {
     "aten.diff": Operator(_difference),
     "aten.meshgrid": Operator(_meshgrid),
     "aten.one_hot": Operator(_one_hot),
-    **{
-        f"torch._functorch.predispatch.{name}": _everything(
-            "torch.export leaves vmap half done, in a graph that cannot run"
-        )
-        for name in ("_add_batch_dim", "_remove_batch_dim")
-    },
     **{f"torchvision::{name}": _everything("boxes are chosen by position") for name in ("nms", "qnms")},
     **{f"aten.{name}": _everything(reason) for reason, names in _WHOLE.items() for name in names.split()},
 }

@@ -18,8 +18,8 @@ from torch.utils import _pytree as pytree
 from graphprune.dialects.aten.call import At
 from graphprune.dialects.aten.capture import Captured
 from graphprune.dialects.aten.dialect import AtenDialect
-from graphprune.dialects.aten.flow import FLOW
-from graphprune.dialects.aten.places import arguments
+from graphprune.dialects.aten.flow import AROUND, FLOW
+from graphprune.dialects.aten.places import arguments, operator_name
 from graphprune.dialects.aten.sizes import size_of
 from graphprune.errors import GraphPruneError
 from graphprune.garbage import no_collection
@@ -155,9 +155,11 @@ class _Reader:
         for output in found.outputs:
             output.producer = found
         if name in FLOW:
-            bodies = {key: each for key, each in found.attributes.items() if isinstance(each, GraphModule)}
-            around: Any = node.args[-1]
-            found.blocks = {key: self.block(each, around) for key, each in bodies.items()}
+            for key, each in found.attributes.items():
+                body = each[-1] if isinstance(each, list) and each else each
+                if isinstance(body, GraphModule):
+                    around: Any = node.args[AROUND.get((name, key), -1)]
+                    found.blocks[key] = self.block(body, around)
         elif any(each in self.constants for each in found.inputs) and all(
             each is None or each in self.constants for each in found.inputs
         ):
@@ -190,16 +192,6 @@ class _Reader:
 def type_name(dtype: torch.dtype) -> str:
     """The name of a data type as the core knows it."""
     return _TYPES.get(dtype, str(dtype).removeprefix("torch."))
-
-
-def operator_name(target: Any) -> str:
-    """``aten.add.Tensor`` for overloads, ``operator.mul`` or ``math.floor`` for functions of Python."""
-    if isinstance(target, torch._ops.OpOverload):
-        return str(target) if target.namespace == "aten" else f"{target.namespace}::{str(target).partition('.')[2]}"
-    if isinstance(target, torch._ops.HigherOrderOperator):
-        return f"higher_order.{target.name()}"  # type: ignore[no-untyped-call]
-    module = getattr(target, "__module__", "") or ""
-    return f"{module.strip('_')}.{getattr(target, '__name__', target)}"
 
 
 class NoNumbersError(GraphPruneError, ValueError):

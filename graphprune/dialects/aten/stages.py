@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 
 from graphprune.dialects.aten.capture import CAPTURE_FAILS, Captured
 from graphprune.dialects.aten.reader import numbers
+from graphprune.dialects.aten.vmap import levels_closed
 from graphprune.dialects.aten.writer import put
 from graphprune.errors import GraphPruneError
 from graphprune.program import Array, Node, Program, Stored, Value
@@ -63,7 +64,7 @@ class AtenStaged:
 
     def step(self, state: _State) -> None:
         try:
-            with torch.no_grad():
+            with levels_closed(), torch.no_grad():
                 for node in self.parts[state.stage]:
                     self._run(node, state)
         except CAPTURE_FAILS as error:

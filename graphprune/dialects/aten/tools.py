@@ -17,6 +17,7 @@ from graphprune.dialects.aten.capture import CAPTURE_FAILS, Captured
 from graphprune.dialects.aten.cases import Case, cases
 from graphprune.dialects.aten.stages import AtenStaged, write_tensor
 from graphprune.dialects.aten.untouched import untouched
+from graphprune.dialects.aten.vmap import levels_closed
 from graphprune.dialects.tools import Tools
 from graphprune.dims import Keep
 from graphprune.errors import GraphPruneError
@@ -33,7 +34,7 @@ class _Runner:
     def __call__(self, case: Case) -> list[Array]:
         args, kwargs = copied(case)
         try:
-            with untouched(self.graph), torch.no_grad():
+            with untouched(self.graph), levels_closed(), torch.no_grad():
                 found = self.graph(*args, **kwargs)
                 # copies: a buffer that is returned is about to be put back
                 return [

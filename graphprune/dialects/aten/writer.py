@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch._C._functorch import is_batchedtensor
 from torch.fx import GraphModule
 from torch.fx import Node as FxNode
 
@@ -55,10 +56,12 @@ def _declare_shapes(analysis: Analysis, keep: Keep, twins: Mapping[FxNode, FxNod
         if twin is None or typed.axes is None or not any(_is_shorter(axis, keep) for axis in typed.axes):
             continue
         meta = value.native[1]
-        shape = [width(axis, keep) if is_cut(axis, keep) else meta.shape[k] for k, axis in enumerate(typed.axes)]
+        shape: list[Any] = [
+            width(axis, keep) if is_cut(axis, keep) else meta.shape[k] for k, axis in enumerate(typed.axes)
+        ]
         if len(shape) != meta.dim() or not all(isinstance(size, int | torch.SymInt) for size in shape):
             continue  # a product with a size that only the run knows
-        new = meta.new_empty(shape)
+        new = torch.empty(shape, dtype=meta.dtype, device="meta") if is_batchedtensor(meta) else meta.new_empty(shape)
         old = twin.meta["val"]
         if isinstance(old, tuple | list):
             place = int(value.name.rpartition(".")[2])

@@ -30,6 +30,7 @@ from torch.fx import GraphModule
 from graphprune.analysis import Analysis, analyze_program
 from graphprune.api import report_of, require
 from graphprune.cuts import Cuts, cuts_of
+from graphprune.dialects.aten.normal import drop_unused
 from graphprune.dialects.aten.places import argument_names, arguments
 from graphprune.dialects.aten.tools import ATEN, output_names
 from graphprune.errors import BudgetNotMet, GraphPruneError
@@ -277,8 +278,7 @@ class _Work:
         for node, place in zip(graph.graph.find_nodes(op="placeholder"), self.traced.given, strict=True):
             node.meta = dict(formal[place].meta)
             node._dynamo_source = formal[place]._dynamo_source
-        graph.graph.eliminate_dead_code()
-        graph.recompile()
+        drop_unused(graph)
         graph.meta = {**self.dense.meta, "graphprune": self.plan}
         graph._param_name_to_source = sources
         return graph, [self.inputs[place] for place in self.traced.given]
