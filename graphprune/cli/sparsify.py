@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from graphprune import api
 from graphprune.cli.console import Console
-from graphprune.cli.options import Before, Data, Inputs, Output, Writing, _option, _removed, taking
-from graphprune.cli.prune import In, Out, calibrated, check_output
+from graphprune.cli.options import Before, Data, Inputs, Output, Writing, _option, _remaining, _removed, taking
+from graphprune.cli.prune import In, Out, calibrated, check_output, plan_path
 from graphprune.cli.source import Module, Source, is_callable, read
 from graphprune.errors import GraphPruneError
 from graphprune.output import Outputs
 
 if TYPE_CHECKING:
+    from graphprune.plan import Plan
     from graphprune.sparsity.report import SparsityReport
     from graphprune.sparsity.run import Sparsified
     from graphprune.verify import Verification
@@ -40,6 +41,16 @@ class Zeros:
             "--sparsity",
             help="Share of weights to remove: 0.9 or 90%. Not for formats that fix it, such as 2:4.",
             parser=_removed("--sparsity"),
+            metavar="SHARE",
+            **_PANEL,
+        ),
+    ] = None
+    macs: Annotated[
+        float | None,
+        _option(
+            "--macs",
+            help="In its place: the share of multiply-accumulates to leave; channels and zeros compete for it.",
+            parser=_remaining("--macs"),
             metavar="SHARE",
             **_PANEL,
         ),
@@ -124,6 +135,7 @@ def sparsify(
 
     graphprune sparsify bert.onnx sparse.onnx --format 4x1 --sparsity 0.9
     graphprune sparsify bert.onnx sparse.onnx --format 2:4 --criterion wanda --calibration data.npz
+    graphprune sparsify bert.onnx sparse.onnx --format 4x1 --macs 0.2 --calibration data.npz    # fewer channels, too
     """
     arguments = {**zeros.arguments(), "calibration": data.request()}
     _check(dense, out, writing)
@@ -131,12 +143,15 @@ def sparsify(
     with console.working("reading"):
         source = read(dense, before, module, inputs.seed)
     job = _Job(dense, out, source, arguments, writing, console, inputs)
+    if zeros.macs is not None:
+        job = _narrowed(job, zeros.macs)
     return _module(job) if source.is_of_torch else _onnx(job)
 
 
 @dataclass(frozen=True)
 class _Job:
-    """A model on its way through the command; ``options`` are those of `graphprune.sparsify`."""
+    """A model on its way through the command; ``options`` are those of `graphprune.sparsify`, ``plan`` is what was cut
+    before, and ``notes`` are what a report says of that."""
 
     dense: Path
     out: Path
@@ -145,10 +160,13 @@ class _Job:
     writing: Writing
     console: Console
     inputs: Inputs
+    plan: Plan | None = None
+    notes: tuple[str, ...] = ()
 
     def show(self, report: SparsityReport, failed: GraphPruneError | None = None) -> int:
         """Print the report; then raise what the checks found."""
         dry = "\n\ndry run: nothing was written" if self.writing.dry_run else ""
+        report = report.with_(notes=(*self.notes, *report.notes))
         self.console.show(report.to_text() + dry, report.to_dict())
         if self.writing.no_verify and not self.writing.dry_run:
             self.console.say("not verified (--no-verify)")
@@ -165,6 +183,21 @@ class _Job:
                 raise
             return error
         return None
+
+
+def _narrowed(job: _Job, macs: float) -> _Job:
+    """With the channels cut that leave room for zeros, and the sparsity that is left to be reached."""
+    from graphprune.sparsity.divide import prune_to
+
+    console, source = job.console, job.source
+    with console.working("dividing the budget"):
+        narrow = prune_to(
+            source.model, source.example_inputs, macs=macs, tell=console.say, seed=job.inputs.seed,
+            sizes=job.inputs.sizes, verify=not job.writing.no_verify, **job.options,
+        )  # fmt: skip
+    options = {**job.options, "sparsity": narrow.division.best.sparsity, "calibration": narrow.calibration}
+    return replace(job, source=replace(source, model=narrow.model), options=options, plan=narrow.plan,
+                   notes=narrow.notes)  # fmt: skip
 
 
 def _check(dense: Path, out: Path, writing: Writing) -> None:
@@ -197,7 +230,7 @@ def _onnx(job: _Job) -> int:
     with console.working("analysing"):
         analysis = job.source.analysis()
     recover = checked(job.options["recover"], job.options["calibration"])
-    options = calibrated(analysis, job.options, job.inputs, console, recover)
+    options = job.options if job.notes else calibrated(analysis, job.options, job.inputs, console, recover)
     with console.working("choosing zeros"):
         choice = decided(analysis, **options, seed=seed)
         result = sparsified(analysis, choice, verify=False, calibration=options["calibration"])
@@ -214,7 +247,7 @@ def _onnx(job: _Job) -> int:
                     analysis, written, choice.layers, others=choice.others, seed=seed, sizes=job.inputs.sizes
                 )
             report, failed = report.with_(verification=found), job.required(found)
-        paths = outputs.commit(names)
+        paths = outputs.commit([*_staged_plan(job, outputs), *names])
     return job.show(_written(report, job, paths), failed)
 
 
@@ -223,7 +256,8 @@ def _module(job: _Job) -> int:
     if job.writing.dry_run:
         return job.show(result.report)
     with job.console.working("writing"), Outputs(job.out) as outputs:
-        paths = outputs.commit(_writer(job.out)(job, result, outputs))
+        names = _writer(job.out)(job, result, outputs)
+        paths = outputs.commit([*_staged_plan(job, outputs), *names])
     return job.show(_written(result.report, job, paths), failed)
 
 
@@ -241,6 +275,15 @@ def _sparse_module(job: _Job) -> tuple[Sparsified, GraphPruneError | None]:
                 raise
             failed = error
         return sparsify_module(job.source.model, job.source.example_inputs, verify=False, **options), failed
+
+
+def _staged_plan(job: _Job, outputs: Outputs) -> list[str]:
+    """The plan of channels that were cut, beside the model."""
+    if job.plan is None:
+        return []
+    name = plan_path(outputs.destination).name
+    outputs.path(name).write_text(job.plan.to_json(), encoding="utf-8")
+    return [name]
 
 
 def _writer(out: Path) -> Callable[[_Job, Sparsified, Outputs], list[str]]:

@@ -13,6 +13,7 @@ from graphprune.calibrate import Calibration
 from graphprune.dialects.tools import Model
 from graphprune.errors import GraphPruneError, did_you_mean
 from graphprune.formats.format import Format
+from graphprune.plan import Plan
 from graphprune.program import Array
 from graphprune.sparsity import recover as recovery
 from graphprune.sparsity.check import verify_sparse
@@ -29,12 +30,14 @@ class Sparsified:
     choice: the masks of its layers, and what stays dense
     report: layer by layer, in text and as data; `print(result.report)`
     verification: the outcome of the checks; None when they were not asked for
+    plan:   the channels that were cut before, where channels and zeros shared a budget
     """
 
     model: Model
     choice: Choice
     report: SparsityReport
     verification: Verification | None = None
+    plan: Plan | None = None
 
     @cached_property
     def masks(self) -> dict[str, Array]:
@@ -48,6 +51,7 @@ def sparsify(
     *,
     format: str | Format,
     sparsity: float | None = None,
+    macs: float | None = None,
     criterion: Any = "l2",
     allocate: str = "uniform",
     recover: str | Sequence[str] = (),
@@ -63,6 +67,9 @@ def sparsify(
 
     format:    `8x1`, `2:4`, `2:4/8`, `balanced/64`, `tile/64`, `pattern:4/8`, `unstructured`: see `graphprune.formats`
     sparsity:  the share of weights to remove, in [0, 1]; not for formats that fix it, such as 2:4
+    macs:      in its place, the share of the multiply-accumulates with weights that are not zero: cut channels and
+               zeros compete for it, and what has the least error on held-out data is taken. Then there are also
+               `validation=`, and `width=` with options of `gp.plan`; see :mod:`graphprune.sparsity.divide`
     criterion: how important a weight is: l2 (its square), another criterion of weights or gradients, wanda, or obs
     allocate:  uniform: every layer has this sparsity; erk: small layers stay denser; global: all layers together, by
                importance
@@ -82,6 +89,10 @@ def sparsify(
     choice = {"format": format, "sparsity": sparsity, "criterion": criterion, "allocate": allocate}
     choice |= {"recover": recover, "only": tuple(only), "ignore": tuple(ignore)}
     how = {"seed": seed, "sizes": sizes, "calibration": calibration, "verify": verify}
+    if macs is not None:
+        from graphprune.sparsity.divide import sparsify_to
+
+        return sparsify_to(model, example_inputs, macs=macs, **choice, **how, **options)
     if api.is_of_torch(model):
         from graphprune.torch.sparse import sparsify as sparsify_module
 

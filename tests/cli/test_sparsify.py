@@ -244,3 +244,25 @@ def test_formats_are_listed(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     broken = Registry("graphprune.formats", {"broken": "no_such_module:It", "nm": FORMATS.builtin["nm"]})
     monkeypatch.setattr("graphprune.formats.FORMATS", broken)
     assert command._described("broken")["error"].startswith("GP111")
+
+
+def test_channels_and_zeros_share_a_budget(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save("x.npy", np.random.default_rng(0).random((4, 1, 224, 224), np.float32))
+    line = ["sparsify", "dense.onnx", "sparse.onnx", "--format", "4x1", "--macs", "0.3", "--calibration", "x.npy"]
+    assert main([*line, "--batch", "1"]) == 0
+    out, err = capsys.readouterr()
+    assert "ways to divide the budget: channels to" in out and "[5] channels to 30.0%" in err
+    assert "verified: " in out
+    cut = "sparse.plan.json" in os.listdir(folder)
+    small, dense = weights("sparse.onnx"), weights("dense.onnx")
+    assert cut == any(small[name].shape != dense[name].shape for name in small)
+    assert cut or (small["conv2.weight"] == 0).mean() > 0.5
+
+
+def test_a_sparsity_beside_a_budget_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["sparsify", "dense.onnx", "sparse.onnx", "--format", "4x1", "--macs", "0.3", "--sparsity", "0.5"]
+    assert main(line) == 2
+    assert capsys.readouterr().err.startswith("GP107 the sparsity follows from the budget")
+    assert main(line[:-2]) == 2
+    assert capsys.readouterr().err.startswith("GP701 ")
+    assert os.listdir(folder) == ["dense.onnx"]
