@@ -19,6 +19,7 @@ from graphprune.runtime.manifest import Manifest
 from graphprune.targets import TARGETS
 from graphprune.targets.interrupts import heard
 from graphprune.targets.models import as_onnx, static_shapes
+from graphprune.targets.quantised import is_quantised
 from graphprune.targets.sizes import several
 from graphprune.targets.sizes import write as write_sizes
 from graphprune.targets.target import Processor, Target
@@ -75,7 +76,7 @@ def build(
     where TVM or onnxruntime is missing, GP403 where the result is wrong.
     """
     goal = _target(target)
-    processors = chosen(goal, variants, precision)
+    chosen(goal, variants, precision)  # what cannot be is refused before anything is read
     _check_numbers(threads, tune)
     keeper = None
     if output is None:
@@ -85,6 +86,7 @@ def build(
     given = {name: tuple(int(n) for n in shape) for name, shape in (shapes or {}).items()}
     combinations = several(sizes or {})
     with as_onnx(model, example_inputs) as (path, loaded), folder.staged(output, force) as staged:
+        processors = chosen(goal, variants, precision, is_quantised(loaded))
 
         def make(place: Path, chosen_sizes: Mapping[str, int]) -> Manifest:
             static, notes = static_shapes(loaded, given, chosen_sizes)
@@ -123,9 +125,11 @@ def _target(name: str) -> Target:
     return target
 
 
-def chosen(target: Target, names: Sequence[str] | None, precision: str = "float32") -> tuple[Processor, ...]:
-    """Rows of a target by name, or all that round no more than `precision`, the best first. Raises GraphPruneError
-    GP106 for unknown names, GP107 for none."""
+def chosen(
+    target: Target, names: Sequence[str] | None, precision: str = "float32", integers: bool = False
+) -> tuple[Processor, ...]:
+    """Rows of a target by name, or all that round no more than `precision`, the best first; those for `integers` where
+    they are wanted. Raises GraphPruneError GP106 for unknown names, GP107 for none."""
     if precision not in PRECISIONS:
         raise GraphPruneError(
             "GP106", f"{precision!r} is no precision", "precision", did_you_mean(precision, PRECISIONS)
@@ -140,7 +144,7 @@ def chosen(target: Target, names: Sequence[str] | None, precision: str = "float3
     if names is not None:
         return tuple(each for each in target.processors if each.name in names)
     allowed = PRECISIONS[: PRECISIONS.index(precision) + 1]
-    return tuple(each for each in target.processors if each.rounding in allowed)
+    return tuple(each for each in target.processors if each.rounding in allowed and integers >= each.integers)
 
 
 def _judged(verify: bool) -> list[str]:

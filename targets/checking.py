@@ -3,8 +3,8 @@
 Inputs are random. Errors are relative to the largest magnitude of an output (absolute where that is zero), and the
 tolerance is that of `graphprune.verify`: what rounding can do, or eight times what the output moves when every weight
 moves by its own rounding error. For a variant that rounds values to a shorter type on the way, it is eight roundings of
-that type. As the control, outputs for other inputs have to differ by more than that; where they do not, agreement
-proves little, and the row says so.
+that type, and for an output that is quantised two of its steps. As the control, outputs for other inputs have to differ
+by more than that; where they do not, agreement proves little, and the row says so.
 """
 
 from __future__ import annotations
@@ -20,12 +20,15 @@ from graphprune.errors import GraphPruneError
 from graphprune.program import Array
 from graphprune.runtime.arrays import random_inputs
 from graphprune.runtime.artifact import Tensor
+from graphprune.targets.quantised import steps
 from graphprune.verify import SAFETY, difference, tolerance
 
 if TYPE_CHECKING:
     from graphprune.runtime import Executable
 
 _CASES = 2
+_STEPS = 2.0
+_TENTH = 0.1  # of a step, for what is rounded where steps are made numbers
 _ROUNDING = {"float32": 0.0, "bfloat16": 2.0**-8, "float16": 2.0**-11}
 
 
@@ -43,6 +46,7 @@ class Reference:
         jittered = tools.runner(tools.jittered(model, seed))
         moved = [[difference(a, b) for a, b in zip(outputs, jittered(case), strict=True)] for case, outputs in self]
         self.sensitivity = [max(each) for each in zip(*moved, strict=True)]
+        self.steps = steps(model)
 
     def __iter__(self) -> Any:
         return iter(zip(self.cases, self.expected, strict=True))
@@ -59,10 +63,17 @@ class Reference:
         for place, name in enumerate(self.names):
             wanted = [outputs[place] for outputs in self.expected]
             found = [result[name] for result in results]
-            error = max(apart(a, b) for a, b in zip(wanted, found, strict=True))
+            pairs = list(zip(wanted, found, strict=True))
+            error = max(apart(a, b) for a, b in pairs)
             allowed = max(self._tolerance(place, wanted[0]), SAFETY * _ROUNDING[rounding])
+            step = self.steps.get(name)
+            if step is not None and np.isfinite(error):
+                largest = max(float(np.abs(each.astype(float)).max(initial=step)) for each in wanted)
+                error = max(float(np.abs(a.astype(float) - b).max(initial=0.0)) for a, b in pairs) / largest
+                allowed = max(allowed, (_STEPS + _TENTH) * step / largest)
             other = max(apart(a, b) for a, b in zip(wanted, found[::-1], strict=True))
             note = "" if other > allowed else "the output hardly depends on the inputs, so agreement proves little"
+            note = note or counted(wanted, found, step)
             row = {"variant": network.variant, "output": name, "error": finite(error), "tolerance": allowed}
             rows.append({**row, "ok": error <= allowed, "note": note})
         return rows
@@ -78,6 +89,16 @@ def apart(wanted: Array, found: Array) -> float:
     if wanted.shape == found.shape and wanted.dtype.kind == "f" and wanted.size and not np.any(wanted):
         return float(np.abs(found).max()) if np.isfinite(found).all() else float("inf")
     return difference(wanted, found)
+
+
+def counted(wanted: Sequence[Array], found: Sequence[Array], step: float | None) -> str:
+    """How many numbers of a quantised output are another step, and how far."""
+    if step is None or any(a.shape != b.shape for a, b in zip(wanted, found, strict=True)):
+        return ""
+    apart = [np.rint(np.abs(a.astype(float) - b) / step) for a, b in zip(wanted, found, strict=True)]
+    others, all_ = sum(int(np.count_nonzero(each)) for each in apart), sum(each.size for each in apart)
+    most = max(int(each.max(initial=0)) for each in apart)
+    return f"{others} of {all_} numbers are off by up to {most} steps" if others else "every number is the same step"
 
 
 def finite(error: float) -> float | None:

@@ -25,6 +25,7 @@ class Processor:
     about:     a few words for lists
     rounding:  the shortest type that values are rounded to on the way
     attributes: features beyond those of `mcpu`, as LLVM writes them
+    integers:  whether only quantised networks gain by it
     """
 
     name: str
@@ -35,6 +36,7 @@ class Processor:
     about: str
     rounding: str = "float32"
     attributes: tuple[str, ...] = ()
+    integers: bool = False
 
     def runs_on(self, cpu: Cpu) -> bool:
         """Whether a processor has everything that the compiler may use."""

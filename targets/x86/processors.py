@@ -12,13 +12,23 @@ from graphprune.targets.target import Processor
 PROCESSORS = (
     Processor(
         "v4-bf16",
-        (*LEVELS["v4"], "avx512_bf16"),
+        (*LEVELS["v4"], "avx512_bf16", "avx512_vnni"),  # there is no processor that has the first alone
         "x86-64-v4",
         lanes=16,
         registers=32,
         about="AVX-512 with AVX512_BF16: products of bfloat16, sums in float32",
         rounding="bfloat16",
-        attributes=("+avx512bf16",),
+        attributes=("+avx512bf16", "+avx512vnni"),
+    ),
+    Processor(
+        "v4-vnni",
+        (*LEVELS["v4"], "avx512_vnni"),
+        "x86-64-v4",
+        lanes=16,
+        registers=32,
+        about="AVX-512 with AVX512_VNNI: products of 8-bit integers, for quantised networks",
+        integers=True,
+        attributes=("+avx512vnni",),
     ),
     Processor("v4", LEVELS["v4"], "x86-64-v4", lanes=16, registers=32, about="AVX-512 (F, BW, CD, DQ, VL)"),
     Processor("v3", LEVELS["v3"], "x86-64-v3", lanes=8, registers=16, about="AVX2 and FMA"),
