@@ -33,7 +33,7 @@ RECIPE = {
     "optimizer": "adamw", "rate": 1e-3, "weight_decay": 0.05, "clip": 1.0, "schedule": "one_cycle",
     "precision": "bfloat16", "seed": 0, "loss": "token_cross_entropy",
 }  # fmt: skip
-STEPS, BATCH = 1600, 32
+STEPS, BATCH = 1000, 32
 
 
 class Layer(nn.Module):

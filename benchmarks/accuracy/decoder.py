@@ -5,11 +5,12 @@
 
 The network is that of llama.py, trained into the work folder where it is not there yet (some twenty minutes of one
 core), with biases of zero added to the layers that write to the residual stream, as FLAP adds them: without, there is
-nothing a bias compensation could write to. 128 windows of 256 byte pairs of the training text calibrate; perplexity is
+nothing a bias compensation could write to. 64 windows of 256 byte pairs of the training text calibrate; perplexity is
 that of all windows of the test text (--test-tokens for fewer), each token given those before it in its window.
 
 `structured` cuts heads and hidden widths of the perceptrons, the scope of FLAP, to a share of the MACs; the residual
-stream stays. `zeros` writes zeros into all linear layers inside blocks. `--plant C` multiplies what the norms give by
+stream stays. `depth` leaves out one and two of the six layers, each a residual block of attention and one of a
+perceptron. `zeros` writes zeros into all linear layers inside blocks. `--plant C` multiplies what the norms give by
 factors from 1 to C and divides the weights that read it by them: the network computes the same, and criteria that
 follow activations have to find the same weights.
 """
@@ -33,9 +34,8 @@ from torch import nn  # noqa: E402
 from wikitext import SPLITS, digest, tokens  # noqa: E402
 
 import graphprune as gp  # noqa: E402
-from graphprune.criteria import CRITERIA  # noqa: E402
 
-_CALIBRATE = 128
+_CALIBRATE = 64
 _FLAP = {"criterion": "flap", "normalize": "standard"}
 STRUCTURED: dict[str, dict[str, Any]] = {
     "random": {"criterion": "random"},
@@ -55,12 +55,18 @@ STRUCTURED: dict[str, dict[str, Any]] = {
     "wanda + least_squares": {"criterion": "wanda", "recover": "least_squares"},
     "flap + least_squares": {**_FLAP, "recover": "least_squares"},
     "taylor + least_squares": {"criterion": "taylor", "recover": "least_squares"},
+    "obspa + obspa": {"criterion": "obspa", "recover": "obspa"},
+    "obspa + least_squares": {"criterion": "obspa", "recover": "least_squares"},
     "obs by effect + least_squares": {"recipe": "reconstruct", "recover": "least_squares"},
 }
-if "obspa" in CRITERIA.names():
-    STRUCTURED["obspa + least_squares"] = {"criterion": "obspa", "recover": "least_squares"}
-
-_ROWS = f"balanced/{1 << 20}"
+DEPTH: dict[str, dict[str, Any]] = {
+    "random": {"depth_by": "random", "depth_unit": 2},
+    "block_influence": {"depth_by": "block_influence", "depth_unit": 2},
+    "angular": {"depth_by": "angular", "depth_unit": 2},
+    "block_influence, half layers": {"depth_by": "block_influence"},
+    "block_influence + least_squares": {"depth_by": "block_influence", "depth_unit": 2, "recover": "least_squares"},
+}
+_ROWS = "balanced/65535"
 """Equally many of all inputs of an output, as Wanda compares them."""
 ZEROS: dict[str, dict[str, Any]] = {
     "random": {"criterion": "random"},
@@ -77,7 +83,11 @@ ZEROS: dict[str, dict[str, Any]] = {
     "wanda + least_squares": {"criterion": "wanda", "recover": "least_squares"},
     "obs + sparsegpt + least_squares": {"criterion": "obs", "recover": "sparsegpt,least_squares"},
 }
-TABLES = {"structured": (["0.8", "0.6"], STRUCTURED), "zeros": (["unstructured 0.5", "2:4"], ZEROS)}
+TABLES = {
+    "structured": (["0.8", "0.6"], STRUCTURED),
+    "depth": (["depth 2", "depth 4"], DEPTH),
+    "zeros": (["unstructured 0.5", "2:4"], ZEROS),
+}
 
 
 def with_biases(model: Decoder) -> Decoder:
@@ -130,7 +140,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="a folder for the encoding and the trained network")
     parser.add_argument("--table", choices=list(TABLES), default="structured")
     parser.add_argument("--cuts", help="shares of the MACs, or formats with sparsities, with commas between them")
-    parser.add_argument("--rows", default="", help="only rows whose name contains one of these")
+    parser.add_argument("--rows", help="names of rows, with commas between them; all where not given")
     parser.add_argument("--steps", type=int, default=STEPS, help="of the training")
     parser.add_argument("--plant", type=float, default=0, help="the largest factor of planted scales")
     parser.add_argument("--test-tokens", type=int, help="of the test text; all where not given")
@@ -139,7 +149,7 @@ def main() -> None:
     note(f"machine: {machine()}")
     cuts, rows = TABLES[given.table]
     cuts = given.cuts.split(",") if given.cuts else cuts
-    wanted = {name: each for name, each in rows.items() if any(part in name for part in given.rows.split(","))}
+    wanted = {name: rows[name] for name in given.rows.split(",")} if given.rows else rows
     found = bench(given)
     found.facts["dense"] = found.judge(found.dense)
     print(f"perplexity of {found.facts['test_tokens']} byte pairs, dense: {found.facts['dense']['perplexity']:.2f}\n")

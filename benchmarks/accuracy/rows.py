@@ -1,8 +1,9 @@
 """Rows of options, run on one module and measured: what the tables of encoders and decoders share.
 
-A cut is a share of the MACs that stays ("0.8"), or a format with its sparsity ("2:4", "unstructured 0.5"); a row is a
-set of options of `gp.prune` or `gp.sparsify`. Rows that draw at random are run with three seeds. With a path, results
-are written as they come, and rows that the file already has are not run again.
+A cut is a share of the MACs that stays ("0.8"), so many residual blocks that go ("depth 2"), or a format with its
+sparsity ("2:4", "unstructured 0.5"); a row is a set of options of `gp.prune` or `gp.sparsify`. Rows that draw at random
+are run with three seeds. With a path, results are written as they come, and rows that the file already has are not run
+again.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class Bench:
             for row, options in rows.items():
                 if ":" in cut and "format" in options:
                     continue  # another format than that of the cut, and N:M is one already
-                for seed in SEEDS if options.get("criterion") == "random" else SEEDS[:1]:
+                for seed in SEEDS if "random" in options.values() else SEEDS[:1]:
                     if not any((each["cut"], each["row"], each["seed"]) == (cut, row, seed) for each in self.done):
                         self.done.append({"cut": cut, "row": row, "seed": seed, **self.one(cut, options, seed)})
                         found = {key: value for key, value in self.done[-1].items() if key != "notes"}
@@ -80,18 +81,19 @@ class Bench:
     def one(self, cut: str, options: Options, seed: int) -> dict[str, Any]:
         """One network, cut and judged."""
         watch, shared = Stopwatch(), {"calibration": self.calibration, "seed": seed}
-        if is_share(cut):
+        form, *share = cut.split()
+        if is_share(cut) or form == "depth":
+            how = {**self.fixed, "macs": float(cut)} if is_share(cut) else {"depth": int(share[0])}
             with watch("prune"):
-                result = gp.prune(self.dense, self.example, macs=float(cut), **{**self.fixed, **options}, **shared)
+                result = gp.prune(self.dense, self.example, **how, **options, **shared)
             dense, small = result.report.dense, result.report.pruned
             left = {"macs": small.macs / dense.macs, "parameters": small.parameters / dense.parameters}
         else:
-            form, *share = cut.split()
-            sparsity = float(share[0]) if share else None
             criterion = Chance(seed) if options.get("criterion") == "random" else options.get("criterion", "l2")
-            chosen = {"format": form, **options, "criterion": criterion, "sparsity": sparsity, **shared}
+            chosen = {"format": form, **options, "criterion": criterion, **shared}
+            sparsity = float(share[0]) if share else None
             with watch("prune"):
-                result = gp.sparsify(self.dense, self.example, masks=False, **chosen)
+                result = gp.sparsify(self.dense, self.example, sparsity=sparsity, masks=False, **chosen)
             left = {"zeros": result.report.sparsity}
         with watch("judge"):
             found = self.judge(result.model)
