@@ -76,8 +76,7 @@ def build(
     where TVM or onnxruntime is missing, GP403 where the result is wrong.
     """
     goal = _target(target)
-    chosen(goal, variants, precision)  # what cannot be is refused before anything is read
-    _check_numbers(threads, tune)
+    _check(goal, variants, precision, threads, tune)
     keeper = None
     if output is None:
         keeper = tempfile.TemporaryDirectory(prefix="graphprune-")
@@ -106,7 +105,9 @@ def build(
     return Built(Path(output), manifest, keeper)
 
 
-def _check_numbers(threads: int, tune: float) -> None:
+def _check(target: Target, variants: Sequence[str] | None, precision: str, threads: int, tune: float) -> None:
+    """What cannot be is refused before anything is read."""
+    chosen(target, variants, precision)
     if threads < 1:
         raise GraphPruneError("GP107", f"{threads} is no number of threads", "threads", "give 1 or more")
     if not 0 <= tune < math.inf:
