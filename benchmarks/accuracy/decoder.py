@@ -49,6 +49,7 @@ STRUCTURED: dict[str, dict[str, Any]] = {
     "l2 + bias": {"criterion": "l2", "recover": "bias"},
     "wanda + bias": {"criterion": "wanda", "recover": "bias"},
     "flap + bias": {**_FLAP, "recover": "bias"},
+    "flap by mean + bias": {"criterion": "flap", "recover": "bias"},
     "flap uniform + bias": {**_FLAP, "allocate": "uniform", "recover": "bias"},
     "taylor": {"criterion": "taylor"},
     "l2 + least_squares": {"criterion": "l2", "recover": "least_squares"},

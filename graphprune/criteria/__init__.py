@@ -85,7 +85,9 @@ class WeightCriterion(Protocol):
 
 @runtime_checkable
 class GradientCriterion(Protocol):
-    """A score that is a sum over the weights of an entry and a derivative of the loss by them."""
+    """A score that is a sum over the weights of an entry and a derivative of the loss by them. With an attribute
+    ``reads`` that is true only the weights that read an entry count, not those that compute it, where there are some.
+    """
 
     @property
     def name(self) -> str:

@@ -13,8 +13,8 @@ from graphprune.program import Array
 
 @dataclass(frozen=True)
 class Kwon:
-    """The mean over samples of ``(dL/dm)**2``, for a mask m that multiplies all weights of an entry: ``(sum g w)**2``
-    with the gradient of one sample at a time. One pass through the model for each sample.
+    """The mean over samples of ``(dL/dm)**2``, for a mask m on what a head or a neuron gives: ``(sum g w)**2`` over the
+    weights that read it, with the gradient of one sample at a time. One pass through the model for each sample.
 
     >>> Kwon().finish(Kwon().products(np.array([2.0, 1.0]), np.array([3.0, -1.0])).sum()).item()
     25.0
@@ -22,6 +22,7 @@ class Kwon:
 
     name: ClassVar[str] = "kwon"
     derivative: ClassVar[str] = "gradient of each sample"
+    reads: ClassVar[bool] = True
 
     def products(self, weight: Array, derivative: Array) -> Array:
         """``g w``."""

@@ -199,9 +199,11 @@ def _gradient_parts(
     calibration: Calibration | None,
     seed: int,
 ) -> dict[Dim, list[Array]]:
-    """As :func:`_parts`, for sums of products with derivatives, averaged over them where there are several."""
+    """As :func:`_parts`, for sums of products with derivatives, averaged over them where there are several. Where the
+    criterion ``reads``, what computes an entry counts only if nothing reads it."""
     wanted = {group.dim for group in groups}
     total: dict[tuple[Value, int, Dim], Array] = {}
+    reading: set[tuple[Value, int, Dim]] = set()
     count = 0
     tools = tools_of(analysis.program.native)
     for derivatives in tools.derivatives(analysis.program, criterion.derivative, calibration, seed):
@@ -216,9 +218,13 @@ def _gradient_parts(
                 others = tuple(k for k in range(products.ndim) if k != place)
                 score = criterion.finish(_entries(products.sum(axis=others, dtype=np.float64), axis, dim))
                 total[value, place, dim] = total.get((value, place, dim), 0) + score
+                if getattr(criterion, "reads", False) and not any(_is_output(each, place) for each in contractions):
+                    reading.add((value, place, dim))
+    read = {dim for _, _, dim in reading}
     found: dict[Dim, list[Array]] = {}
-    for (_, _, dim), score in total.items():
-        found.setdefault(dim, []).append(score / count)
+    for key, score in total.items():
+        if key in reading or key[2] not in read:
+            found.setdefault(key[2], []).append(score / count)
     return found
 
 

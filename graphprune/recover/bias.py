@@ -11,6 +11,8 @@ from graphprune.calibrate import Moments, collect
 from graphprune.program import Array
 from graphprune.recover.pair import Outcome, Pair, Recovered
 
+_NONE = "GP705 it has no bias that could be written (give the dense layer one of zeros first)"
+
 
 @dataclass(frozen=True)
 class BiasCompensation:
@@ -35,9 +37,7 @@ class BiasCompensation:
             follow = pair.follow(small)
             stored = follow.shift or follow.mean
             if stored is None:
-                outcomes.append(
-                    Outcome(small.name, np.nan, np.nan, False, "GP705 it has no bias that could be written")
-                )
+                outcomes.append(Outcome(small.name, np.nan, np.nan, False, _NONE))
                 continue
             moments = found[dense]
             assert isinstance(moments, Moments)

@@ -99,6 +99,34 @@ def test_kwon_is_the_fisher_information_of_a_mask() -> None:
     np.testing.assert_allclose(scores(model, calibration, "kwon"), np.square(each).mean(0), rtol=1e-5)
 
 
+class Curved(nn.Module):
+    """A bias and an activation between what computes a channel and what reads it: a mask on the channel is not one on
+    the weights that compute it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last, self.gate = nn.Linear(4, 6), nn.Linear(6, 5), torch.ones(6, dtype=torch.float64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden: Tensor = nn.functional.gelu(self.first(x)) * self.gate
+        return self.last(hidden)
+
+
+def test_the_mask_of_kwon_is_behind_the_activation() -> None:
+    torch.manual_seed(0)
+    model, each = Curved().double(), split(data(5, 3))
+    expected = []
+    for case, label in zip(each.cases, each.labels or [], strict=True):
+        model.gate = torch.ones(6, dtype=torch.float64, requires_grad=True)
+        loss = nn.functional.cross_entropy(model(*case[0]), label)
+        expected.append(torch.autograd.grad(loss, model.gate)[0].square().numpy())
+    model.gate = torch.ones(6, dtype=torch.float64)
+    found = scores(model, data(5, 3), "kwon")
+    np.testing.assert_allclose(found, np.mean(expected, 0), rtol=1e-5)
+    with pytest.raises(AssertionError):  # the weights that compute a channel say something else
+        np.testing.assert_allclose(scores(model, data(5, 3), "taylor"), np.mean(expected, 0), rtol=1e-2)
+
+
 def test_taylor_is_exact_where_the_loss_is_linear() -> None:
     model = network()
     calibration = Calibration(data(5).cases, loss=lambda outputs, _: outputs.sum())
