@@ -123,6 +123,16 @@ class Plan:
         blocks = (*self.blocks, *other.blocks)
         return replace(self, groups=tuple(both), options=other.options, costs=costs, left=other.left, blocks=blocks)
 
+    def translated(self, source: Analysis, target: Analysis) -> Plan:
+        """The same plan for another form of the network: its ONNX file, say, where the plan was made for the module.
+
+        source: the analysis of what the plan was made for; target: of the other form, both dense and with one weights
+        Raises GraphPruneError GP501 where a group that is cut is none of the other form.
+        """
+        from graphprune.translate import translate
+
+        return translate(self, source, target)
+
     def transplant(self, optimizer: Any, model: Any, *, source: Any = None) -> None:
         """Let an optimizer of PyTorch go on with a model that this plan pruned: its state loses what parameters lost.
 

@@ -136,7 +136,7 @@ def _export(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
                 f"its code branches on the numbers in a tensor, which torch.export cannot capture: {_first_line(error)}"
             )
             remedy = "write it with torch.where or torch.cond, or prune the parts around it one by one"
-        elif _keeps_a_cache(model, kwargs):
+        elif _keeps_a_cache(model, kwargs) and "cache" in str(error).lower():
             remedy = "its cache of keys and values is no tensor: give use_cache=False with the example inputs, "
             remedy += "or set model.config.use_cache = False"
         raise GraphPruneError("GP112", what, where, remedy) from error
