@@ -24,6 +24,8 @@ sys.path.insert(0, str(HERE.parent))
 from measure import Spread, machine, note, spread  # noqa: E402
 
 Array = np.ndarray[Any, Any]
+CLOCK = "GRAPHPRUNE_BENCHMARK_CLOCK"
+"""What `engine_worker.py` tells the time by: `processor` for that of its process, on a machine that does other work."""
 PEERS = {
     "openvino": ("openvino", "numpy"),
     "deepsparse": ("deepsparse==1.8.0",),
@@ -248,7 +250,9 @@ def best_variant() -> str:
     from graphprune.runtime.cpu import cpu
     from graphprune.targets.x86.processors import PROCESSORS
 
-    return next(each.name for each in PROCESSORS if each.rounding == "float32" and each.runs_on(cpu()))
+    return next(
+        each.name for each in PROCESSORS if (each.rounding, each.integers) == ("float32", False) and each.runs_on(cpu())
+    )
 
 
 def milliseconds(each: Spread) -> str:

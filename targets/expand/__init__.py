@@ -20,6 +20,7 @@ EXPANSIONS: dict[str, tuple[Expansion, ...]] = {
     "ConstantOfShape": (filled.constant_of_shape,),
     "Conv": (one_axis.window,),
     "ConvTranspose": (one_axis.window, transposed.conv_transpose),
+    "DynamicQuantizeLinear": (integers.dynamic,),
     "GRU": (recurrent.recurrent,),
     "LSTM": (recurrent.recurrent,),
     "MaxPool": (one_axis.window, pools.max_pool),

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from graphprune.targets.expand.maker import Maker, array, number, sizes
+from graphprune.targets.expand.maker import Maker, array, is_float, number, sizes
 
 
 def numbers(make: Maker, entries: Sequence[ir.Value | None], axis: int | None = None) -> ir.Value | None:
@@ -118,6 +118,25 @@ def concat(make: Maker, node: ir.Node) -> list[ir.Value] | None:
         return None
     y = make.op("Concat", *entries, shape=sizes(node.outputs[0]), **attributes(node))
     return integers(make, y, node.inputs[0:2])
+
+
+def dynamic(make: Maker, node: ir.Node) -> list[ir.Value] | None:
+    """All numbers from the least to the largest, and zero, in 255 steps."""
+    x, shape = node.inputs[0], sizes(node.inputs[0])
+    if shape is None or not is_float(x):
+        return None
+    assert x is not None
+    flat = make.reshape(x, (int(np.prod(shape)),))
+    zero = make.constant(np.zeros((), np.float32))
+    low = make.op("Min", make.op("ReduceMin", flat, shape=(), keepdims=0), zero, shape=())
+    high = make.op("Max", make.op("ReduceMax", flat, shape=(), keepdims=0), zero, shape=())
+    steps = make.constant(np.array(255, np.float32))
+    scale = make.op("Div", make.op("Sub", high, low, shape=()), steps, shape=())
+    point = make.op("QuantizeLinear", make.op("Neg", low, shape=()), scale, make.constant(np.zeros((), np.uint8)))
+    result = make.op("QuantizeLinear", x, scale, point)
+    for value, size in ((point, ()), (result, shape)):
+        value.shape, value.type = ir.Shape(size), ir.TensorType(ir.DataType.UINT8)
+    return [result, scale, point]
 
 
 def standard(make: Maker, node: ir.Node) -> list[ir.Value] | None:

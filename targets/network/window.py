@@ -84,11 +84,11 @@ class Window:
 
 
 def window_of(node: Node) -> Window | None:
-    """The window of a Conv, MaxPool or AveragePool over two axes."""
-    if node.op not in {"Conv", "MaxPool", "AveragePool"} or node.inputs[0] is None:
+    """The window of a Conv, ConvInteger, MaxPool or AveragePool over two axes."""
+    if node.op not in {"Conv", "ConvInteger", "MaxPool", "AveragePool"} or node.inputs[0] is None:
         return None
     size, output = node.inputs[0].shape[2:], node.outputs[0].shape[2:]
-    if len(size) != 2 or (node.op == "Conv" and node.inputs[1] is None):
+    if len(size) != 2 or (node.op.startswith("Conv") and node.inputs[1] is None):
         return None
     kernel = node.attributes.get("kernel_shape") or node.inputs[1].shape[2:]  # type: ignore[union-attr]
     strides = node.attributes.get("strides", (1, 1))

@@ -282,6 +282,7 @@ def with_most_fused(
 def others_of(at: Lowering, found: Fused, types: Sequence[str] = ("float32",)) -> list[View]:
     """The other operands of an epilogue, in the shape of its result. Raises NotMine where a kernel cannot read them."""
     others = [at.of(entry).expand(found.value.shape) for entry in found.operands]
+    types = (*types, "int32") if "int8" in types else types
     if any(view.dtype not in types or view.storage.kind == "input" for view in others):
         raise NotMine("an operand of another type, or an input of the network")
     return others

@@ -21,11 +21,12 @@ from graphprune.targets.network.lowering import Lowering, NotMine, lines, pitch
 from graphprune.targets.network.quantised import quantised
 from graphprune.targets.network.window import Window, window_of
 from graphprune.targets.rules.contraction import emit, features_order
-from graphprune.targets.rules.pointwise import EIGHT, POINTWISE, Fused, fused, quantisation
+from graphprune.targets.rules.pointwise import EIGHT, POINTWISE, Fused, fused, quantisation, replaced
 from graphprune.targets.rules.tables import Product
 from graphprune.targets.rules.workspace import Workspace
 
 WORD = 4  # numbers of a word
+WHOLE = (*EIGHT, "int32")
 
 
 def dequantise(at: Lowering, node: Node) -> None:
@@ -50,23 +51,31 @@ def dequantise(at: Lowering, node: Node) -> None:
 @dataclass(frozen=True)
 class Factors:
     """What is multiplied: activations as they are stored, the number that is their zero once they are from 0 to 255,
-    weights as int8 with outputs first, and what a sum of products of integers is worth, for each output."""
+    weights as int8 with outputs first, and what a sum of products of integers is worth, for each output (None where
+    integers are wanted). `moving` is a zero point that only a run knows, besides `zero`."""
 
     stored: Value
     zero: int
     weights: np.ndarray
-    scale: np.ndarray
-    bias: np.ndarray | None
+    scale: np.ndarray | None
+    bias: np.ndarray | None = None
+    moving: Value | None = None
+
+    def sums(self) -> np.ndarray:
+        """Of the weights of each output."""
+        return np.asarray(self.weights.reshape(len(self.weights), -1).sum(axis=1, dtype="int64"))
 
     def start(self) -> np.ndarray:
         """What sums begin with."""
-        total = -self.zero * self.weights.reshape(len(self.weights), -1).sum(axis=1, dtype="int64")
+        total = -self.zero * self.sums()
         total = total if self.bias is None else total + self.bias
         return np.asarray(total & 0xFFFFFFFF, "uint32").view("int32")  # sums may pass the end and come back
 
 
 def factors(at: Lowering, node: Node, turned: bool) -> Factors:
-    """Of a node whose inputs come from DequantizeLinear; `turned` where outputs are the last axis of the weights."""
+    """Of a node; `turned` where outputs are the last axis of the weights."""
+    if node.op.endswith("Integer"):
+        return integers(at, node, turned)
     x, w = quantised(node.inputs[0]), quantised(node.inputs[1])
     if x is None or w is None or w.stored.constant is None or x.stored.constant is not None:
         raise NotMine("not quantised activations times quantised constants")
@@ -74,14 +83,34 @@ def factors(at: Lowering, node: Node, turned: bool) -> Factors:
         raise NotMine("activations without one scale of 8-bit numbers")
     if not w.whole and w.axis != (w.stored.constant.ndim - 1 if turned else 0):
         raise NotMine("a scale of the weights that is not one of an output")
-    weights = w.integers()
+    weights = eight(w.integers(), turned)
+    scale = x.scale * np.broadcast_to(w.scale, len(weights))
+    return Factors(x.stored, int(x.zero[0]) + flipped(x.stored), weights, scale, bias_of(node, scale))
+
+
+def integers(at: Lowering, node: Node, turned: bool) -> Factors:
+    """Of MatMulInteger and ConvInteger, whose inputs are stored and whose results are sums."""
+    x, w, *zeros = [*node.inputs, None, None][:4]
+    if x is None or w is None or w.constant is None or x.constant is not None or not at.ready(x):
+        raise NotMine("not activations times constants")
+    zero, other = zeros
+    kept = np.zeros(1, "int32") if other is None else other.constant
+    if kept is None or kept.size > 1 or (zero is not None and int(np.prod(zero.shape)) != 1):
+        raise NotMine("zero points for each row or column")
+    weights = eight(w.constant.astype("int32") - kept.astype("int32").reshape(()), turned)
+    known = 0 if zero is None else zero.constant
+    fixed = 0 if known is None else int(np.asarray(known).reshape(()))
+    return Factors(x, fixed + flipped(x), weights, None, moving=zero if known is None else None)
+
+
+def eight(weights: np.ndarray, turned: bool) -> np.ndarray:
     if weights.min(initial=0) < -128 or weights.max(initial=0) > 127:
         raise NotMine("weights of more than 8 bits from their zero point")
-    weights = weights.T if turned else weights
-    scale = x.scale * np.broadcast_to(w.scale, len(weights))
-    flip = FLIP if x.stored.dtype == "int8" else 0
-    bias = bias_of(node, scale)
-    return Factors(x.stored, int(x.zero[0]) + flip, weights.astype("int8"), scale, bias)
+    return (weights.T if turned else weights).astype("int8")
+
+
+def flipped(value: Value) -> int:
+    return FLIP if value.dtype == "int8" else 0
 
 
 def bias_of(node: Node, scale: np.ndarray) -> np.ndarray | None:
@@ -103,6 +132,8 @@ def convolution(at: Lowering, node: Node) -> None:
     window = window_of(node)
     if window is None or len(found.weights.shape) != 4:
         raise NotMine("not a window over two axes")
+    if found.moving is not None and window.padded():
+        raise NotMine("a border whose zero point only a run knows")
     groups = node.attributes.get("group", 1)
     outputs = len(found.weights)
     weights, groups = joined_groups(found.weights, groups)
@@ -118,7 +149,7 @@ def convolution(at: Lowering, node: Node) -> None:
     spread = View(work.storage, (digits(n, work.image), digits(ho, work.row), digits(wo, 1)), work.offset)
     shared = -(-outputs // groups) if groups > 1 else outputs
     product = Product(words, offsets, found.start(), spread, 1, shared, quads, "int8", found.scale)
-    contraction(at, node, product)
+    contraction(at, node, product, found)
 
 
 def joined_groups(weights: np.ndarray, groups: int) -> tuple[np.ndarray, int]:
@@ -228,19 +259,34 @@ def matmul(at: Lowering, node: Node) -> None:
     spread = View(target.storage, target.axes[:-1], target.offset)
     weights = packed(found.weights)
     product = Product(weights, offsets, found.start(), spread, rank - 1, outputs, quads, "int8", found.scale)
-    contraction(at, node, product)
+    contraction(at, node, product, found)
 
 
-def contraction(at: Lowering, node: Node, product: Product) -> None:
+def contraction(at: Lowering, node: Node, product: Product, known: Factors) -> None:
     """As `contraction.contraction`, with the scale of a QuantizeLinear behind the product as a part of its own."""
     for limit in (12, 6, 3, 2, 1, 0):
-        found = fused(at, node.outputs[0], 1, limit, EIGHT)
+        found = fused(at, node.outputs[0], 1, limit, WHOLE)
         try:
-            emit(at, node, *scaled(product, found))
+            emit(at, node, *scaled(product, without_zero(found, known, product.axis)))
             return
         except NotMine:
             if not found.nodes:
                 raise
+
+
+def without_zero(found: Fused, known: Factors, axis: int) -> Fused:
+    """Takes off what a zero point that only the run knows has added to the sums."""
+    if known.moving is None:
+        return found
+    shape = [1] * len(found.value.shape)
+    shape[axis] = -1
+    sums = known.sums().astype("int32").reshape(shape)
+    extra = [known.moving, Value(f"{found.value.name}/sums", sums.shape, "int32", sums)]
+    first = 1 + len(found.operands)
+    taken = Apply("mul", (Apply("cast:int32", (Leaf(first),)), Leaf(first + 1)))
+    numbers = [Leaf(1 + index) for index in range(len(found.operands))]
+    inside = replaced(found.expression, Apply("sub", (Leaf(0), taken)), [leaf.index for leaf in numbers])
+    return replace(found, expression=inside, operands=[*found.operands, *extra])
 
 
 def scaled(product: Product, found: Fused) -> tuple[Product, None, Fused]:

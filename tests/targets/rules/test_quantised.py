@@ -141,6 +141,30 @@ def test_a_shuffle_of_channels_moves_bytes_and_no_number() -> None:
     assert kinds == {"uint8", "int32"}
 
 
+@pytest.mark.parametrize("machine", EVERY, ids=str)
+@pytest.mark.parametrize("shape", [(30, 64), (2, 17, 33), (1, 9)])
+def test_scales_that_only_a_run_knows(machine: Machine, shape: tuple[int, ...]) -> None:
+    """What quantize_dynamic of onnxruntime makes."""
+    net = Net()
+    x, scale, zero = net.ops("DynamicQuantizeLinear", net.op("Sin", net.input(*shape)), outputs=3)
+    total = net.op("MatMulInteger", x, net.constant(integers(net, shape[-1], 20)), zero, net.constant(0, "int8"))
+    factor = net.op("Mul", scale, net.constant(0.01, "float32"))
+    y = net.op("Add", net.op("Mul", net.op("Cast", total, to=1), factor), net.weight(20))
+    network = within(net.model(net.op("Relu", y)), machine, scale=0.01)
+    assert products(network) == 1
+
+
+@pytest.mark.parametrize("machine", EVERY, ids=str)
+def test_sums_of_integers(machine: Machine) -> None:
+    net = Net()
+    x = stored(net, net.input(1, 6, 7, 8), 0.05, 130)
+    padded = net.op("ConvInteger", x, net.constant(integers(net, 5, 6, 3, 3)), net.constant(130, "uint8"), pads=[1] * 4)
+    moving = net.op("QuantizeLinear", net.input(), net.constant(0.1, "float32"), net.constant(3, "uint8"))
+    plain = net.op("ConvInteger", x, net.constant(integers(net, 5, 6, 3, 3)), moving)
+    network = within(net.model(padded, plain), machine, steps=0)
+    assert products(network) == 2
+
+
 def test_weights_beyond_eight_bits_stay_numbers() -> None:
     net = Net()
     x = rounded(net, net.input(1, 8, 5, 6))
