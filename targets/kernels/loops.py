@@ -92,7 +92,7 @@ class Strip:
 @contextmanager
 def units(count: int, work: int, machine: Machine) -> Iterator[Any]:
     """The steps of a loop, in tasks of some `SMALLEST_TASK` numbers at least; `work` is how many numbers a step is."""
-    most = min(count, 4 * machine.threads, max(1, count * work // SMALLEST_TASK)) if machine.threads > 1 else 1
+    most = min(count, machine.threads, max(1, count * work // SMALLEST_TASK))
     per = -(-count // most)
     with tasks(-(-count // per), machine) as task:
         if per == 1:

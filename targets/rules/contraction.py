@@ -18,7 +18,7 @@ from graphprune.targets.network.lowering import Lowering, NotMine, fast_axis, li
 from graphprune.targets.network.window import window_of
 from graphprune.targets.rules import words
 from graphprune.targets.rules.pointwise import EIGHT, Fused, call_fused, others_of, with_most_fused
-from graphprune.targets.rules.tables import Product, Run, Tile, block, chunks, signature, table, tiles
+from graphprune.targets.rules.tables import Product, Run, Tile, close, division, signature, table, tiles
 from graphprune.targets.rules.workspace import workspace
 
 SURE = 0.7  # what is estimated to take less than this of another form is not measured against it
@@ -209,6 +209,14 @@ class Form:
                 scaled=product.scale is not None,
                 result=found.value.dtype,
             )
+        wide = tile.vectors * machine.lanes
+        block, chunks = division(
+            count(way.outer),
+            -(-way.length // wide),
+            1 if tile.parts > 1 else close(product, wide),
+            -(-outputs // tile.rows),
+            machine.threads,
+        )
         return Contract(
             outputs=outputs,
             length=way.length,
@@ -221,8 +229,8 @@ class Form:
             guarded=way.guarded,
             epilogue=found.expression,
             operands=way.operands(way.outer),
-            block=1 if tile.parts > 1 else block(product, tile.vectors * machine.lanes, way.length),
-            chunks=chunks(way.outer, way.length, tile.vectors, outputs // tile.rows, machine),
+            block=block,
+            chunks=chunks,
             parts=tile.parts,
             numbers=product.numbers,
             scaled=product.scale is not None,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from math import prod
 
 import numpy as np
 
 from graphprune.targets.kernels.tir import Machine
-from graphprune.targets.network.layout import Loop, View
+from graphprune.targets.network.layout import View
 from graphprune.targets.network.lowering import NotMine
 
 ROWS = (1, 2, 4, 6, 8, 12, 16)
@@ -171,14 +169,34 @@ def table(product: Product, tile: Tile) -> tuple[np.ndarray, np.ndarray, np.ndar
     return values, offsets.astype("int32"), pointers
 
 
-def block(product: Product, tile: int, length: int) -> int:
-    """Tiles that a group of rows walks in a row: as much of x as stays close."""
-    return max(1, min(-(-length // tile), CACHE // (product.channels * tile * 4)))
+def division(passes: int, tiles: int, most: int, groups: int, threads: int) -> tuple[int, int]:
+    """How many tiles of the run are one task, `most` at most, and into how many pieces the output rows are cut, so that
+    the threads end at the same time: of the divisions whose slowest thread is within a twentieth of the best, the one
+    with the fewest tasks. `passes` are runs, `groups` groups of output rows."""
+    found: list[tuple[int, int, int, int]] = []
+    least = -(-tiles // most)
+    enough = -(-8 * threads // passes)  # tasks of a run beyond which nothing is gained
+    for blocks in range(least, max(least, min(tiles, enough)) + 1):
+        block = -(-tiles // blocks)
+        for pieces in range(1, max(1, min(groups, enough // blocks)) + 1):
+            count = passes * -(-tiles // block) * pieces
+            found.append((slowest(passes, tiles, block, groups, pieces, threads), count, block, pieces))
+    bound = min(found)[0]
+    _, _, block, pieces = min((each for each in found if 20 * each[0] <= 21 * bound), key=lambda each: each[1])
+    return block, pieces
 
 
-def chunks(outer: Sequence[Loop], length: int, vectors: int, groups: int, machine: Machine) -> int:
-    """Pieces of the output rows, where there are too few strips of the run to keep the threads busy."""
-    if machine.threads == 1:
-        return 1
-    strips = prod(loop.extent for loop in outer) * -(-length // (vectors * machine.lanes))
-    return max(1, min(groups, -(-4 * machine.threads // strips)))
+def slowest(passes: int, tiles: int, block: int, groups: int, pieces: int, threads: int) -> int:
+    """Tiles times groups of the thread that has the most. Every thread has a range of tasks that are neighbours, of the
+    same number but for the last, as `T.parallel` divides them."""
+    piece = -(-groups // pieces)
+    row = [max(0, min(piece, groups - number * piece)) for number in range(pieces)]
+    run = [min(block, tiles - start) for start in range(0, tiles, block)]
+    tasks = [strip * rows for strip in run for rows in row] * passes
+    share = -(-len(tasks) // threads)
+    return max(sum(tasks[start : start + share]) for start in range(0, len(tasks), share))
+
+
+def close(product: Product, tile: int) -> int:
+    """Tiles of so many numbers whose inputs stay close while a group of rows walks them."""
+    return max(1, CACHE // (product.channels * tile * 4))
