@@ -40,7 +40,7 @@ def batches(*sizes: int) -> Calibration:
 
 
 def several(analysis: Analysis, kind: str, calibration: Calibration | None, seed: int = 0) -> list[Arrays]:
-    return list(derivatives(analysis.program, kind, calibration, seed))
+    return [dict(each) for each in derivatives(analysis.program, kind, calibration, seed)]
 
 
 def one(analysis: Analysis, kind: str, calibration: Calibration | None, seed: int = 0) -> Arrays:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -32,12 +33,14 @@ Tensors = dict[str, Tensor]
 _PROBES = 16
 
 
-def derivatives(program: Program, kind: str, calibration: Calibration | None, seed: int) -> Iterator[dict[str, Array]]:
+def derivatives(
+    program: Program, kind: str, calibration: Calibration | None, seed: int
+) -> Iterator[Mapping[str, Array]]:
     """See :meth:`graphprune.dialects.tools.Tools.derivatives`."""
     if kind == "synaptic flow":
         from graphprune.dialects.aten.synaptic_flow import synaptic_flow
 
-        yield _checked(synaptic_flow(program), kind)
+        yield Checked(synaptic_flow(program), kind)
         return
     if kind not in _KINDS:
         raise GraphPruneError("GP106", f"there is no derivative {kind!r}", remedy=did_you_mean(kind, _KINDS))
@@ -46,7 +49,7 @@ def derivatives(program: Program, kind: str, calibration: Calibration | None, se
     with _differentiating():
         network = _Network(program, calibration)
         for found in _KINDS[kind](network, seed):
-            yield _checked(found, kind)
+            yield Checked(found, kind)
 
 
 @contextmanager
@@ -59,11 +62,32 @@ def _differentiating() -> Iterator[None]:
         yield
 
 
-def _checked(found: Tensors, kind: str) -> dict[str, Array]:
-    for name, tensor in found.items():
+@dataclass(frozen=True, eq=False)
+class Checked(Mapping[str, Array]):
+    """Derivatives by name, converted and checked when they are asked for: an embedding that nobody scores can be larger
+    than all other weights, and with one derivative for each sample that adds up.
+
+    Raises GraphPruneError GP703 for numbers that are not finite.
+    """
+
+    tensors: Tensors
+    kind: str
+
+    def __getitem__(self, name: str) -> Array:
+        tensor = self.tensors[name]
         if not bool(torch.isfinite(tensor).all()):
-            raise GraphPruneError("GP703", f"its {kind} has numbers that are not finite", name)
-    return {name: tensor.detach().double().cpu().numpy() for name, tensor in found.items()}
+            raise GraphPruneError("GP703", f"its {self.kind} has numbers that are not finite", name)
+        found: Array = tensor.detach().double().cpu().numpy()
+        return found
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.tensors
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)
 
 
 # ---------------------------------------------------------------- the network
