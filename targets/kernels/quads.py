@@ -24,6 +24,7 @@ from .loops import Loops, across, extent, fetch, moved, placed, put, units, walk
 from .tir import INT32, Array, Machine, const, loop, splat
 
 FLIP = 128  # what is added to activations of -128..127
+SIGNS = -0x7F7F7F80  # the same for each byte of a word, as exclusive or
 PAIRS = {  # sums of products of neighbouring integers of 16 bits, by lanes
     4: ("llvm.x86.sse2.pmadd.wd", "+sse2"),
     8: ("llvm.x86.avx2.pmadd.wd", "+avx2"),
@@ -36,7 +37,19 @@ def code(lanes: int, dots: bool) -> str:
     """The functions for vectors of this many words."""
     words, halves = f"<{lanes} x i32>", f"<{2 * lanes} x i16>"
     head = f"define linkonce_odr {words} @graphprune_dot_int8({words} %total, {words} %x, {words} %w) #0 {{"
+    many = 4 * lanes
+    both = ", ".join(f"i32 {place}, i32 {many + place}" for place in range(many))
+    row = f"<{many} x i8>"
     even = f"""
+define linkonce_odr <{many} x i32> @graphprune_words({row} %a, {row} %b, {row} %c, {row} %d) #0 {{
+  %low = shufflevector {row} %a, {row} %b, <{2 * many} x i32> <{both}>
+  %high = shufflevector {row} %c, {row} %d, <{2 * many} x i32> <{both}>
+  %low16 = bitcast <{2 * many} x i8> %low to <{many} x i16>
+  %high16 = bitcast <{2 * many} x i8> %high to <{many} x i16>
+  %all = shufflevector <{many} x i16> %low16, <{many} x i16> %high16, <{2 * many} x i32> <{both}>
+  %r = bitcast <{2 * many} x i16> %all to <{many} x i32>
+  ret <{many} x i32> %r
+}}
 define linkonce_odr {words} @graphprune_every_second(<{2 * lanes} x i8> %x) #0 {{
   %pairs = bitcast <{2 * lanes} x i8> %x to <{lanes} x i16>
   %low = and <{lanes} x i16> %pairs, splat (i16 255)
@@ -78,7 +91,7 @@ attributes #0 = {{ alwaysinline nounwind "target-features"="{features}" }}
 
 @contextmanager
 def instructions(machine: Machine, wanted: bool = True) -> Iterator[None]:
-    """Statements inside may use `dot` and `every_second`."""
+    """Statements inside may use `dot` and what `Quads` does."""
     if not wanted:
         yield
         return
@@ -126,7 +139,9 @@ class Quads:
         x, table, y = arrays
         lanes = machine.lanes
         steps = (*(self.step,) * 4, 1)
-        run, rest = across(self.length, steps, lanes)
+        wide = self.length // (4 * lanes) if self.step == 1 else 0
+        done = wide * 4 * lanes
+        run, rest = across(self.length - done, steps, lanes)
         work = 8 * self.rows * self.length
         with instructions(machine), units(self.words * extent(self.outer), work, machine) as unit:
             first = placed(unit // self.words, self.outer, [const(0), const(0)])
@@ -144,8 +159,20 @@ class Quads:
 
             with loop(self.rows) as row:
                 here = moved(bases, row, (*(self.down,) * 4, self.row))
+                if wide:
+                    with loop(wide) as step:
+                        self.many(x, y, moved(here, step, (4 * lanes,) * 5), 4 * lanes)
+                    here = moved(here, const(done), steps)
                 end = (lambda at, _: gather(rest, at)) if rest else None
                 walk((run,), here, 2, lambda at, _: gather(None, at), end)
+
+    def many(self, x: Array, y: Array, at: Sequence[Any], lanes: int) -> None:
+        """As many words as four vectors hold, by shuffles of whole vectors."""
+        rows = [x.load(place, lanes) for place in at[:4]]
+        value = tirx.call_pure_extern(f"{INT32}x{lanes}", "graphprune_words", *rows)
+        if x.dtype == "int8":
+            value = tirx.bitwise_xor(value, splat(SIGNS, lanes, INT32))
+        y.store(at[4], value, lanes)
 
     def numbers(self, x: Array, at: Any, lanes: int, left: int | None) -> Any:
         """One vector of x as int32, from 0 to 255."""

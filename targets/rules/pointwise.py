@@ -129,22 +129,30 @@ def quantise(node: Node, arguments: list[Expression]) -> Expression:
     """The nearest step, ties to even, of those that there are; a NaN is the lowest."""
     x, scale, *more = arguments
     dtype = node.outputs[0].dtype
+    low, high = STEPS[dtype]
+    zero = more[0] if more else Number(0.0)
+    if zero == Number(float(low)) and isinstance(x, Apply) and x.function == "relu":
+        (x,) = x.arguments  # there is no step below zero
     step: Expression = Apply("round", (Apply("div", (x, scale)),))
-    if more and more[0] != Number(0.0):
-        step = add(step, as_float(more[0]))
-    low, high = (Number(float(bound)) for bound in STEPS[dtype])
-    return Apply(f"cast:{dtype}", (Apply("within", (step, low, high)),))
+    if zero != Number(0.0):
+        step = add(step, as_float(zero))
+    return Apply(f"cast:{dtype}", (Apply("within", (step, Number(float(low)), Number(float(high)))),))
 
 
 def dequantise(node: Node, arguments: list[Expression]) -> Expression:
     """What `quantise` made on the way is a whole number already."""
     x, scale, *more = arguments
-    stored: Expression = Apply("cast:float32", (x,))
-    if isinstance(x, Apply) and x.function in {"cast:uint8", "cast:int8"}:
-        (stored,) = x.arguments
-    if more and more[0] != Number(0.0):
-        stored = Apply("sub", (stored, as_float(more[0])))
-    return mul(stored, scale)
+    zero = more[0] if more else Number(0.0)
+    match x:
+        case Apply("cast:uint8" | "cast:int8", (Apply("within", (Apply("add", (step, z)), Number(a), Number(b))),)) if (
+            z == zero and isinstance(zero, Number)
+        ):
+            return mul(Apply("within", (step, Number(a - zero.value), Number(b - zero.value))), scale)
+        case Apply("cast:uint8" | "cast:int8", (whole,)):
+            stored = whole
+        case _:
+            stored = Apply("cast:float32", (x,))
+    return mul(stored if zero == Number(0.0) else Apply("sub", (stored, as_float(zero))), scale)
 
 
 POINTWISE: dict[str, Callable[[Node, list[Expression]], Expression]] = {

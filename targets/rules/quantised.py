@@ -136,7 +136,9 @@ def convolution(at: Lowering, node: Node) -> None:
         raise NotMine("a border whose zero point only a run knows")
     groups = node.attributes.get("group", 1)
     outputs = len(found.weights)
+    shared = outputs // groups
     weights, groups = joined_groups(found.weights, groups)
+    shared *= weights.shape[1] // found.weights.shape[1]
     inner = weights.shape[1]
     quads = -(-inner // WORD)
     work = workspace(at, node, found, window, groups, quads, inner)
@@ -147,7 +149,6 @@ def convolution(at: Lowering, node: Node) -> None:
         offsets = offsets[None, :] + np.arange(groups)[:, None] * quads * work.channel
     n, _, ho, wo = node.outputs[0].shape
     spread = View(work.storage, (digits(n, work.image), digits(ho, work.row), digits(wo, 1)), work.offset)
-    shared = -(-outputs // groups) if groups > 1 else outputs
     product = Product(words, offsets, found.start(), spread, 1, shared, quads, "int8", found.scale)
     contraction(at, node, product, found)
 
@@ -205,19 +206,28 @@ def workspace(
             raise NotMine("its input lies in pieces")
         offset = (a * right + b) * plane + tall.first * row + wide.first
         axes = (digits(n, image), digits(groups * quads, channel), digits(tall.held, row), digits(wide.held, 1))
-        words(at, node, part, View(storage, axes, offset), 1, table.reshape(-1))
+        words(at, node, part, View(storage, axes, offset), 1, table.reshape(-1), padded)
     at.copies[key] = whole
     return Workspace(storage, 0, row, channel, image, plane, window)
 
 
-def words(at: Lowering, node: Node, source: View, target: View, axis: int, table: np.ndarray) -> None:
-    """Words of four places of `axis`, which the table names; every other axis is the same in source and target."""
+def words(
+    at: Lowering, node: Node, source: View, target: View, axis: int, table: np.ndarray, kept: bool = False
+) -> None:
+    """Words of four places of `axis`, which the table names; every other axis is the same in source and target. Gaps
+    between rows of pixels are written where rows are as far apart in both, unless they are `kept`."""
     places = np.array(View(source.storage, (source.axes[axis],)).positions())
     others = [(*view.axes[:axis], *view.axes[axis + 1 :]) for view in (source, target)]
     walked = loops(others)
     run = next((each for each in walked if each.strides[1] == 1), Loop(1, (1, 1)))
     around = [each for each in walked if each is not run]
     rows = max(around, key=lambda each: each.extent, default=Loop(1, (0, 0)))
+    if not kept and source.storage.kind == "scratch" and run.strides == (1, 1) and rows.extent > 1:
+        gap = rows.strides[1]
+        if rows.strides[0] == gap >= run.extent:
+            run = Loop((rows.extent - 1) * gap + run.extent, (1, 1))
+            around = [each for each in around if each is not rows]
+            rows = Loop(1, (0, 0))
     stride = merged(target.axes[axis])
     kernel = Quads(
         words=extent(target.axes[axis]),

@@ -27,7 +27,7 @@ def products(network: Built) -> int:
     return sum(isinstance(kernel, Contract | Across) and kernel.numbers == "int8" for kernel in kernels)
 
 
-@settings(max_examples=50, deadline=None, derandomize=True)
+@settings(max_examples=35, deadline=None, derandomize=True)
 @given(
     machine=st.sampled_from(EVERY),
     batch=st.integers(1, 2),
@@ -57,13 +57,13 @@ def test_convolutions(
     if after == "Relu":
         y = net.op("Relu", y)
     elif after == "Add":
-        other = rounded(net, net.input(batch, groups * outputs, *(-(-each // stride) for each in size)), 0.1, 100)
-        y = net.op("Add", rounded(net, y, 0.07), other)
-    network = within(net.model(stored(net, y, 0.08, 120)), machine)
+        other = rounded(net, net.input(batch, groups * outputs, *(-(-each // stride) for each in size)), 0.0997, 100)
+        y = net.op("Add", rounded(net, y, 0.0713), other)
+    network = within(net.model(stored(net, y, 0.0811, 120)), machine)
     assert products(network) == 1
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=15, deadline=None, derandomize=True)
 @given(
     machine=st.sampled_from(EVERY),
     shape=st.sampled_from([(1, 9), (30, 64), (2, 17, 33), (1, 3, 20, 8), (5, 1, 16)]),
@@ -91,6 +91,17 @@ def test_features(
     step = 1.0 if after == "stored" else 1e-4
     network = within(net.model(y), machine, scale=step)
     assert products(network) == 1
+
+
+@pytest.mark.parametrize("groups", [5, 6, 7])
+@pytest.mark.parametrize("per", [1, 3])
+def test_groups_of_one_channel(groups: int, per: int) -> None:
+    """Four share a word, and the last word has fewer."""
+    net = Net(seed=groups)
+    x = rounded(net, net.input(1, groups, 5, 6))
+    w, scale = weight(net, integers(net, groups * per, 1, 3, 3), 0)
+    y = net.op("Conv", x, w, bias(net, groups * per, 0.05, scale), group=groups, pads=[1] * 4)
+    assert products(within(net.model(stored(net, y, 0.0811)), EVERY[0])) == 1
 
 
 def operator_form(net: Net, x: str, shape: tuple[int, ...]) -> str:
@@ -142,7 +153,7 @@ def test_a_shuffle_of_channels_moves_bytes_and_no_number() -> None:
 
 
 @pytest.mark.parametrize("machine", EVERY, ids=str)
-@pytest.mark.parametrize("shape", [(30, 64), (2, 17, 33), (1, 9)])
+@pytest.mark.parametrize("shape", [(30, 64), (1, 9)])
 def test_scales_that_only_a_run_knows(machine: Machine, shape: tuple[int, ...]) -> None:
     """What quantize_dynamic of onnxruntime makes."""
     net = Net()
