@@ -29,10 +29,13 @@ def test_formats_and_variants_are_built_and_run(capsys: pytest.CaptureFixture[st
     assert [(each.target, each.variant, each.format, each.failure) for each in rows] == [
         ("x86", "v1", "dense", ""),
         ("x86", "v1", "4x1", ""),
+        ("x86", "v1", "int8", ""),
     ]
-    assert all(each.error is not None and 0 < each.error < 1e-5 for each in rows)
+    assert all(each.error is not None and 0 < each.error < 1e-5 for each in rows[:2])
+    assert rows[2].error is not None and rows[2].error < 2.1 / 255
     assert main(["targets", "--verify"]) == 0
-    assert " 4x1                 error " in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert " 4x1                 error " in told and " int8                error " in told
 
 
 @pytest.mark.usefixtures("few")
