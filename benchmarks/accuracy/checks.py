@@ -1,0 +1,127 @@
+"""What papers report of criteria, as checks with a margin, on trained ResNets of CIFAR-10.
+
+    python benchmarks/accuracy/checks.py --data FOLDER --weights resnet56-4bfd9763.th [--only obspa,chip]
+        [--images 512] [--test-images 10000] [--json PATH]
+
+30 % fewer multiply-accumulates, widths inside residual blocks, nothing is trained; calibration images are of the
+training split. Every row is the accuracy on test images; `random` is the mean of three seeds. A check is a difference
+of two rows and what it is to be at least; it is told whether it holds. With --json, rows that the file has already are
+not run again. docs/checks.md lists all checks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent / "examples")]
+
+import cifar10_data  # noqa: E402
+import torch  # noqa: E402
+from cifar10_finetune import Data, ResNet, accuracy, blocks_in, read_weights  # noqa: E402
+from measure import machine, note, table, write_json  # noqa: E402
+
+import graphprune as gp  # noqa: E402
+from graphprune.calibrate import Calibration  # noqa: E402
+
+KEPT = 0.7
+_STREAM = 12
+_BATCH = 128
+_UNIFORM = {"allocate": "uniform"}
+
+ROWS: dict[str, dict[str, Any]] = {
+    "random": {"criterion": "random", "recover": "batch_norm", **_UNIFORM},
+    "l1": {"criterion": "l1", "recover": "batch_norm", **_UNIFORM},
+    "l2": {"criterion": "l2", "recover": "batch_norm"},
+    "taylor": {"criterion": "taylor", "recover": "batch_norm"},
+    "chip": {"criterion": "chip", "recover": "batch_norm"},
+    "hrank": {"criterion": "hrank", "recover": "batch_norm"},
+    "obspa": {"criterion": "obspa", "normalize": "none", "recover": "obspa,batch_norm"},
+    "obspa on noise": {"criterion": "obspa", "normalize": "none", "recover": "obspa,batch_norm", "noise": True},
+    "depth by block influence": {"depth": 4, "recover": "batch_norm"},
+    "depth by angle": {"depth": 4, "depth_by": "angular", "recover": "batch_norm"},
+    "depth at random": {"depth": 4, "depth_by": "random", "recover": "batch_norm"},
+    "depth by block influence, least squares": {"depth": 4, "recover": "least_squares"},
+    "depth at random, least squares": {"depth": 4, "depth_by": "random", "recover": "least_squares"},
+}
+"""Options of `gp.prune`; those of widths keep the share above."""
+
+CHECKS = (
+    ("l2", "random", 10.0), ("taylor", "random", 10.0), ("taylor", "l1", -1.0), ("chip", "random", 10.0),
+    ("hrank", "random", 5.0), ("obspa", "l1", 3.0), ("obspa on noise", "random", 10.0),
+    ("depth by block influence", "depth at random", 0.0), ("depth by angle", "depth at random", 0.0),
+)  # fmt: skip
+"""Two rows, and by how many points the first is to be above the second."""
+
+
+class Bench:
+    """A trained network and its data."""
+
+    def __init__(self, weights: dict[str, torch.Tensor], train: Data, test: Data) -> None:
+        self.weights, self.train, self.test = weights, train, test
+
+    def dense(self) -> ResNet:
+        model = ResNet(blocks_in(self.weights))
+        model.load_state_dict(self.weights)
+        return model.eval()
+
+    def data(self, noise: bool) -> Calibration:
+        images, labels = self.train
+        if noise:
+            images = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+        cases = [((each,), {}) for each in images.split(_BATCH)]
+        return Calibration(cases, list(labels.split(_BATCH)), data_free=noise)
+
+    def run(self, name: str, seed: int) -> float:
+        """The accuracy of one row, in percent."""
+        options, model = dict(ROWS[name]), self.dense()
+        data = self.data(options.pop("noise", False))
+        if "depth" not in options:
+            groups = gp.analyze(model, self.train[0][:2]).groups
+            options |= {"macs": KEPT, "ignore": [each.name for each in groups if len(each.members) > _STREAM]}
+        result = gp.prune(model, self.train[0][:2], calibration=data, seed=seed, **options)
+        share = result.report.pruned.macs / result.report.dense.macs
+        note(f"{name} {seed}: {share:.1%} of the MACs")
+        return 100 * accuracy(result.model, self.test)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Checks of criteria on trained ResNets.")
+    parser.add_argument("--data", type=Path, required=True, help="a folder with CIFAR-10")
+    parser.add_argument("--weights", type=Path, required=True, help="of a ResNet-20, -32, -44, -56 or -110")
+    parser.add_argument("--only", default="", help="rows whose names begin with one of these; all where not given")
+    parser.add_argument("--images", type=int, default=512, help="training images to calibrate with")
+    parser.add_argument("--test-images", type=int, help="how many of the 10,000; all where not given")
+    parser.add_argument("--json", metavar="PATH")
+    given = parser.parse_args()
+    note(f"machine: {machine()}")
+    images, labels = cifar10_data.load(given.data, "train")
+    drawn = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[: given.images]
+    weights, test = read_weights(given.weights), cifar10_data.load(given.data, "test", given.test_images)
+    bench = Bench(weights, (images[drawn], labels[drawn]), test)
+    done: dict[str, list[float]] = {}
+    if given.json and Path(given.json).exists():
+        done = json.loads(Path(given.json).read_text())["results"]["rows"]
+    print(
+        f"ResNet-{6 * blocks_in(weights) + 2}, {len(test[1])} test images, {100 * accuracy(bench.dense(), test):.2f} %"
+    )
+    for name in [each for each in ROWS if any(each.startswith(part) for part in given.only.split(","))]:
+        for seed in range(3 if "random" in name else 1):
+            if len(done.get(name, [])) <= seed:
+                done.setdefault(name, []).append(bench.run(name, seed))
+                write_json(given.json, "accuracy_checks", {"rows": done})
+    print(table(("row", "accuracy"), [(name, f"{statistics.mean(each):.2f}") for name, each in done.items()]))
+    for better, other, margin in CHECKS:
+        if better in done and other in done:
+            gap = statistics.mean(done[better]) - statistics.mean(done[other])
+            verdict = "holds" if gap >= margin else "does not hold"
+            print(f"{better} - {other}: {gap:+.2f} points, at least {margin:+g} expected: {verdict}")
+
+
+if __name__ == "__main__":
+    main()
