@@ -222,6 +222,7 @@ def test_calls_that_share_a_body_get_their_own() -> None:
     expected = graph(signed(Branches))
     node.args = (node.args[0], node.args[1], node.args[1], node.args[3])
     separate_bodies(graph)
+    graph.recompile()
     bodies = [graph.get_submodule(each.target) for each in node.args[1:3]]
     assert bodies[0] is not bodies[1]
     assert [str(each) for each in bodies[0].graph.nodes] == [str(each) for each in bodies[1].graph.nodes]

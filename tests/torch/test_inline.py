@@ -58,6 +58,7 @@ def _shared() -> Any:
 def test_every_reader_gets_arithmetic_of_its_own() -> None:
     module = _shared()
     separate_sizes(module)
+    module.recompile()
     module.graph.lint()
     arithmetic = [node for node in module.graph.nodes if node.target in {operator.mul, operator.add}]
     assert len(arithmetic) == 5  # a sum for each of two readers, a product for each sum and for the tensor
@@ -74,4 +75,5 @@ def test_what_goes_out_is_not_copied() -> None:
     graph.output((made, product))
     module = torch.fx.GraphModule(torch.nn.Module(), graph)
     separate_sizes(module)
+    module.recompile()
     assert module(torch.zeros(3))[1] == 12

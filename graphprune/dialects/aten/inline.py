@@ -2,7 +2,8 @@
 
 torch.export leaves `torch.no_grad()` regions, and autocast regions that are switched off, as operators of their own;
 for inference they compute what their bodies compute. And it works out equal sizes once: ``batch * 12`` serves the heads
-of every layer. Layers are pruned to different widths, so each reader gets arithmetic, and numbers, of its own.
+of every layer. Layers are pruned to different widths, so each reader gets arithmetic, and numbers, of its own. What is
+changed here must be recompiled by the caller: that takes longer than the change.
 """
 
 from __future__ import annotations
@@ -40,7 +41,6 @@ def inline_wrappers(module: GraphModule) -> None:
     for node in list(module.graph.nodes):
         if node.op == "get_attr" and not node.users:
             module.graph.erase_node(node)
-    module.recompile()
 
 
 # Copies of arithmetic in one graph; real models need one for each head count of each layer.
@@ -60,7 +60,6 @@ def separate_sizes(module: GraphModule) -> None:
             with graph.inserting_before(user):
                 user.replace_input_with(node, graph.node_copy(node))
             copies += 1
-    module.recompile()
 
 
 def separate_bodies(module: GraphModule) -> None:
@@ -77,7 +76,6 @@ def separate_bodies(module: GraphModule) -> None:
                 with module.graph.inserting_before(node):
                     node.args = (*node.args[:place], module.graph.get_attr(name), *node.args[place + 1 :])
             taken.add(each.target)
-    module.recompile()
 
 
 _CALLS_BODIES = frozenset({"cond", "while_loop", "scan", "map_impl"})
@@ -102,9 +100,6 @@ def lift_tensors(module: GraphModule) -> None:
             for target in {str(held.target) for held in own}:
                 path, _, name = target.rpartition(".")
                 delattr(body.get_submodule(path), name)
-        for body in bodies:
-            body.recompile()
-    module.recompile()
 
 
 def _lift(module: GraphModule, node: Node, bodies: list[GraphModule], body: GraphModule, held: Node) -> None:

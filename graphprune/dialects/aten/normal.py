@@ -30,6 +30,8 @@ def normalise(module: GraphModule) -> None:
         allow_other_strides(graph)
         sizes_from_inputs(graph)
         separate_sizes(graph)
+    for graph in graphs_of(module):
+        graph.recompile()
 
 
 def allow_other_strides(module: GraphModule) -> None:
@@ -43,7 +45,6 @@ def allow_other_strides(module: GraphModule) -> None:
             packed = module.graph.call_function(_ATEN.contiguous.default, (node.args[0],))
         packed.meta = dict(node.args[0].meta)
         node.replace_input_with(node.args[0], packed)
-    module.recompile()
 
 
 def sizes_from_inputs(module: GraphModule) -> None:
@@ -65,7 +66,6 @@ def drop_unused(module: GraphModule) -> None:
     """Erase the nodes that nothing reads, in place; not those that open and close a `vmap`, whose results nobody reads
     either."""
     module.graph.eliminate_dead_code(lambda node: node.is_impure() or operator_name(node.target).startswith(VMAP))
-    module.recompile()
 
 
 def _shape(node: Node) -> list[Any]:

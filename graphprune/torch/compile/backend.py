@@ -279,6 +279,7 @@ class _Work:
             node.meta = dict(formal[place].meta)
             node._dynamo_source = formal[place]._dynamo_source
         drop_unused(graph)
+        graph.recompile()
         graph.meta = {**self.dense.meta, "graphprune": self.plan}
         graph._param_name_to_source = sources
         return graph, [self.inputs[place] for place in self.traced.given]
