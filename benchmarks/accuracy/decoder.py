@@ -67,8 +67,8 @@ DEPTH: dict[str, dict[str, Any]] = {
     "block_influence, half layers": {"depth_by": "block_influence"},
     "block_influence + least_squares": {"depth_by": "block_influence", "depth_unit": 2, "recover": "least_squares"},
 }
-_ROWS = "balanced/65535"
-"""Equally many of all inputs of an output, as Wanda compares them."""
+_ROWS = "balanced/128"
+"""Equally many of every 128 inputs of an output: Wanda compares the weights of one output."""
 ZEROS: dict[str, dict[str, Any]] = {
     "random": {"criterion": "random"},
     "l2 (magnitude)": {},

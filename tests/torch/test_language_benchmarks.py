@@ -81,13 +81,12 @@ def test_a_bias_compensation_has_something_to_write_to(load: Any) -> None:
         assert ("GP705 it has no bias" in report) is not biases
 
 
-def test_replaced_tokens_are_those_that_differ(load: Any) -> None:
-    text = np.random.default_rng(0).integers(0, 2048, 5000).astype(np.uint16)
-    shown, labels = load("bert").samples(text, 3)
-    begin = int(np.random.default_rng(3).integers(64))
-    whole = text[begin : begin + shown.numel()].reshape(shown.shape)
-    assert np.array_equal(shown.numpy() != whole, labels.numpy() == 1)
-    assert 0.25 < labels.float().mean() < 0.35
+def test_the_halves_of_a_paragraph_follow_each_other(load: Any) -> None:
+    words = " ".join(f"w{place}" for place in range(130))
+    text = f" = A heading of {words} = \n short \n {words} \n"
+    first, second = load("encoder").halves(text, lambda line: [int(word[1:]) for word in line.split()], 900, 901)
+    assert first.tolist() == [[900, *range(62), 901]]  # headings and short lines are left out
+    assert second.tolist() == [[900, *range(62, 124), 901]]
 
 
 def test_rows_are_written_and_not_run_again(load: Any, tmp_path: Path) -> None:
