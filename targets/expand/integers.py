@@ -20,6 +20,8 @@ def numbers(make: Maker, entries: Sequence[ir.Value | None], axis: int | None = 
     if x is None or shape is None or factors is None or (zero is not None and array(zero) is None):
         return None
     offsets = array(zero)
+    if offsets is not None and offsets.size not in {1, factors.size}:
+        return None
     if factors.size == 1:
         scale = make.constant(factors.reshape(()))
         zero = None if offsets is None else make.constant(offsets.reshape(-1)[0])
@@ -113,6 +115,8 @@ def binary(make: Maker, node: ir.Node) -> list[ir.Value] | None:
 
 
 def concat(make: Maker, node: ir.Node) -> list[ir.Value] | None:
+    if len(node.inputs) % 3 != 2:
+        return None
     entries = [numbers(make, node.inputs[start : start + 3]) for start in range(2, len(node.inputs), 3)]
     if any(entry is None for entry in entries) or sizes(node.outputs[0]) is None:
         return None

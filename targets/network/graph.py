@@ -28,6 +28,8 @@ FUSED = (
     "fuse_pad_into_conv_rule",
 )
 
+RESHAPES = {"Flatten", "Reshape", "Squeeze", "Unsqueeze"}
+
 
 @dataclass(eq=False)
 class Value:
@@ -102,6 +104,9 @@ def read(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> Graph:
         stored = quantised(node.outputs[0])
         if stored is not None and stored.stored.constant is not None:  # rules find what is stored, or the numbers
             node.outputs[0].constant = stored.numbers()
+        given = node.inputs[0] if node.inputs else None
+        if node.op in RESHAPES and given is not None and given.constant is not None:
+            node.outputs[0].constant = given.constant.reshape(node.outputs[0].shape)
     inputs = [value(entry) for entry in graph.inputs if entry.const_value is None]
     return Graph(nodes, inputs, [value(entry) for entry in graph.outputs], graph.opset_imports.get("", 1))
 

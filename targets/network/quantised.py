@@ -63,4 +63,6 @@ def scaled(node: Node) -> Quantised | None:
     axis = node.attributes.get("axis", 1) % max(1, len(stored.shape))
     if factors.size > 1 and (len(stored.shape) == 0 or factors.size != stored.shape[axis]):
         return None
+    if offsets.size not in {1, factors.size}:
+        return None
     return Quantised(stored, factors, np.broadcast_to(offsets.astype("int32"), factors.shape), axis)

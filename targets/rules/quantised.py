@@ -52,7 +52,8 @@ def dequantise(at: Lowering, node: Node) -> None:
 class Factors:
     """What is multiplied: activations as they are stored, the number that is their zero once they are from 0 to 255,
     weights as int8 with outputs first, and what a sum of products of integers is worth, for each output (None where
-    integers are wanted). `moving` is a zero point that only a run knows, besides `zero`."""
+    integers are wanted). `moving` is a zero point that only a run knows, besides `zero`; `added` a bias of numbers, and
+    `bias` one in units of the sums."""
 
     stored: Value
     zero: int
@@ -60,6 +61,7 @@ class Factors:
     scale: np.ndarray | None
     bias: np.ndarray | None = None
     moving: Value | None = None
+    added: np.ndarray | None = None
 
     def sums(self) -> np.ndarray:
         """Of the weights of each output."""
@@ -85,7 +87,8 @@ def factors(at: Lowering, node: Node, turned: bool) -> Factors:
         raise NotMine("a scale of the weights that is not one of an output")
     weights = eight(w.integers(), turned)
     scale = x.scale * np.broadcast_to(w.scale, len(weights))
-    return Factors(x.stored, int(x.zero[0]) + flipped(x.stored), weights, scale, bias_of(node, scale))
+    bias, added = bias_of(node, scale)
+    return Factors(x.stored, int(x.zero[0]) + flipped(x.stored), weights, scale, bias, added=added)
 
 
 def integers(at: Lowering, node: Node, turned: bool) -> Factors:
@@ -113,18 +116,19 @@ def flipped(value: Value) -> int:
     return FLIP if value.dtype == "int8" else 0
 
 
-def bias_of(node: Node, scale: np.ndarray) -> np.ndarray | None:
-    """The bias in units of the products, where that is how it is stored."""
+def bias_of(node: Node, scale: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """The bias in units of the products, where that is how it is stored, or else as numbers."""
     value = node.inputs[2] if len(node.inputs) > 2 else None
-    known = quantised(value)
     if value is None:
-        return None
-    if known is None or known.stored.constant is None or known.zero.any():
-        raise NotMine("its bias is not stored in units of its products")
-    whole = known.stored.constant.reshape(-1)
-    if whole.size != len(scale) or not np.allclose(np.broadcast_to(known.scale, len(scale)), scale, rtol=1e-5):
-        raise NotMine("its bias is not stored in units of its products")
-    return whole.astype("int64")
+        return None, None
+    if value.constant is None or value.dtype != "float32" or value.constant.size not in {1, len(scale)}:
+        raise NotMine("its bias is not a constant for each output")
+    known = quantised(value)
+    if known is not None and known.stored.constant is not None and not known.zero.any():
+        whole, units = known.stored.constant.reshape(-1), np.broadcast_to(known.scale, len(scale))
+        if whole.size == len(scale) and np.allclose(units, scale, rtol=1e-5):
+            return whole.astype("int64"), None
+    return None, np.broadcast_to(value.constant.reshape(-1), len(scale))
 
 
 def convolution(at: Lowering, node: Node) -> None:
@@ -277,26 +281,33 @@ def contraction(at: Lowering, node: Node, product: Product, known: Factors) -> N
     for limit in (12, 6, 3, 2, 1, 0):
         found = fused(at, node.outputs[0], 1, limit, WHOLE)
         try:
-            emit(at, node, *scaled(product, without_zero(found, known, product.axis)))
+            emit(at, node, *scaled(product, completed(found, known, product.axis)))
             return
         except NotMine:
             if not found.nodes:
                 raise
 
 
-def without_zero(found: Fused, known: Factors, axis: int) -> Fused:
-    """Takes off what a zero point that only the run knows has added to the sums."""
-    if known.moving is None:
-        return found
+def completed(found: Fused, known: Factors, axis: int) -> Fused:
+    """Takes off what a zero point that only the run knows has added to the sums, and adds a bias of numbers."""
     shape = [1] * len(found.value.shape)
     shape[axis] = -1
-    sums = known.sums().astype("int32").reshape(shape)
-    extra = [known.moving, Value(f"{found.value.name}/sums", sums.shape, "int32", sums)]
-    first = 1 + len(found.operands)
-    taken = Apply("mul", (Apply("cast:int32", (Leaf(first),)), Leaf(first + 1)))
-    numbers = [Leaf(1 + index) for index in range(len(found.operands))]
-    inside = replaced(found.expression, Apply("sub", (Leaf(0), taken)), [leaf.index for leaf in numbers])
-    return replace(found, expression=inside, operands=[*found.operands, *extra])
+    operands = list(found.operands)
+    inside: Expression = Leaf(0)
+
+    def along(array: np.ndarray) -> Leaf:
+        array = np.ascontiguousarray(array).reshape(shape)
+        operands.append(Value(f"{found.value.name}/{len(operands)}", array.shape, array.dtype.name, array))
+        return Leaf(len(operands))
+
+    if known.moving is not None:
+        operands.append(known.moving)
+        zero = Apply("cast:int32", (Leaf(len(operands)),))
+        inside = Apply("sub", (inside, Apply("mul", (zero, along(known.sums().astype("int32"))))))
+    if known.added is not None:
+        inside = Apply("add", (inside, along(known.added)))
+    places = list(range(1, 1 + len(found.operands)))
+    return replace(found, expression=replaced(found.expression, inside, places), operands=operands)
 
 
 def scaled(product: Product, found: Fused) -> tuple[Product, None, Fused]:

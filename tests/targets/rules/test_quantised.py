@@ -187,12 +187,17 @@ def test_weights_beyond_eight_bits_stay_numbers() -> None:
     assert products(network) == 0
 
 
-def test_a_bias_in_other_units_stays_a_number() -> None:
+@pytest.mark.parametrize("machine", EVERY, ids=str)
+def test_a_bias_in_other_units_is_added_as_numbers(machine: Machine) -> None:
+    """As PyTorch exports it."""
     net = Net()
     x = rounded(net, net.input(1, 8, 5, 6))
     w, _ = weight(net, integers(net, 4, 8, 1, 1), 0)
-    network = within(net.model(stored(net, net.op("Conv", x, w, net.weight(4)))), EVERY[0])
-    assert products(network) == 0
+    y = stored(net, net.op("Relu", net.op("Conv", x, w, net.weight(4))), 0.0811, 7)
+    flat = net.op("Reshape", rounded(net, x, 0.0517), net.numbers(2, 120))
+    v, _ = weight(net, integers(net, 120, 9), 1)
+    z = stored(net, net.op("Gemm", rounded(net, flat, 0.0517), v, net.weight(9)), 0.0911)
+    assert products(within(net.model(y, z), machine)) == 2
 
 
 def test_saturation() -> None:
