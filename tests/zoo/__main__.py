@@ -15,7 +15,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from .workers import Limits, run
-from .zoo import LIBRARIES, Model, Record, examine, missing, models_of, sampled
+from .zoo import LIBRARIES, Model, Record, examine, missing, models_of, read_records, sampled
 
 MOST_JOBS = 2
 _MOST_TEXT = 80
@@ -30,6 +30,7 @@ def main() -> int:
     parser.add_argument("--sample", type=int, help="run so many models of different families")
     parser.add_argument("--week", type=int, default=datetime.date.today().isocalendar().week, help="draws the sample")
     parser.add_argument("--json", type=Path, help="write the records to this file")
+    parser.add_argument("--resume", action="store_true", help="leave out the models that the file has records of")
     parser.add_argument("--jobs", type=int, default=1, choices=range(1, MOST_JOBS + 1), help="processes")
     parser.add_argument("--seconds", type=float, default=Limits.seconds, help="time limit of each model")
     parser.add_argument("--gigabytes", type=float, default=Limits.gigabytes, help="address space of each process")
@@ -44,7 +45,9 @@ def main() -> int:
         found = [each for each in models_of(library) if any(fnmatch(each.name, pattern) for pattern in given.only)]
         chosen += found if given.sample is None else sampled(found, given.sample, given.week)
     limits = Limits(given.seconds, given.gigabytes)
-    records: list[Record] = []
+    records = read_records(given.json) if given.resume and given.json and given.json.exists() else []
+    done = {(each.library, each.name) for each in records}
+    chosen = [each for each in chosen if (each.library, each.name) not in done]
     with Progress(console=console, disable=given.here) as progress:
         task = progress.add_task("models", total=len(chosen))
         for record in map(examine, chosen) if given.here else run(chosen, limits, given.jobs):
@@ -55,7 +58,9 @@ def main() -> int:
                 given.json.write_text(json.dumps([each.as_json() for each in records], indent=1) + "\n")
     if given.here:
         Console().print_json(data=[each.as_json() for each in records])
-    Console(width=None if sys.stdout.isatty() else 160).print(_table(records))
+    out = Console(width=None if sys.stdout.isatty() else 160)
+    out.print(_table(records))
+    out.print(_summary(records))
     return 0 if records and all(record.ok for record in records) else 1
 
 
@@ -81,6 +86,20 @@ def _table(records: Sequence[Record]) -> Table:
             " ".join(f"{code[2:]}:{count}" for code, count in record.refusals.items()),
             record.cause[:_MOST_TEXT].replace("[", r"\["),
         )
+    return table
+
+
+def _summary(records: Sequence[Record]) -> Table:
+    """By library: how many there are, of how many torch.export makes a graph, how many are pruned right."""
+    table = Table(title="by library", title_justify="left")
+    for name in ("library", "models", "captured", "pruned and verified", "not captured", "failed", "revision"):
+        table.add_column(name, justify="left" if name in {"library", "revision"} else "right")
+    for library in dict.fromkeys(each.library for each in records):
+        of = [each for each in records if each.library == library]
+        captured = [each for each in of if each.stage not in {"build", "export"}]
+        good = sum(each.ok for each in of)
+        counts = (len(of), len(captured), good, len(of) - len(captured), len(captured) - good)
+        table.add_row(library, *map(str, counts), " ".join(sorted({each.revision for each in of})))
     return table
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +17,8 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 from graphprune.dialects.aten import writer  # noqa: E402
 
-from .zoo import LIBRARIES, Model, examine, missing, models_of, sampled  # noqa: E402
+from .__main__ import main  # noqa: E402
+from .zoo import LIBRARIES, Model, Record, examine, missing, models_of, read_records, sampled  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 _EACH_WEEK = 2
@@ -133,6 +135,24 @@ def test_a_model_that_cannot_be_captured_fails() -> None:
     assert not record.ok
     assert record.cause.startswith("export: GP112")
     assert stages == ["build", "export"]
+
+
+def test_records_are_read_back_and_models_in_them_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "records.json"
+    if lacking := missing("timm"):
+        pytest.skip(f"{lacking} is not installed")
+    names = [model.name for model in models_of("timm")]
+    records = [Record(name, "timm", "family", ok=name != names[0], stage="done") for name in names]
+    records[1].stage, records[1].ok = "export", False
+    path.write_text(json.dumps([each.as_json() for each in records]))
+    assert read_records(path) == records
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["zoo", "--library", "timm", "--resume", "--json", str(path)])
+        assert main() == 1
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("\u2502 timm "))
+    assert [each.strip() for each in row.strip("\u2502").split("\u2502")][:6] == [
+        "timm", str(len(names)), str(len(names) - 1), str(len(names) - 2), "1", "1",
+    ]  # fmt: skip
 
 
 def test_a_defect_escapes() -> None:

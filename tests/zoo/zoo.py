@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
+import json
 import math
 import random
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -61,6 +65,16 @@ class Model:
     reason: str = ""
 
 
+@functools.cache
+def revision() -> str:
+    """The commit that is checked out; empty where there is none."""
+    line = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    try:
+        return subprocess.run(line, check=False, capture_output=True, text=True).stdout.strip()
+    except FileNotFoundError:
+        return ""
+
+
 @dataclass
 class Record:
     """What became of one model. ``stage`` is the last that began; ``macs`` and ``parameters`` are before and after.
@@ -71,6 +85,7 @@ class Record:
     refusals: how many axes of weights stay, by code
     unknown:  operators without a rule
     unfit:    nodes whose rule could not be applied, with the reason
+    revision: of this repository, where it is one of git
     """
 
     name: str
@@ -90,12 +105,20 @@ class Record:
     unknown: list[str] = field(default_factory=list)
     unfit: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    revision: str = field(default_factory=revision)
 
     def as_json(self) -> dict[str, Any]:
         """Plain data; an infinite error is a text, because JSON has no number for it."""
         found = asdict(self)
         found["errors"] = {name: each if math.isfinite(each) else str(each) for name, each in self.errors.items()}
         return found
+
+
+def read_records(path: Path) -> list[Record]:
+    """The records of a file that the command wrote."""
+    pairs = ("macs", "parameters")
+    found = [{"revision": "", **each} for each in json.loads(path.read_text())]
+    return [Record(**{**each, **{name: tuple(each[name]) for name in pairs}}) for each in found]
 
 
 def models_of(library: str) -> list[Model]:
