@@ -83,6 +83,12 @@ class Bench:
     samples: tuple[Samples, ...]
     size: int
 
+    @property
+    def judged(self) -> int:
+        """How many samples judge: those that fill batches."""
+        count = len(self.samples[1])
+        return count if self.samples[1].whole else count // self.size * self.size
+
     def runs(self, macs: float, name: str) -> Iterator[Callable[[], dict[str, Any]]]:
         """One row at one budget, for each seed."""
         for seed in SEEDS if ROWS.get(name, {}).get("criterion") == "random" else SEEDS[:1]:
@@ -166,7 +172,7 @@ def measured(bench: Bench, given: argparse.Namespace) -> None:
     known = {(each["budget"], each["row"]) for each in results}
     dense = judged(bench.dense, bench.dense, bench.samples[1], bench.size)
     facts = {
-        "file": given.file.name, "int8": given.int8, "dense": dense, "judged": len(bench.samples[1]),
+        "file": given.file.name, "int8": given.int8, "dense": dense, "judged": bench.judged,
         "sha256": [each.digest() for each in bench.samples],
         "versions": {name: version(name) for name in ("graphprune", "numpy", "onnxruntime")},
     }  # fmt: skip
@@ -181,7 +187,7 @@ def measured(bench: Bench, given: argparse.Namespace) -> None:
                     note(f"{macs:g} {name}: {error}")
                     results.append({"row": name, "budget": macs, "why": getattr(error, "code", "out of reach")})
             write_json(given.json, "accuracy_onnx_files", {**facts, "runs": results})
-    print(f"{given.file.name}, {len(bench.samples[1])} samples, dense: {dense}\n")
+    print(f"{given.file.name}, {bench.judged} samples, dense: {dense}\n")
     print(as_table(results, given.macs))
 
 
