@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from tests import execution
-from tests.targets.network.harness import Built, Machine, built
+from tests.targets.network.harness import MACHINES, Built, Machine, built
 from tests.targets.network.net import Net
 
 ONE = 1  # step: what rounding next to the middle of two steps may make of a number
@@ -52,7 +52,7 @@ def bias(net: Net, count: int, x_scale: float, scale: np.ndarray) -> str:
 
 def within(
     model: onnx.ModelProto,
-    machine: Machine,
+    machine: Machine = MACHINES[0],
     *,
     cases: Sequence[Mapping[str, np.ndarray]] = (),
     steps: float = ONE,
