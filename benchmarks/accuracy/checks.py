@@ -42,12 +42,11 @@ ROWS: dict[str, dict[str, Any]] = {
     "chip": {"criterion": "chip", "recover": "batch_norm"},
     "hrank": {"criterion": "hrank", "recover": "batch_norm"},
     "obspa": {"criterion": "obspa", "normalize": "none", "recover": "obspa,batch_norm"},
-    "obspa on noise": {"criterion": "obspa", "normalize": "none", "recover": "obspa,batch_norm", "noise": True},
-    "depth by block influence": {"depth": 4, "recover": "batch_norm"},
-    "depth by angle": {"depth": 4, "depth_by": "angular", "recover": "batch_norm"},
-    "depth at random": {"depth": 4, "depth_by": "random", "recover": "batch_norm"},
-    "depth by block influence, least squares": {"depth": 4, "recover": "least_squares"},
-    "depth at random, least squares": {"depth": 4, "depth_by": "random", "recover": "least_squares"},
+    "obspa on noise": {"criterion": "obspa", "normalize": "none", "recover": "obspa", "noise": True},
+    "depth by block influence": {"depth": 2, "recover": "batch_norm"},
+    "depth by angle": {"depth": 2, "depth_by": "angular", "recover": "batch_norm"},
+    "depth at random": {"depth": 2, "depth_by": "random", "recover": "batch_norm"},
+    "depth by block influence, least squares": {"depth": 2, "recover": "least_squares"},
 }
 """Options of `gp.prune`; those of widths keep the share above."""
 

@@ -111,14 +111,13 @@ class _Samples:
 @dataclass(eq=False)
 class _Point:
     """Some weights of the first layer, and the best ones of the second for them. For every case what the second reads,
-    the slopes of that by what the first computes, and what is missing."""
+    and the slopes of that by what the first computes."""
 
     first: Array
     second: Array
     sums: Sums
     inputs: list[Array]
     slopes: list[Array]
-    gaps: list[Array]
 
 
 class _Refused(Exception):
@@ -272,23 +271,17 @@ class _Joint:
         return back
 
     def _at(self, first: Array) -> _Point:
-        """The best second layer for a first one, and what both leave; at all cases that are fitted to."""
+        """The best second layer for a first one, at all cases that are fitted to."""
         (groups, outputs, inputs), old = self.second.shape, self._second()
         sums = Sums.empty(groups, inputs, outputs)
-        point = _Point(first, old, sums, [], [], [])
+        point = _Point(first, old, sums, [], [])
         for case in self.cases:
             values, slopes = self._between(case, first)
             rows = self._gathered(values, case.places)
             sums.add(rows.transpose(1, 0, 2), case.target)
             point.inputs.append(rows)
             point.slopes.append(slopes)
-        return self._with(point, self.ridge)
-
-    def _with(self, point: _Point, ridge: float) -> _Point:
-        """The same with the best second layer for another ridge."""
-        best = self._best(point.sums, ridge)
-        gaps = [self._gap(rows, case, best) for rows, case in zip(point.inputs, self.cases, strict=True)]
-        return replace(point, second=best, gaps=gaps)
+        return replace(point, second=self._best(sums, self.ridge))
 
     def _best(self, sums: Sums, ridge: float) -> Array:
         return solved(sums, self._second(), ridge, free(self.follows[1]))
@@ -333,7 +326,7 @@ class _Joint:
         heard = self._heard(point.first)
         judged = {each: self._error(heard, self._best(point.sums, each)) for each in ridges(self.options.ridge)}
         self.ridge = min(judged, key=lambda each: judged[each])
-        before, point = judged[self.ridge], self._with(point, self.ridge)
+        before, point = judged[self.ridge], replace(point, second=self._best(point.sums, self.ridge))
         after = before
         grams = self._grams()
         for _ in range(self.options.steps):
@@ -398,7 +391,8 @@ class _Joint:
             return found
 
         solution = np.zeros(point.first.shape)
-        residual = backward(point.gaps)
+        missing = zip(point.inputs, self.cases, strict=True)
+        residual = backward([self._gap(rows, case, point.second) for rows, case in missing])
         direction = fine = preconditioned(residual)
         for _ in range(self.options.directions):
             pushed = backward(forward(direction)) + damping * (grams @ direction @ curvature)
