@@ -25,6 +25,7 @@ import cifar10_data  # noqa: E402
 import torch  # noqa: E402
 from cifar10_finetune import Data, ResNet, accuracy, blocks_in, read_weights  # noqa: E402
 from measure import machine, note, table, write_json  # noqa: E402
+from torch import nn  # noqa: E402
 
 import graphprune as gp  # noqa: E402
 from graphprune.calibrate import Calibration  # noqa: E402
@@ -48,7 +49,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "depth at random": {"depth": 2, "depth_by": "random", "recover": "batch_norm"},
     "depth by block influence, least squares": {"depth": 2, "recover": "least_squares"},
 }
-"""Options of `gp.prune`; those of widths keep the share above."""
+"""Options of `gp.prune`; those of widths keep the share above. What is computed from noise has the statistics of its
+BatchNorms from images afterwards, as the others have."""
 
 CHECKS = (
     ("l2", "random", 10.0), ("taylor", "random", 10.0), ("taylor", "l1", -1.0), ("chip", "random", 10.0),
@@ -79,14 +81,29 @@ class Bench:
     def run(self, name: str, seed: int) -> float:
         """The accuracy of one row, in percent."""
         options, model = dict(ROWS[name]), self.dense()
-        data = self.data(options.pop("noise", False))
+        noise = options.pop("noise", False)
+        data = self.data(noise)
         if "depth" not in options:
             groups = gp.analyze(model, self.train[0][:2]).groups
             options |= {"macs": KEPT, "ignore": [each.name for each in groups if len(each.members) > _STREAM]}
         result = gp.prune(model, self.train[0][:2], calibration=data, seed=seed, **options)
         share = result.report.pruned.macs / result.report.dense.macs
         note(f"{name} {seed}: {share:.1%} of the MACs")
+        if noise:
+            self.statistics(result.model)
         return 100 * accuracy(result.model, self.test)
+
+    def statistics(self, model: nn.Module) -> None:
+        """Those of the images, for every BatchNorm."""
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.reset_running_stats()
+                module.momentum = None  # the mean over all batches
+        model.train()
+        with torch.no_grad():
+            for batch in self.train[0].split(_BATCH):
+                model(batch)
+        model.eval()
 
 
 def main() -> None:

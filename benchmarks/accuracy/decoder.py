@@ -10,9 +10,9 @@ that of all windows of the test text (--test-tokens for fewer), each token given
 
 `structured` cuts heads and hidden widths of the perceptrons, the scope of FLAP, to a share of the MACs; the residual
 stream stays. `depth` leaves out one and two of the six layers, each a residual block of attention and one of a
-perceptron. `zeros` writes zeros into all linear layers inside blocks. `--plant C` multiplies what the norms give by
-factors from 1 to C and divides the weights that read it by them: the network computes the same, and criteria that
-follow activations have to find the same weights.
+perceptron (of *single blocks* one and two of these). `zeros` writes zeros into all linear layers inside blocks.
+`--plant C` multiplies what the norms give by factors from 1 to C and divides the weights that read it by them: the
+network computes the same, and criteria that follow activations have to find the same weights.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ DEPTH: dict[str, dict[str, Any]] = {
     "random": {"depth_by": "random", "depth_unit": 2},
     "block_influence": {"depth_by": "block_influence", "depth_unit": 2},
     "angular": {"depth_by": "angular", "depth_unit": 2},
-    "block_influence, half layers": {"depth_by": "block_influence"},
+    "single blocks by block_influence": {"depth_by": "block_influence"},
     "block_influence + least_squares": {"depth_by": "block_influence", "depth_unit": 2, "recover": "least_squares"},
 }
 _ROWS = "balanced/128"
@@ -86,7 +86,7 @@ ZEROS: dict[str, dict[str, Any]] = {
 }
 TABLES = {
     "structured": (["0.8", "0.6"], STRUCTURED),
-    "depth": (["depth 2", "depth 4"], DEPTH),
+    "depth": (["depth 1", "depth 2"], DEPTH),
     "zeros": (["unstructured 0.5", "2:4"], ZEROS),
 }
 
