@@ -78,6 +78,21 @@ def test_two_steps_are_allowed_and_three_are_not() -> None:
     assert found[3] == (False, "2 of 1008 numbers are off by up to 3 steps")
 
 
+def test_twice_what_the_model_differs_from_itself_is_allowed() -> None:
+    pytest.importorskip("onnxruntime")
+    reference = Reference(ir.from_proto(network(0.25)), [Tensor("input1", "float32", (1, 8, 6, 7))], 0)
+    largest = max(float(np.abs(outputs[0]).max()) for outputs in reference.expected)
+    assert reference.scatter[0] <= 0.25 / largest * 2
+    shifted = Shifted(reference, 5.0)
+    for scatter, allowed in ((2.4, False), (2.6, True)):
+        reference.scatter = [scatter / largest]
+        (row,) = reference.compare(shifted, "float32")  # type: ignore[arg-type]
+        assert row["ok"] == allowed
+    net = Net()
+    plain = Reference(ir.from_proto(net.model(net.op("Relu", net.input(3)))), [Tensor("input1", "float32", (3,))], 0)
+    assert plain.scatter == [0.0]
+
+
 def test_steps_are_counted() -> None:
     zeros, other = np.zeros(5, np.uint8), np.array([0, 0, 1, 0, 4], np.uint8)
     assert counted([zeros], [other], 1.0) == "2 of 5 numbers are off by up to 4 steps"
