@@ -43,7 +43,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "chip": {"criterion": "chip", "recover": "batch_norm"},
     "hrank": {"criterion": "hrank", "recover": "batch_norm"},
     "obspa": {"criterion": "obspa", "normalize": "none", "recover": "obspa,batch_norm"},
-    "obspa on noise": {"criterion": "obspa", "normalize": "none", "recover": "obspa", "noise": True},
+    "obspa uniform": {"criterion": "obspa", "recover": "obspa,batch_norm", **_UNIFORM},
+    "obspa on noise": {"criterion": "obspa", "recover": "obspa", "noise": True, **_UNIFORM},
     "depth by block influence": {"depth": 2, "recover": "batch_norm"},
     "depth by angle": {"depth": 2, "depth_by": "angular", "recover": "batch_norm"},
     "depth at random": {"depth": 2, "depth_by": "random", "recover": "batch_norm"},
@@ -54,7 +55,7 @@ BatchNorms from images afterwards, as the others have."""
 
 CHECKS = (
     ("l2", "random", 10.0), ("taylor", "random", 10.0), ("taylor", "l1", -1.0), ("chip", "random", 10.0),
-    ("hrank", "random", 5.0), ("obspa", "l1", 3.0), ("obspa on noise", "random", 10.0),
+    ("hrank", "random", 5.0), ("obspa", "l1", 3.0), ("obspa uniform", "l1", 3.0), ("obspa on noise", "random", 10.0),
     ("depth by block influence", "depth at random", 0.0), ("depth by angle", "depth at random", 0.0),
 )  # fmt: skip
 """Two rows, and by how many points the first is to be above the second."""

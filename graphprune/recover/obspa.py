@@ -2,7 +2,8 @@
 (Wang et al., Structurally Prune Anything, 2024: OBSPA; Hassibi & Stork, NIPS 1992).
 
 Unlike :mod:`graphprune.recover.least_squares` it never runs the pruned network: inputs are those of the dense one, and
-layers do not make up for what is wrong before them. It writes no biases; ``batch_norm`` after it is the paper's way.
+layers do not make up for what is wrong before them. It writes no biases; ``batch_norm`` after it, on data that is
+not noise, is the paper's way.
 """
 
 from __future__ import annotations
