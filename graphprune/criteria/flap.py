@@ -18,7 +18,8 @@ from graphprune.program import Array
 class FLAP:
     """``Var(x_j) * sum_i w_ij**2`` over the inputs j of an entry: what is lost when the bias takes over their means.
 
-    The paper compares layers by z-scores: ``normalize="standard"``.
+    The paper compares layers by z-scores: ``normalize="standard"``. Of a group of two the lower one is at -1 whatever
+    it is worth, so that means, the default, are better where there are few heads (measured: benchmarks/README.md).
 
     >>> worth(np.array([[[3.0, 1.0], [4.0, 1.0]]]), np.array([[0.0, 2.0]])).tolist()
     [[0.0, 4.0]]
