@@ -38,8 +38,12 @@ _NO_SAMPLE_BY_REASON = {
         transformers::grouped_mm_fallback""",
     "it takes functions, and is tested in tests/aten/test_flow.py": """higher_order.cond higher_order.while_loop
         higher_order.scan higher_order.map_impl""",
-    "the graphs it stands in do not run": """torch._functorch.predispatch._add_batch_dim
-        torch._functorch.predispatch._remove_batch_dim""",
+    "it takes functions, or reads for them, and is tested in tests/aten/test_flex.py": """higher_order.flex_attention
+        higher_order.flat_apply""",
+    "it says where vmap begins and ends, and is tested in tests/aten/test_flex.py and test_flow.py": """
+        torch._functorch.predispatch._add_batch_dim torch._functorch.predispatch._remove_batch_dim
+        torch._functorch.predispatch._vmap_decrement_nesting torch._functorch.predispatch._vmap_increment_nesting
+        torch._functorch.predispatch.lazy_load_decompositions""",
     "it is of another library": """torchvision::deform_conv2d torchvision::ps_roi_align torchvision::ps_roi_pool
         torchvision::roi_align torchvision::roi_pool torchvision::nms torchvision::qnms""",
 }
