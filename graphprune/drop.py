@@ -24,8 +24,7 @@ from graphprune.errors import BudgetNotMet, GraphPruneError
 from graphprune.fidelity import Fidelity, digest_of, digest_of_data
 from graphprune.metric import Metric, measured, metric_of
 from graphprune.plan import fingerprint
-from graphprune.recover.run import checked
-from graphprune.recover.run import recover as refit
+from graphprune.recover.run import checked, cut
 from graphprune.steps import BUDGETS, planned
 
 SCHEMA = "graphprune.probes"
@@ -243,15 +242,10 @@ class _Run:
         return probe
 
     def _cut(self, target: float) -> Probe:
-        from graphprune.apply import apply_keep
-
         plan = planned(
             self.analysis, **{**self.options, self.budget: target}, seed=self.seed, calibration=self.calibration
         )
-        keep = plan.keep(self.analysis)
-        model = apply_keep(self.analysis, keep)
-        if self.recover and self.calibration is not None:
-            model = refit(self.analysis, keep, model, self.recover, self.calibration, self.seed).model
+        model = cut(self.analysis, plan.keep(self.analysis), self.recover, self.calibration, self.seed)
         value = measured(self.request.metric, self.fidelity.outputs(model), self.validation.labels)
         return Probe(target, plan.costs["planned"]["macs"] / max(1, plan.costs["dense"]["macs"]), value)
 

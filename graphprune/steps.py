@@ -139,16 +139,10 @@ class _Steps:
     def _current(self, keep: Mapping[Dim, Array]) -> Analysis:
         """The network without what is gone, refitted."""
         from graphprune.analysis import analyze_program
-        from graphprune.apply import apply_keep
         from graphprune.dialects import tools_of
+        from graphprune.recover.run import checked, cut
 
-        model = apply_keep(self.analysis, dict(keep))
-        if self.refit:
-            from graphprune.recover.run import checked, recover
-
-            calibration: Calibration | None = self.options.get("calibration")
-            names = checked(self.refit, calibration)
-            if names and calibration is not None:
-                seed = self.options.get("seed", 0)
-                model = recover(self.analysis, dict(keep), model, names, calibration, seed).model
+        calibration: Calibration | None = self.options.get("calibration")
+        names = checked(self.refit, calibration)
+        model = cut(self.analysis, dict(keep), names, calibration, self.options.get("seed", 0))
         return analyze_program(tools_of(model).read(model))

@@ -164,8 +164,15 @@ def _states(part: Part, dampening: float) -> list[_State]:
         if not (labels >= 0).any():
             continue
         scale = float(((matrix @ second) * matrix).sum())
-        damped = second + (dampening * np.diag(second).mean() + 1e-12) * np.eye(len(second))
-        found.append(_State(inverse(damped), matrix.T.copy(), labels.copy(), part.size, max(scale, 1e-12)))
+        found.append(
+            _State(inverse(damped(second, dampening)), matrix.T.copy(), labels.copy(), part.size, max(scale, 1e-12))
+        )
+    return found
+
+
+def damped(second: Array, dampening: float) -> Array:
+    """A second moment with this share of its mean diagonal added to the diagonal, so that it has an inverse."""
+    found: Array = second + (dampening * np.diag(second).mean() + 1e-12) * np.eye(len(second))
     return found
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from graphprune.calibrate import Gram
 from graphprune.criteria import Part
-from graphprune.criteria.obs import inverse
+from graphprune.criteria.obs import damped, inverse
 from graphprune.layers import Layer
 from graphprune.program import Array
 
@@ -39,7 +39,6 @@ class OBSPA:
         scale = 0.0
         for group, second in enumerate(gram.matrix / max(1, gram.count)):
             matrix = part.normalised[group].astype(np.float64)
-            damped = second + (self.dampening * np.diag(second).mean() + 1e-12) * np.eye(len(second))
-            worth[group] = np.square(matrix).sum(axis=0) / np.diag(inverse(damped))
+            worth[group] = np.square(matrix).sum(axis=0) / np.diag(inverse(damped(second, self.dampening)))
             scale += float(((matrix @ second) * matrix).sum())
         return part.summed(worth) / max(scale, 1e-12)

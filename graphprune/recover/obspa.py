@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from graphprune.calibrate import Gram, collect
+from graphprune.criteria.obs import damped
 from graphprune.errors import GraphPruneError
 from graphprune.layers import Layer
 from graphprune.program import Array
@@ -89,11 +90,10 @@ def updated(weight: Array, second: Array, kept: Array, dampening: float) -> Arra
     >>> updated(np.array([[[1.0, 1.0]]]), np.array([[[1.0, 1.0], [1.0, 1.0]]]), np.array([0]), 0.0).round(6).tolist()
     [[[2.0]]]
     """
-    size = second.shape[1]
     found = []
     for matrix, each in zip(weight, second, strict=True):
-        damped = each + (dampening * np.diag(each).mean() + 1e-12) * np.eye(size)
-        found.append(np.linalg.solve(damped[np.ix_(kept, kept)], damped[kept] @ matrix.T).T)
+        moment = damped(each, dampening)
+        found.append(np.linalg.solve(moment[np.ix_(kept, kept)], moment[kept] @ matrix.T).T)
     return np.stack(found)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from graphprune.analysis import Analysis
+from graphprune.apply import apply_keep
 from graphprune.calibrate import Calibration
 from graphprune.dialects import tools_of
 from graphprune.dialects.tools import Model
@@ -48,6 +49,12 @@ def checked(names: str | Sequence[str], calibration: Calibration | None) -> tupl
         raise GraphPruneError("GP704", f"the recovery {listed[0]!r} needs calibration data", "option recover",
                               "give calibration data, or recover='none'")  # fmt: skip
     return listed
+
+
+def cut(analysis: Analysis, keep: Keep, names: Sequence[str], calibration: Calibration | None, seed: int = 0) -> Model:
+    """The network without what is not kept, with other numbers where recoveries are named and there is data."""
+    small = apply_keep(analysis, keep)
+    return recover(analysis, keep, small, names, calibration, seed).model if names and calibration else small
 
 
 def recover(

@@ -26,11 +26,11 @@ from graphprune.errors import BudgetNotMet, GraphPruneError, did_you_mean
 from graphprune.fidelity import Fidelity
 from graphprune.formats import parse
 from graphprune.plan import Plan, make_plan
-from graphprune.recover.run import recover as refit
+from graphprune.recover.run import cut
 from graphprune.sparsity.candidates import candidates
 from graphprune.sparsity.choose import Choice, applied, choose
-from graphprune.sparsity.recover import checked
-from graphprune.sparsity.run import Sparsified, decided, sparsify
+from graphprune.sparsity.recover import checked, recovered
+from graphprune.sparsity.run import Sparsified, sparsify
 from graphprune.steps import BUDGETS, planned
 
 STEPS = 4
@@ -90,7 +90,8 @@ def divide(
     if isinstance(macs, bool) or not isinstance(macs, int | float) or not 0 < macs <= 1:
         raise GraphPruneError("GP107", f"{macs!r} is not a share above 0 and at most 1", "option macs")
     _check_width(width or {})
-    run = _Run(analysis, float(macs), validation, {"format": parse(str(format)), **choice}, calibration, recover,
+    names = checked(recover, calibration)
+    run = _Run(analysis, float(macs), validation, {"format": parse(str(format)), **choice}, calibration, names,
                dict(width or {}), seed, dict(sizes or {}))  # fmt: skip
     found: list[Trial] = []
 
@@ -155,27 +156,25 @@ class _Run:
             zeros = self._zeros(small)
             trial = replace(trial, sparsity=0.0 if zeros is None else zeros[0])
             if zeros is not None:
-                done = decided(small, **{**self.choice, "sparsity": zeros[0]}, recover=self.recover, seed=self.seed,
-                               calibration=self.calibration)  # fmt: skip
-                model = applied(small, done)
+                model = applied(small, self._recovered(small, zeros[1]))
             share = left(small, None if zeros is None else zeros[1], self.sizes) / self.whole
             return replace(trial, macs=share, error=self.fidelity.error(self.fidelity.outputs(model)))
         except BudgetNotMet as error:
             return replace(trial, failure=f"{error.code} {error.what}")
 
+    def _recovered(self, small: Analysis, made: Choice) -> Choice:
+        """With the numbers beside the zeros that recoveries give."""
+        if not self.recover or self.calibration is None:
+            return made
+        return recovered(small, made, self.recover, self.calibration, self.seed)
+
     def _narrow(self, width: float) -> tuple[Analysis, Model]:
         """The network whose channels leave this share, with its analysis."""
-        from graphprune.apply import apply_keep
-
         if width >= 1:
             return self.analysis, self.analysis.program.native
         options = {**self.width, "macs": width, "seed": self.seed, "sizes": self.sizes}
         plan = planned(self.analysis, **options, calibration=self.calibration)
-        keep = plan.keep(self.analysis)
-        model = apply_keep(self.analysis, keep)
-        names = of_channels(self.recover)
-        if names and self.calibration is not None:
-            model = refit(self.analysis, keep, model, names, self.calibration, self.seed).model
+        model = cut(self.analysis, plan.keep(self.analysis), of_channels(self.recover), self.calibration, self.seed)
         return analyze_program(tools_of(model).read(model)), model
 
     def _zeros(self, small: Analysis) -> tuple[float, Choice] | None:

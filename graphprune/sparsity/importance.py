@@ -12,7 +12,7 @@ from graphprune.analysis import Analysis
 from graphprune.calibrate import Calibration, Gram, Moments, Statistic, collect
 from graphprune.criteria import CRITERIA, GradientCriterion, WeightCriterion
 from graphprune.criteria.custom import criterion_of, name_of
-from graphprune.criteria.obs import inverse
+from graphprune.criteria.obs import damped, inverse
 from graphprune.dialects import tools_of
 from graphprune.errors import GraphPruneError
 from graphprune.layers import Layer
@@ -60,8 +60,7 @@ class Importance:
     def _surgeon(self, layer: Layer, cubes: Array, gram: Gram) -> Array:
         columns, found = Columns(cubes.shape[2], cubes.shape[3], self.together), np.empty_like(cubes)
         for group, second in enumerate(gram.matrix / max(1, gram.count)):
-            damped = second + (self.criterion.dampening * np.diag(second).mean() + 1e-12) * np.eye(len(second))
-            inverted = inverse(damped)[np.ix_(columns.order, columns.order)]
+            inverted = inverse(damped(second, self.criterion.dampening))[np.ix_(columns.order, columns.order)]
             flat = cubes[group].reshape(len(cubes[group]), -1)
             found[group] = columns.losses(flat, inverted).reshape(cubes[group].shape)
         return found

@@ -47,11 +47,8 @@ attributes #0 = {{ {_ATTRIBUTES} }}
 
 
 @contextmanager
-def instructions(wanted: bool = True) -> Iterator[None]:
+def instructions() -> Iterator[None]:
     """Statements inside may use `dot` and `pair`."""
-    if not wanted:
-        yield
-        return
     with tir.attr(const(0), "pragma_import_llvm", _CODE):
         yield
 

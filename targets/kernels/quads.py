@@ -90,11 +90,8 @@ attributes #0 = {{ alwaysinline nounwind "target-features"="{features}" }}
 
 
 @contextmanager
-def instructions(machine: Machine, wanted: bool = True) -> Iterator[None]:
+def instructions(machine: Machine) -> Iterator[None]:
     """Statements inside may use `dot` and what `Quads` does."""
-    if not wanted:
-        yield
-        return
     with tir.attr(const(0), "pragma_import_llvm", code(machine.lanes, machine.dots)):
         yield
 

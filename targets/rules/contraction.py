@@ -21,6 +21,7 @@ from graphprune.targets.rules.pointwise import EIGHT, Fused, call_fused, others_
 from graphprune.targets.rules.tables import Product, Run, Tile, close, division, signature, table, tiles
 from graphprune.targets.rules.workspace import workspace
 
+LIMITS = (12, 6, 3, 2, 1, 0)  # nodes that join an epilogue, from the most that is tried
 SURE = 0.7  # what is estimated to take less than this of another form is not measured against it
 
 
@@ -123,7 +124,7 @@ Paired = tuple[Product, words.Words]
 
 def contraction(at: Lowering, node: Node, product: Product, paired: Paired | None) -> None:
     """Chooses what joins the epilogue, places the result, and emits the call; `paired` is the product in bfloat16."""
-    with_most_fused(at, node, (12, 6, 3, 2, 1, 0), lambda found: emit(at, node, product, paired, found), EIGHT)
+    with_most_fused(at, node, LIMITS, lambda found: emit(at, node, product, paired, found), EIGHT)
 
 
 def result_place(at: Lowering, product: Product, value: Value) -> View:

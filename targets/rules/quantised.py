@@ -17,13 +17,13 @@ from graphprune.targets.kernels.functions import Apply, Expression, Leaf, Number
 from graphprune.targets.kernels.quads import FLIP, Quads, packed
 from graphprune.targets.network.graph import Node, Value
 from graphprune.targets.network.layout import Loop, Storage, View, digits, extent, loops, merged
-from graphprune.targets.network.lowering import Lowering, NotMine, lines, pitch
+from graphprune.targets.network.lowering import Lowering, NotMine
 from graphprune.targets.network.quantised import quantised
 from graphprune.targets.network.window import Window, window_of
-from graphprune.targets.rules.contraction import emit, features_order
-from graphprune.targets.rules.pointwise import EIGHT, POINTWISE, Fused, fused, quantisation, replaced
+from graphprune.targets.rules.contraction import LIMITS, emit, features_order
+from graphprune.targets.rules.pointwise import EIGHT, POINTWISE, Fused, quantisation, replaced, with_most_fused
 from graphprune.targets.rules.tables import Product
-from graphprune.targets.rules.workspace import Workspace
+from graphprune.targets.rules.workspace import Workspace, distances, phases
 
 WORD = 4  # numbers of a word
 WHOLE = (*EIGHT, "int32")
@@ -178,13 +178,7 @@ def workspace(
     """Words of the map that a window of stride 1 can slide over: its phases, with the zero point around them."""
     view = at.of(found.stored)
     n, channels, _, _ = view.shape
-    down, right = window.strides
-    row = max(window.row(), window.output.columns + at.gaps.get((window.output.rows, window.output.columns), 0))
-    rows = window.rows()
-    reach = max(window.part(1, b).reach for _, b in window.phases())
-    run = lines((window.output.rows - 1) * row + window.output.columns)
-    plane = pitch(max(rows * row + row, (rows - window.output.rows) * row + reach + run))
-    channel = plane * down * right
+    row, plane, channel = distances(at, window)
     image = groups * quads * channel
     key = (view.storage, view.offset, view.axes, window.numbers(), row, groups, quads, found.zero)
     if key in at.copies:
@@ -200,16 +194,9 @@ def workspace(
     table = np.minimum(
         np.arange(groups)[:, None] * inner + np.minimum(np.arange(quads * WORD), inner - 1), channels - 1
     )
-    for a, b in window.phases():
-        tall, wide = window.part(0, a), window.part(1, b)
-        if not tall.held or not wide.held:
-            continue
-        part = view.slice(2, tall.start, tall.held, down)
-        part = None if part is None else part.slice(3, wide.start, wide.held, right)
-        if part is None:
-            raise NotMine("its input lies in pieces")
-        offset = (a * right + b) * plane + tall.first * row + wide.first
-        axes = (digits(n, image), digits(groups * quads, channel), digits(tall.held, row), digits(wide.held, 1))
+    for _, part, offset in phases(view, window, row, plane):
+        tall, wide = part.shape[2:]
+        axes = (digits(n, image), digits(groups * quads, channel), digits(tall, row), digits(wide, 1))
         words(at, node, part, View(storage, axes, offset), 1, table.reshape(-1), padded)
     at.copies[key] = whole
     return Workspace(storage, 0, row, channel, image, plane, window)
@@ -278,14 +265,11 @@ def matmul(at: Lowering, node: Node) -> None:
 
 def contraction(at: Lowering, node: Node, product: Product, known: Factors) -> None:
     """As `contraction.contraction`, with the scale of a QuantizeLinear behind the product as a part of its own."""
-    for limit in (12, 6, 3, 2, 1, 0):
-        found = fused(at, node.outputs[0], 1, limit, WHOLE)
-        try:
-            emit(at, node, *scaled(product, completed(found, known, product.axis)))
-            return
-        except NotMine:
-            if not found.nodes:
-                raise
+
+    def make(found: Fused) -> None:
+        emit(at, node, *scaled(product, completed(found, known, product.axis)))
+
+    with_most_fused(at, node, LIMITS, make, WHOLE)
 
 
 def completed(found: Fused, known: Factors, axis: int) -> Fused:

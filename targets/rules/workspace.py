@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -49,13 +51,7 @@ def workspace(at: Lowering, node: Node, x: Value, window: Window, fill: float = 
 
 def copied(at: Lowering, node: Node, view: View, window: Window, fill: float) -> Workspace:
     n, c, _, _ = view.shape
-    down, right = window.strides
-    row = max(window.row(), window.output.columns + at.gaps.get((window.output.rows, window.output.columns), 0))
-    rows = window.rows()
-    reach = max(window.part(1, b).reach for _, b in window.phases())
-    run = lines((window.output.rows - 1) * row + window.output.columns)
-    plane = pitch(max(rows * row + row, (rows - window.output.rows) * row + reach + run))
-    channel = plane * down * right
+    row, plane, channel = distances(at, window)
     padded = window.padded()
     zeros = (channel, row, plane, *window.numbers()) if padded and fill == 0.0 else None
     if zeros and view.dtype != "float32":
@@ -63,6 +59,30 @@ def copied(at: Lowering, node: Node, view: View, window: Window, fill: float) ->
     storage = Storage(n * c * channel, view.dtype, zeros=zeros)
     if padded and fill != 0.0:
         at.map(Number(fill), [], View(storage, (digits(storage.size, 1),)), node, "fill the border")
+    for (a, b), part, offset in phases(view, window, row, plane):
+        tall, wide = part.shape[2:]
+        axes = (digits(n, c * channel), digits(c, channel), digits(tall, row), digits(wide, 1))
+        what = f"copy phase {a},{b}" if window.strides != (1, 1) else "copy into a border"
+        at.copy(part, View(storage, axes, offset), node, what)
+    return Workspace(storage, 0, row, channel, c * channel, plane, window)
+
+
+def distances(at: Lowering, window: Window) -> tuple[int, int, int]:
+    """How far rows, phases and channels of a map lie apart that a window of stride 1 can slide over."""
+    row = max(window.row(), window.output.columns + at.gaps.get((window.output.rows, window.output.columns), 0))
+    rows = window.rows()
+    reach = max(window.part(1, b).reach for _, b in window.phases())
+    run = lines((window.output.rows - 1) * row + window.output.columns)
+    plane = pitch(max(rows * row + row, (rows - window.output.rows) * row + reach + run))
+    return row, plane, plane * prod(window.strides)
+
+
+def phases(view: View, window: Window, row: int, plane: int) -> Iterator[tuple[tuple[int, int], View, int]]:
+    """For each phase its numbers, the part of a map that it holds, and the offset of that part among the phases.
+
+    Raises NotMine where the part is no view.
+    """
+    down, right = window.strides
     for a, b in window.phases():
         tall, wide = window.part(0, a), window.part(1, b)
         if not tall.held or not wide.held:
@@ -71,11 +91,7 @@ def copied(at: Lowering, node: Node, view: View, window: Window, fill: float) ->
         part = None if part is None else part.slice(3, wide.start, wide.held, right)
         if part is None:
             raise NotMine("its input lies in pieces")
-        offset = (a * right + b) * plane + tall.first * row + wide.first
-        axes = (digits(n, c * channel), digits(c, channel), digits(tall.held, row), digits(wide.held, 1))
-        what = f"copy phase {a},{b}" if window.strides != (1, 1) else "copy into a border"
-        at.copy(part, View(storage, axes, offset), node, what)
-    return Workspace(storage, 0, row, channel, c * channel, plane, window)
+        yield (a, b), part, (a * right + b) * plane + tall.first * row + wide.first
 
 
 def flat(view: View) -> bool:
