@@ -9,6 +9,7 @@ MARKS = ("Quantize", "QLinear", "Integer", "QGemm")
 
 
 def is_quantised(model: Any) -> bool:
+    """Whether any operator of a model works on quantised numbers."""
     return any(mark in node.op_type for node in model.graph for mark in MARKS)
 
 
@@ -19,6 +20,7 @@ def steps(model: Any) -> dict[str, float]:
 
 
 def step(value: Any) -> float | None:
+    """How far neighbouring numbers of a value are apart, where it is known to lie on a grid of 8 bits."""
     node = value.producer()
     if node is None:
         return None

@@ -113,6 +113,7 @@ def tried(about: Sizes, axis: str) -> dict[str, int] | None:
 
 
 def resized(about: Sizes, tensors: Sequence[Tensor], sizes: Mapping[str, int]) -> list[Tensor]:
+    """The tensors at other sizes of the axes that are named."""
     found = []
     for each in tensors:
         along = zip(each.shape, about.inputs[each.name], strict=True)

@@ -49,6 +49,7 @@ def named(tensors: Sequence[Tensor], given: Sequence[Any], by_name: Mapping[str,
 
 
 def misfit(tensors: Sequence[Tensor], fact: str, what: str) -> GraphPruneError:
+    """The error for arrays that are not those that a network takes: GP512, with what it does take."""
     return GraphPruneError("GP512", fact, _listed(tensors), f"give each {what} once, in order or by name")
 
 

@@ -160,6 +160,7 @@ def text(value: str) -> tuple[Value, Any]:
 
 
 def integer(value: int) -> Value:
+    """A number as an argument of a packed call."""
     return Value(_INT, 0, value)
 
 

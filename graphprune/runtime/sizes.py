@@ -76,6 +76,7 @@ class Sizes:
 
 
 def is_several(path: str | os.PathLike[str]) -> bool:
+    """Whether a folder holds builds of several sizes, rather than one build."""
     return (Path(path) / NAME).is_file()
 
 

@@ -11,6 +11,7 @@ MOST = 1 << 24  # numbers
 
 
 def constant_of_shape(make: Maker, node: ir.Node) -> list[ir.Value] | None:
+    """The numbers themselves, where the shape is known and small."""
     shape = array(node.inputs[0])
     if shape is None or int(np.prod(shape)) > MOST:
         return None

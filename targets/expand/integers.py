@@ -47,6 +47,7 @@ def integers(make: Maker, x: ir.Value, ends: Sequence[ir.Value | None]) -> list[
 
 
 def attributes(node: ir.Node, leave: Sequence[str] = ()) -> dict[str, object]:
+    """The attributes of a node by name, without some."""
     return {name: attribute.value for name, attribute in node.attributes.items() if name not in leave}
 
 
@@ -61,6 +62,7 @@ def bias(make: Maker, stored: ir.Value | None, x_scale: ir.Value | None, scale: 
 
 
 def convolution(make: Maker, node: ir.Node) -> list[ir.Value] | None:
+    """QLinearConv: x, its scale and zero point, w, its scale and zero point, those of y, and a bias in int32."""
     x, w = numbers(make, node.inputs[0:3]), numbers(make, node.inputs[3:6], axis=0)
     if x is None or w is None or sizes(node.outputs[0]) is None:
         return None
@@ -75,6 +77,7 @@ def convolution(make: Maker, node: ir.Node) -> list[ir.Value] | None:
 
 
 def matmul(make: Maker, node: ir.Node) -> list[ir.Value] | None:
+    """QLinearMatMul: a and b with their scales and zero points, and those of y."""
     b = sizes(node.inputs[3])
     a, b_numbers = numbers(make, node.inputs[0:3]), numbers(make, node.inputs[3:6], axis=len(b or ()) - 1)
     if a is None or b_numbers is None or sizes(node.outputs[0]) is None:
@@ -83,6 +86,7 @@ def matmul(make: Maker, node: ir.Node) -> list[ir.Value] | None:
 
 
 def gemm(make: Maker, node: ir.Node) -> list[ir.Value] | None:
+    """QGemm of onnxruntime: a and b with their scales and zero points, a bias in int32, and those of y, if any."""
     column = 0 if number(node, "transB", 0) else 1
     a, b = numbers(make, node.inputs[0:3]), numbers(make, node.inputs[3:6], axis=column)
     if a is None or b is None or sizes(node.outputs[0]) is None or len(node.inputs) < 9:
@@ -98,6 +102,7 @@ def gemm(make: Maker, node: ir.Node) -> list[ir.Value] | None:
 
 
 def unary(make: Maker, node: ir.Node) -> list[ir.Value] | None:
+    """QLinear operators of onnxruntime with one operand: x and y with their scales and zero points."""
     x = numbers(make, node.inputs[0:3])
     if x is None or sizes(node.outputs[0]) is None or number(node, "channels_last", 0) or len(node.inputs) < 5:
         return None
@@ -107,6 +112,7 @@ def unary(make: Maker, node: ir.Node) -> list[ir.Value] | None:
 
 
 def binary(make: Maker, node: ir.Node) -> list[ir.Value] | None:
+    """QLinearAdd and QLinearMul of onnxruntime: a, b and y with their scales and zero points."""
     a, b = numbers(make, node.inputs[0:3]), numbers(make, node.inputs[3:6])
     if a is None or b is None or sizes(node.outputs[0]) is None or len(node.inputs) < 8:
         return None
@@ -115,6 +121,7 @@ def binary(make: Maker, node: ir.Node) -> list[ir.Value] | None:
 
 
 def concat(make: Maker, node: ir.Node) -> list[ir.Value] | None:
+    """QLinearConcat of onnxruntime: scale and zero point of y, then three inputs for each part."""
     if len(node.inputs) % 3 != 2:
         return None
     entries = [numbers(make, node.inputs[start : start + 3]) for start in range(2, len(node.inputs), 3)]

@@ -64,6 +64,7 @@ def sizes(value: ir.Value | None) -> tuple[int, ...] | None:
 
 
 def is_float(value: ir.Value | None) -> bool:
+    """Whether it is known to hold float32."""
     return value is not None and value.dtype == ir.DataType.FLOAT
 
 

@@ -14,6 +14,7 @@ SAME = ("auto_pad", "group", "ceil_mode", "count_include_pad", "storage_order")
 
 
 def window(make: Maker, node: ir.Node) -> list[ir.Value] | None:
+    """A convolution or pool over one axis as one over two, of which the first has size 1."""
     x, *rest = node.inputs
     shape, result = sizes(x), sizes(node.outputs[0])
     if shape is None or len(shape) != 3 or result is None or len(node.outputs) > 1 or not is_float(x):

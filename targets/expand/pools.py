@@ -13,6 +13,7 @@ TAPS = 16  # a window of this many is quicker in one go
 
 
 def max_pool(make: Maker, node: ir.Node) -> list[ir.Value] | None:
+    """A large window as one along each axis: a + b comparisons in place of a x b."""
     x, y = sizes(node.inputs[0]), sizes(node.outputs[0])
     kernel = number(node, "kernel_shape", ())
     if x is None or y is None or len(kernel) != 2 or len(node.outputs) > 1 or not is_float(node.inputs[0]):

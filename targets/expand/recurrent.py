@@ -30,6 +30,7 @@ class Cell:
 
 
 def recurrent(make: Maker, node: ir.Node) -> list[ir.Value] | None:
+    """RNN, GRU or LSTM over a known number of steps, one after another, as products and elementwise operators."""
     x, w, r, b, lengths, h0, c0, p = optional(node)
     shape = sizes(x)
     if shape is None or lengths is not None or not is_float(x) or not usual(node):
@@ -82,6 +83,7 @@ def usual(node: ir.Node) -> bool:
 
 
 def cell_of(kind: str, w: np.ndarray, r: np.ndarray, b: np.ndarray | None, p: np.ndarray | None) -> Cell:
+    """W, R, B and P of one direction (ONNX: rows gate by gate) as matrices and vectors of each gate."""
     gates, hidden = GATES[kind], r.shape[1]
     bias = np.zeros(2 * gates * hidden, w.dtype) if b is None else b
     return Cell(
@@ -128,6 +130,7 @@ def run(
 
 
 def affine(make: Maker, x: ir.Value, weights: np.ndarray, bias: np.ndarray | None, shape: tuple[int, ...]) -> ir.Value:
+    """x W^T + b, where W is (outputs, inputs) as recurrent operators store it."""
     y = make.op("MatMul", x, make.constant(weights.T), shape=shape)
     return y if bias is None else make.op("Add", y, make.constant(bias), shape=shape)
 
@@ -178,6 +181,7 @@ def gru(
 def rnn(
     make: Maker, cell: Cell, now: list[ir.Value], h: ir.Value, c: ir.Value, linear: bool
 ) -> tuple[ir.Value, ir.Value]:
+    """The next state of an RNN: tanh(W x + R h + b); the second state is an LSTM's and stays."""
     shape = sizes(h)
     assert shape is not None
     total = make.op("Add", affine(make, h, cell.r[0], None, shape), now[0], shape=shape)
@@ -196,5 +200,6 @@ def joined(make: Maker, rows: list[list[ir.Value]], shape: tuple[int, int]) -> i
 
 
 def stacked(make: Maker, values: list[ir.Value], shape: tuple[int, int]) -> ir.Value:
+    """The states of all steps as one tensor, steps first."""
     flat = [make.reshape(each, (1, *shape)) for each in values]
     return flat[0] if len(flat) == 1 else make.op("Concat", *flat, shape=(len(flat), *shape), axis=0)

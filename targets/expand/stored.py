@@ -69,6 +69,7 @@ def cancelled(graph: ir.Graph, node: ir.Node) -> list[ir.Node] | None:
 
 
 def up(graph: ir.Graph, node: ir.Node) -> list[ir.Node] | None:
+    """A QuantizeLinear after an operator that moves numbers or takes the largest comes before it."""
     value = node.inputs[0]
     move = None if value is None else value.producer()
     if value is None or move is None or move.op_type not in UP or move.domain or len(move.outputs) > 1:
@@ -89,6 +90,7 @@ def up(graph: ir.Graph, node: ir.Node) -> list[ir.Node] | None:
 
 
 def down(graph: ir.Graph, node: ir.Node) -> list[ir.Node] | None:
+    """Operators that move numbers or take the largest behind a DequantizeLinear come before it."""
     value, stored = node.outputs[0], node.inputs[0]
     assert stored is not None
     made: list[ir.Node] = []
@@ -144,11 +146,13 @@ def folded(moved: ir.Node) -> None:
 
 
 def named(value: ir.Value, name: str, shape: ir.Shape | None, dtype: ir.DataType | None) -> ir.Value:
+    """The value with this name, shape and type."""
     value.name, value.shape = name, shape
     value.type = None if dtype is None else ir.TensorType(dtype)
     return value
 
 
 def unused(graph: ir.Graph, node: ir.Node) -> None:
+    """Takes a node out that nothing reads."""
     if not any(list(value.uses()) or value.is_graph_output() for value in node.outputs):
         graph.remove(node, safe=True)

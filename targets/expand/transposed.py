@@ -16,6 +16,7 @@ from graphprune.targets.expand.maker import Maker, array, is_float, number, size
 
 
 def conv_transpose(make: Maker, node: ir.Node) -> list[ir.Value] | None:
+    """One convolution whose channels are the phases of the result, which are interleaved behind it."""
     x, w, *rest = node.inputs
     weights, shape, result = array(w), sizes(x), sizes(node.outputs[0])
     if weights is None or weights.ndim != 4 or shape is None or result is None or not is_float(x):

@@ -54,6 +54,7 @@ TANH_DOWN = (1.19825839466702e-06, 1.18534705686654e-04, 2.26843463243900e-03, 4
 
 
 def horner(x: Any, coefficients: Sequence[float], lanes: int) -> Any:
+    """A polynomial, the highest coefficient first."""
     value = splat(coefficients[0], lanes)
     for coefficient in coefficients[1:]:
         value = value * x + splat(coefficient, lanes)
@@ -213,6 +214,7 @@ def evaluate(expression: Expression, leaves: Sequence[Any], lanes: int) -> Any:
 
 
 def cast(value: Any, dtype: str, lanes: int) -> Any:
+    """Numbers as another type; as bool, whether they are other than zero."""
     if dtype == "bool":
         return value != splat(0, lanes, str(value.ty).split("x")[0])
     return tirx.Cast(wide(dtype, lanes), value)

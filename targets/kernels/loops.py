@@ -26,6 +26,7 @@ CHAINS = 8  # accumulators that hide the latency of an addition: 4 cycles, 2 a c
 
 
 def extent(loops: Loops) -> int:
+    """How often the innermost statement of these loops runs."""
     return prod(size for size, _ in loops)
 
 
@@ -201,6 +202,7 @@ def first(count: int, lanes: int) -> Any:
 
 
 def halves(register: Register) -> tuple[Any, Any]:
+    """The lower and the upper lanes of a register."""
     lanes = register.lanes // 2
     if lanes == 1:
         return register.lane(const(0)), register.lane(const(1))

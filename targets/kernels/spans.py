@@ -47,6 +47,7 @@ def larger(a: Any, b: Any) -> Any:
 
 
 def smaller(a: Any, b: Any) -> Any:
+    """The smaller of two numbers, or NaN where one of them is."""
     return tirx.Select(tirx.isnan(b), b, tirx.Select(b < a, b, a))
 
 

@@ -92,10 +92,12 @@ def function(kernel: Kernel, machine: Machine) -> Any:
 
 
 def const(value: float | int, dtype: str = INT32) -> Any:
+    """A number in TIR."""
     return tirx.const(value, dtype)
 
 
 def splat(value: float | int, lanes: int, dtype: str = "float32") -> Any:
+    """A number in every lane."""
     return tirx.const(value, dtype) if lanes == 1 else tirx.Broadcast(tirx.const(value, dtype), lanes)
 
 

@@ -39,12 +39,14 @@ def alone(node: Node, graph: Graph) -> bytes:
 
 
 def info(name: str, dtype: str, shape: Sequence[int]) -> object:
+    """Name, type and shape of a value, as onnx declares inputs and outputs."""
     from onnx import helper
 
     return helper.make_tensor_value_info(name, int(ir.DataType.from_numpy(np.dtype(dtype))), shape)
 
 
 def bodies(node: ir.Node) -> Iterator[ir.Graph]:
+    """The graphs that a control-flow node holds."""
     for attribute in node.attributes.values():
         if attribute.type == ir.AttributeType.GRAPH:
             yield attribute.as_graph()

@@ -153,6 +153,7 @@ def stored(lowered: Lowering, call: Call) -> tuple[str, float | None]:
 
 
 def described(kernel: object) -> str:
+    """Kind and size of the tile of a kernel, for a person to read."""
     name = type(kernel).__name__.lower()
     if isinstance(kernel, Contract):
         return f"{name} {kernel.rows}x{kernel.vectors}"

@@ -58,6 +58,8 @@ class Node:
 
 @dataclass
 class Graph:
+    """A network with the shapes of all values known."""
+
     nodes: list[Node]
     inputs: list[Value]
     outputs: list[Value]
@@ -112,6 +114,7 @@ def read(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> Graph:
 
 
 def innermost(error: BaseException) -> BaseException:
+    """The error that was the first cause of this one."""
     return innermost(error.__cause__) if error.__cause__ is not None else error
 
 
@@ -210,5 +213,6 @@ def sizes(source: ir.Value) -> tuple[int, ...]:
 
 
 def numpy_name(source: ir.Value) -> str:
+    """The element type as numpy calls it."""
     assert source.dtype is not None
     return source.dtype.numpy().name

@@ -76,6 +76,7 @@ def unknown(value: ir.Value) -> bool:
 
 
 def made_by_graphs(value: ir.Value) -> bool:
+    """Whether a value comes out of control flow."""
     maker = value.producer()
     return maker is not None and maker.op_type in {"If", "Loop", "Scan"} and not maker.domain
 
@@ -133,4 +134,5 @@ def settle(node: ir.Node) -> bool:
 
 
 def ints(node: ir.Node, name: str, default: list[int]) -> list[int]:
+    """An attribute that lists numbers, or what it is when it is not given."""
     return list(node.attributes[name].as_ints()) if name in node.attributes else default

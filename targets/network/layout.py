@@ -93,6 +93,7 @@ class View:
 
 
 def extent(axis: Axis) -> int:
+    """How many entries an axis has."""
     return prod(digit.extent for digit in axis)
 
 
@@ -107,6 +108,7 @@ def dense(shape: Sequence[int], order: Sequence[int] | None = None) -> tuple[Axi
 
 
 def digits(size: int, stride: int) -> Axis:
+    """An axis of entries that lie `stride` apart: no digit where there is one entry."""
     return (Digit(size, stride),) if size != 1 else ()
 
 

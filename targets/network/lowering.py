@@ -64,6 +64,8 @@ class Refusal:
 
 @dataclass
 class Lowering:
+    """What is known while a network is turned into calls of kernels: places of values, calls, refusals."""
+
     graph: Graph
     machine: Machine
     rules: Callable[[Node], Sequence[Callable[[Lowering, Node], None]]]

@@ -48,6 +48,7 @@ def period(zeros: tuple[int, ...]) -> int:
 
 
 def bytes_of(storage: Storage) -> int:
+    """The size of a storage in bytes."""
     return storage.size * np.dtype(storage.dtype).itemsize
 
 
@@ -72,4 +73,5 @@ def packed(
 
 
 def rounded(size: int, step: int) -> int:
+    """The least multiple of `step` that is not below `size`."""
     return -(-size // step) * step

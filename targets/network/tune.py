@@ -167,12 +167,14 @@ def timed(
 
 
 def numbers(storage: Storage, constants: Mapping[Storage, np.ndarray]) -> np.ndarray:
+    """What a storage holds while kernels are timed: its constants, or a number that is no denormal."""
     if storage.kind == "constant":
         return np.ascontiguousarray(constants[storage]).reshape(-1)
     return np.full(storage.size + 64, 0.5, storage.dtype)
 
 
 def entry(kernel: Kernel, views: Sequence[View], callee: Any, name: str) -> Any:
+    """A function of arrays that calls a kernel with the places of its views."""
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         handles = [T.arg(f"array{number}", T.handle()) for number in range(len(views))]
         T.func_attr({"global_symbol": name})

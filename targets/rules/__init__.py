@@ -57,4 +57,5 @@ RULES: dict[str, tuple[Rule, ...]] = {
 
 
 def rules_for(node: Node) -> Sequence[Rule]:
+    """The rules for an operator, in the order in which they are tried."""
     return RULES.get(node.op, ())

@@ -26,6 +26,7 @@ SURE = 0.7  # what is estimated to take less than this of another form is not me
 
 
 def matmul(at: Lowering, node: Node) -> None:
+    """MatMul or Gemm of tokens (..., inputs) with constant weights (outputs, inputs)."""
     weights, bias = weights_of(node)
     x = node.inputs[0]
     assert x is not None
@@ -90,6 +91,7 @@ def features_order(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def convolution(at: Lowering, node: Node) -> None:
+    """Conv over two axes, (n, c, h, w) with constant weights: a product over the channels and taps of a workspace."""
     x, w, *rest = node.inputs
     assert x is not None and w is not None
     if w.constant is None or len(x.shape) != 4 or x.dtype != "float32":
@@ -164,6 +166,7 @@ class Walk:
 
 
 def walk(product: Product, value: Value, y: View, others: Sequence[View]) -> Walk:
+    """How the loops around a product go over its input, its result and the operands of its epilogue. Raises NotMine."""
     axis = product.axis
     rows = together([y.axes[axis], *(view.axes[axis] for view in others)]) if y.shape[axis] > 1 else []
     if len(rows) > 1:
@@ -250,6 +253,7 @@ class Form:
 
 
 def emit(at: Lowering, node: Node, product: Product, paired: Paired | None, found: Fused) -> None:
+    """Emits the call of the best form of a product with this epilogue, as measured or estimated. Raises NotMine."""
     value = found.value
     y = result_place(at, product, value)
     others = others_of(at, found, EIGHT)
@@ -276,6 +280,7 @@ def emit(at: Lowering, node: Node, product: Product, paired: Paired | None, foun
 
 
 def count(loops: Sequence[Loop]) -> int:
+    """How often the innermost statement of these loops runs."""
     return prod(loop.extent for loop in loops)
 
 
@@ -319,4 +324,5 @@ def run_of(walked: list[Loop], y: View, value: Value) -> tuple[list[Loop], int, 
 
 
 def outer_rows(outer: list[Loop], value: Value) -> bool:
+    """Whether the innermost of the loops around the run may be the rows of a map."""
     return len(value.shape) == 4 and value.shape[2] > 1

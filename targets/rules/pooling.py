@@ -16,6 +16,7 @@ from graphprune.targets.rules.workspace import workspace
 
 
 def pool(at: Lowering, node: Node) -> None:
+    """MaxPool and AveragePool over two axes; what lies outside of the map is not counted unless the node asks."""
     value, window = pooled(node)
     result = node.outputs[0]
     n, c = value.shape[:2]

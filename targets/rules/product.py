@@ -13,6 +13,7 @@ from graphprune.targets.rules.pointwise import Fused, call_fused, others_of, wit
 
 
 def matmul(at: Lowering, node: Node) -> None:
+    """MatMul of two values that are both computed, with the most that can join it."""
     a, b = node.inputs[:2]
     assert a is not None and b is not None
     if len(a.shape) < 2 or len(b.shape) < 2 or node.outputs[0].dtype != "float32":
@@ -21,6 +22,7 @@ def matmul(at: Lowering, node: Node) -> None:
 
 
 def emit(at: Lowering, node: Node, found: Fused) -> None:
+    """One product with this epilogue: rows of a by columns of b, whichever lie side by side being the run."""
     a, b = (settled(at, value, node) for value in node.inputs[:2])
     value = found.value
     rank = len(value.shape)
@@ -74,10 +76,12 @@ def settled(at: Lowering, value: Value | None, node: Node) -> View:
 
 
 def at_hand(at: Lowering, view: View, node: Node) -> View:
+    """A copy of a view in the order of its axes."""
     return at.copied_once(view, range(len(view.shape)), node, "copy for MatMul")
 
 
 def side_by_side(view: View, axis: int) -> bool:
+    """Whether the entries of an axis lie side by side."""
     row = merged(view.axes[axis])
     return len(row) == 1 and row[0].stride == 1
 

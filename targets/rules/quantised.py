@@ -107,12 +107,14 @@ def integers(at: Lowering, node: Node, turned: bool) -> Factors:
 
 
 def eight(weights: np.ndarray, turned: bool) -> np.ndarray:
+    """Weights without their zero point as int8, (outputs, inputs) after they are turned. Raises NotMine."""
     if weights.min(initial=0) < -128 or weights.max(initial=0) > 127:
         raise NotMine("weights of more than 8 bits from their zero point")
     return (weights.T if turned else weights).astype("int8")
 
 
 def flipped(value: Value) -> int:
+    """What is added to stored numbers so that they are unsigned, as the instruction wants its left operand."""
     return FLIP if value.dtype == "int8" else 0
 
 
@@ -132,6 +134,7 @@ def bias_of(node: Node, scale: np.ndarray) -> tuple[np.ndarray | None, np.ndarra
 
 
 def convolution(at: Lowering, node: Node) -> None:
+    """A quantised Conv over two axes as a product of words of four channels, (n, c, h, w)."""
     found = factors(at, node, turned=False)
     window = window_of(node)
     if window is None or len(found.weights.shape) != 4:
@@ -237,6 +240,7 @@ def words(
 
 
 def matmul(at: Lowering, node: Node) -> None:
+    """A quantised MatMul or Gemm with constant weights as a product of words of four inputs."""
     turned = not node.attributes.get("transB", 0)
     if node.attributes.get("transA", 0) or any(node.attributes.get(name, 1.0) != 1.0 for name in ("alpha", "beta")):
         raise NotMine("transA, alpha or beta")
@@ -320,6 +324,7 @@ def without_division(expression: Expression, divisors: set[float]) -> Expression
 
 
 def multiplied(expression: Expression) -> Expression:
+    """The expression with divisions by constants as products: a scale is applied once for each output."""
     match expression:
         case Apply("div", (x, Number(value))) if value:
             return Apply("mul", (multiplied(x), Number(float(np.float32(1.0 / value)))))

@@ -60,6 +60,7 @@ def walk(views: Sequence[View], axes: Sequence[int]) -> Walk:
 
 
 def plain(found: Sequence[Loop]) -> tuple[tuple[int, tuple[int, ...]], ...]:
+    """Loops as kernels take them: extents and strides."""
     return tuple((loop.extent, loop.strides) for loop in found)
 
 
@@ -86,6 +87,7 @@ def smaller(at: Lowering, view: View, axes: Sequence[int]) -> View:
 
 
 def reduce(at: Lowering, node: Node) -> None:
+    """ReduceSum, -Mean, -Max and others of their kind, and the global pools."""
     value, x = source(at, node)
     rank = len(value.shape)
     if node.op.startswith("Global"):
@@ -113,6 +115,7 @@ def reduce(at: Lowering, node: Node) -> None:
 
 
 def softmax(at: Lowering, node: Node) -> None:
+    """Softmax along one axis, or over all axes from one on, as operator sets before 13 define it."""
     value, x = source(at, node)
     rank = len(value.shape)
     old = at.graph.opset < 13
@@ -144,6 +147,7 @@ def layer_norm(at: Lowering, node: Node) -> None:
 
 
 def instance_norm(at: Lowering, node: Node) -> None:
+    """InstanceNormalization: each image and channel for itself."""
     value, x = source(at, node)
     rank = len(value.shape)
     shaped = []
@@ -159,6 +163,7 @@ def instance_norm(at: Lowering, node: Node) -> None:
 def normalise(
     at: Lowering, node: Node, x: View, axes: list[int], epsilon: float, kind: str, factors: Sequence[Value | None]
 ) -> None:
+    """Mean and variance (layer) or mean square (rms) over axes, then factors and summands that are given."""
     present = [entry for entry in factors if entry is not None]
     if any(entry.dtype != "float32" for entry in present):
         raise NotMine("factors of another type")

@@ -58,6 +58,7 @@ def few(at: Lowering, node: Node) -> None:
 
 
 def emit(at: Lowering, node: Node, weights: np.ndarray, bias: np.ndarray | None, found: Fused) -> None:
+    """Few rows of tokens by sparse or dense weights, a vector of outputs at a time. Raises NotMine."""
     x = node.inputs[0]
     assert x is not None
     rows = prod(x.shape[:-1])

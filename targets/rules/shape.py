@@ -14,6 +14,7 @@ from graphprune.targets.network.lowering import MAPS, Lowering, NotMine
 
 
 def first(at: Lowering, node: Node) -> tuple[Value, View]:
+    """The first input and where it lies."""
     value = node.inputs[0]
     assert value is not None
     return value, at.of(value)
@@ -45,6 +46,7 @@ def renamed(at: Lowering, node: Node, view: View | None, source: View) -> None:
 
 
 def plain_digits(shape: Sequence[int]) -> list[Axis]:
+    """Axes of an array that lies in the order of its axes, without gaps."""
     axes = []
     stride = 1
     for size in reversed(shape):
@@ -71,6 +73,7 @@ def transpose(at: Lowering, node: Node) -> None:
 
 
 def slice_(at: Lowering, node: Node) -> None:
+    """Slice with constant ends and steps forward: a view, where digits can say it."""
     value, view = first(at, node)
     starts, ends = constant(node, 1, "starts"), constant(node, 2, "ends")
     axes, steps = constant(node, 3, "axes"), constant(node, 4)
@@ -96,6 +99,7 @@ def laid_out(at: Lowering, node: Node, view: View) -> View:
 
 
 def split(at: Lowering, node: Node) -> None:
+    """Split: each output is a view of its part."""
     value, view = first(at, node)
     axis = node.attributes.get("axis", 0) % len(value.shape)
     start = 0
@@ -182,6 +186,7 @@ def ordered(at: Lowering, value: Value, like: View | None) -> View:
 
 
 def pad(at: Lowering, node: Node) -> None:
+    """Pad with a constant: the result is filled, and the input copied into it."""
     value, view = first(at, node)
     mode = node.attributes.get("mode", "constant")
     if mode != "constant" or value.dtype != "float32":

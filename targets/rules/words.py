@@ -35,6 +35,7 @@ class Words:
 
 
 def wanted(at: Lowering, product: Product) -> bool:
+    """Whether a product is large enough for bfloat16 to pay, on a machine that has its dot products."""
     return at.machine.pairs and product.channels >= LEAST and prod(product.x.shape) >= LEAST
 
 
@@ -103,5 +104,6 @@ def of_map(
 
 
 def halved(product: Product, weights: np.ndarray, offsets: np.ndarray, x: View) -> Product:
+    """The product over pairs of channels in bfloat16."""
     channels = -(-product.channels // 2)
     return replace(product, weights=weights, offsets=offsets, x=x, channels=channels, numbers="bfloat16", _stored={})

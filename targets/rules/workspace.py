@@ -50,6 +50,7 @@ def workspace(at: Lowering, node: Node, x: Value, window: Window, fill: float = 
 
 
 def copied(at: Lowering, node: Node, view: View, window: Window, fill: float) -> Workspace:
+    """A copy of a map with its border, phase by phase where the window takes steps."""
     n, c, _, _ = view.shape
     row, plane, channel = distances(at, window)
     padded = window.padded()
@@ -107,4 +108,5 @@ def whole(view: View, zeros: tuple[int, ...]) -> bool:
 
 
 def distance(axis: Axis) -> int:
+    """How far neighbours along an axis lie apart."""
     return merged(axis)[0].stride if axis else 0
