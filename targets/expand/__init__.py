@@ -10,14 +10,13 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-from graphprune.targets.expand import filled, integers, one_axis, pools, recurrent, transposed
+from graphprune.targets.expand import integers, one_axis, pools, recurrent, transposed
 from graphprune.targets.expand.maker import Maker
 
 Expansion = Callable[[Maker, ir.Node], list[ir.Value] | None]
 
 EXPANSIONS: dict[str, tuple[Expansion, ...]] = {
     "AveragePool": (one_axis.window,),
-    "ConstantOfShape": (filled.constant_of_shape,),
     "Conv": (one_axis.window,),
     "ConvTranspose": (one_axis.window, transposed.conv_transpose),
     "DynamicQuantizeLinear": (integers.dynamic,),

@@ -120,15 +120,15 @@ def innermost(error: BaseException) -> BaseException:
 
 def prepare(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> ir.Model:
     """A copy with these input shapes, folded, expanded, without functions and identities, in topological order."""
-    from onnxscript import optimizer, rewriter
+    from onnxscript import rewriter
     from onnxscript.rewriter.rules import common
 
     prepared = resized(model, shapes)
     names = [entry.name for entry in prepared.graph.inputs]
     infer(prepared)
-    optimizer.optimize(prepared, input_size_limit=1 << 20, output_size_limit=1 << 24)
+    folded(prepared)
     rewriter.rewrite(prepared, [getattr(common, name) for name in FUSED])
-    optimizer.optimize(prepared, input_size_limit=1 << 20, output_size_limit=1 << 24)
+    folded(prepared)
     ir.passes.common.ShapeInferencePass()(prepared)
     if expand(prepared):
         ir.passes.common.ShapeInferencePass()(prepared)
@@ -137,6 +137,17 @@ def prepare(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> ir.Model:
     for given, name in zip(prepared.graph.inputs, names, strict=True):
         given.name = name  # the optimizer calls an input that is an output too by another name
     return prepared
+
+
+def folded(model: ir.Model) -> None:
+    """What follows from constants and known shapes, in place. ConstantOfShape as well, which onnxscript leaves alone so
+    that files stay small: sizes are computed with it."""
+    from onnxscript import optimizer
+
+    def fold(node: ir.Node) -> bool | None:
+        return True if node.op_type == "ConstantOfShape" else None
+
+    optimizer.optimize_ir(model, input_size_limit=1 << 20, output_size_limit=1 << 24, should_fold=fold)
 
 
 def resized(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> ir.Model:

@@ -202,6 +202,7 @@ POINTWISE: dict[str, Callable[[Node, list[Expression]], Expression]] = {
     "Where": of("where"),
 }
 COMPARES = {"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"}
+COUNTS = {"Add", "Mul", "Sub"}  # of integers as well
 
 
 @dataclass
@@ -227,6 +228,8 @@ def pointwise(node: Node) -> bool:
         return types[0] == "bool" and node.outputs[0].dtype == "float32"
     if node.op == "Not":
         return False
+    if node.op in COUNTS and types[0] in INTEGERS:
+        return all(kind == types[0] for kind in types)
     return all(kind == "float32" for kind in types)
 
 
@@ -243,7 +246,8 @@ def quantisation(node: Node) -> bool:
     return known and scale.dtype == "float32" and prod(scale.shape) == 1
 
 
-CASTS = {"float32", "int32", "int64", "bool"}
+INTEGERS = ("int32", "int64")
+CASTS = {"float32", *INTEGERS, "bool"}
 
 
 def fused(at: Lowering, value: Value, leaves: int, limit: int = DEPTH, types: Sequence[str] = ()) -> Fused:

@@ -1,4 +1,4 @@
-"""Windows over one axis and large maxima, ConstantOfShape."""
+"""Windows over one axis and large maxima."""
 
 from __future__ import annotations
 
@@ -63,10 +63,3 @@ def test_nan_and_infinities_pass_large_maxima_as_they_pass_small_ones() -> None:
     array = np.random.default_rng(0).standard_normal((1, 1, 12, 12)).astype(np.float32)
     array[0, 0, 3, 4], array[0, 0, 9, 9] = np.inf, -np.inf
     check(model, cases=[{x: array}])
-
-
-def test_constants_of_a_shape() -> None:
-    net = Net()
-    shape = net.numbers(2, 3)
-    y = net.op("Add", net.op("ConstantOfShape", shape), net.input(2, 3))
-    check(net.model(y))

@@ -189,6 +189,21 @@ def test_other_types(kind: str, dtype: str) -> None:
     compare(built(model), [case])
 
 
+@pytest.mark.parametrize("machine", MACHINES[::2], ids=str)
+@pytest.mark.parametrize("dtype", ["int32", "int64"])
+@pytest.mark.parametrize("kind", ["Add", "Mul", "Sub"])
+@pytest.mark.parametrize("shapes", [((), ()), ((3, 21), (21,)), ((2, 1, 5), (3, 1))], ids=str)
+def test_integers(shapes: Sequence[tuple[int, ...]], kind: str, dtype: str, machine: Machine) -> None:
+    """In their own type: float32 would lose the low bits of what is used here."""
+    net = Net()
+    operands = [net.input(*shape, dtype=dtype) for shape in shapes]
+    model = net.model(net.op("Add", net.op(kind, *operands), net.constant(3, dtype)))
+    most = 40_000 if dtype == "int32" else 2_000_000_000
+    draw = np.random.default_rng(1)
+    case = {name: draw.integers(-most, most, shape, dtype) for name, shape in zip(operands, shapes, strict=True)}
+    check(model, machine, cases=[case])
+
+
 @pytest.mark.parametrize("kind", ["And", "Or", "Xor", "Not"])
 def test_flags(kind: str) -> None:
     net = Net()
