@@ -23,7 +23,7 @@ Rule = Callable[[Lowering, Node], None]
 RULES: dict[str, tuple[Rule, ...]] = {
     **{op: (pointwise.elementwise,) for op in pointwise.POINTWISE},
     **{op: (reductions.reduce,) for op in reductions.OPERATIONS},
-    "AveragePool": (pooling.pool,),
+    "AveragePool": (pooling.halve, pooling.pool),
     "BatchNormalization": (pointwise.batch_norm,),
     "Concat": (shape.concat,),
     "ConvInteger": (quantised.convolution,),
@@ -40,7 +40,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "LogSoftmax": (reductions.softmax,),
     "MatMul": (quantised.matmul, rows.few, contraction.matmul, product.matmul),
     "MatMulInteger": (quantised.matmul,),
-    "MaxPool": (pooling.pool,),
+    "MaxPool": (pooling.halve, pooling.pool),
     "Pad": (shape.pad, taken.pad),
     "Reshape": (shape.reshape,),
     "Resize": (shape.resize, taken.resize),

@@ -3,16 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 
+from graphprune.targets.kernels.halve import COLUMNS, Halve
 from graphprune.targets.kernels.window import Window as Pool
 from graphprune.targets.network.graph import Node, Value
 from graphprune.targets.network.layout import View, digits, loops
 from graphprune.targets.network.lowering import Lowering, NotMine, lines
 from graphprune.targets.network.window import Window, window_of
 from graphprune.targets.rules.contraction import run_of, with_run
-from graphprune.targets.rules.workspace import workspace
+from graphprune.targets.rules.workspace import distance, flat, workspace
+
+MOST = 32  # taps that are written out one by one
+
+
+def halve(at: Lowering, node: Node) -> None:
+    """A pool that takes every second column, from the map as it lies."""
+    value, window = pooled(node)
+    result = node.outputs[0]
+    view = at.of(value)
+    if window.strides.columns != 2 or value.dtype != "float32" or not flat(view):
+        raise NotMine("its columns are not every second one of rows of pixels")
+    if prod(window.kernel) > MOST or window.kernel.columns > COLUMNS or window.dilations != (1, 1):
+        raise NotMine("many taps, or taps that lie apart")
+    last = (window.output.rows - 1) * window.strides.rows - window.before.rows
+    if node.op == "MaxPool" and (window.before.rows >= window.kernel.rows or last >= window.size.rows):
+        raise NotMine("windows outside of the map")
+    if node.op == "AveragePool" and window.padded():
+        raise NotMine("means at a border, which are of less numbers")
+    y = at.place(result)
+    kernel = Halve(
+        operation="max" if node.op == "MaxPool" else "mean",
+        taps=window.kernel,
+        size=window.size,
+        output=window.output,
+        before=window.before,
+        down=window.strides.rows,
+        rows=(distance(view.axes[2]), distance(y.axes[2])),
+        outer=tuple((loop.extent, loop.strides) for loop in loops([view.axes[:2], y.axes[:2]])),
+    )
+    at.call(kernel, [view, y], node, node.op)
+    at.views[result] = y
 
 
 def pool(at: Lowering, node: Node) -> None:

@@ -16,6 +16,7 @@ from graphprune.targets.kernels.contract import Contract
 from graphprune.targets.kernels.copy import Turn
 from graphprune.targets.kernels.gather import Gather
 from graphprune.targets.kernels.gemv import Gemv
+from graphprune.targets.kernels.halve import Halve
 from graphprune.targets.kernels.normalize import Normalize
 from graphprune.targets.kernels.reduce import Reduce
 from graphprune.targets.kernels.softmax import Softmax
@@ -121,6 +122,13 @@ def by_two(length: int, zipped: bool) -> Case:
     return Unzip(length, ((2, (2 * length - 1, length)),)), [zeros(2, 2 * length - 1), zeros(2 * length)]
 
 
+def halve(width: int, padded: bool) -> Case:
+    """Rows that lie side by side, so that the first and the last number of x are read and nothing beside them."""
+    columns = (width + 2 * padded - 2) // 2 + 1
+    kernel = Halve("max", (3, 2), (5, width), (2, columns), (1, 1) if padded else (0, 0), 2, (width, columns))
+    return kernel, [zeros(5, width), zeros(2, columns)]
+
+
 LENGTHS = (1, 23, 64)
 CASES: dict[str, Callable[[Machine], Case]] = {}
 for _n in LENGTHS:
@@ -137,6 +145,7 @@ for _n in LENGTHS:
             f"gemv {_n} dense {_flag}": lambda m, n=_n, f=_flag: gemv(n, f, m.lanes),
             f"across {_n} all {_flag}": lambda m, n=_n, f=_flag: across(n, 4 * m.lanes if f else 5, m.lanes),
             f"by two {_n} zipped {_flag}": lambda m, n=_n, f=_flag: by_two(n, f),
+            f"halve {_n} padded {_flag}": lambda m, n=_n, f=_flag: halve(n + 1, f),
             f"contract {_n} guarded {_flag}": lambda m, n=_n, f=_flag: contract(n, f),
         }
 
