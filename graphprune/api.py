@@ -205,9 +205,10 @@ def plan(
     calibration: Any = None,
     steps: int = 1,
     refit: str | Sequence[str] = (),
-    depth: int | None = None,
+    depth: int | Literal["auto"] | None = None,
     depth_by: Any = "block_influence",
     depth_unit: int = 1,
+    tell: Callable[[str], None] | None = None,
 ) -> Plan:
     """Decide what to keep of every group; no weight is changed. The same arguments give the same plan.
 
@@ -226,21 +227,20 @@ def plan(
     heads:      of attention: prune heads, their width, or both
     sizes:      numbers for dynamic axes by name, for costs; the model's own default, else 1, where not given
     calibration: data for criteria that look at some: what `graphprune.calibration` returns, or anything it takes
-    depth, depth_by, depth_unit: instead of a budget, how many residual blocks to leave out; see `graphprune.depth`
+    depth, depth_by, depth_unit: how many residual blocks go, or "auto", which tells (tell): see `graphprune.depth.plan`
     steps:      in how many cuts the budget is reached; what is left is scored anew after each. It is one plan all the
                 same; refit: recoveries of what is left before it is scored, computed from `calibration`
-    Raises GraphPruneError: GP106 and GP107 for options, GP701 to GP704 where the criterion needs what is not there,
-    GP302 where nothing can be pruned; BudgetNotMet (GP301).
+    Raises GraphPruneError: GP106 and GP107 for options, GP701 to GP704 for data; BudgetNotMet: GP301 and GP302.
     """
     from graphprune.steps import planned
 
     analysis = _analysis(model, example_inputs)
+    data = calibrated(analysis, calibration, seed, sizes)
     return planned(
         analysis, steps=steps, refit=refit, macs=macs, params=params, bytes=bytes, ratio=ratio, criterion=criterion,
         reduction=reduction, normalize=normalize, allocate=allocate, max_ratio=max_ratio, min_width=min_width,
         align=align, ignore=tuple(ignore), only=tuple(only), heads=heads, seed=seed, sizes=dict(sizes or {}),
-        calibration=calibrated(analysis, calibration, seed, sizes), depth=depth, depth_by=depth_by,
-        depth_unit=depth_unit,
+        calibration=data, depth=depth, depth_by=depth_by, depth_unit=depth_unit, tell=tell,
     )  # fmt: skip
 
 
@@ -324,8 +324,9 @@ def followed(
 
 
 def stepped(options: dict[str, Any], recover: str | Sequence[str]) -> dict[str, Any]:
-    """Options of a plan; one in steps scores networks that are recovered as the last one will be."""
-    return {"refit": recover, **options} if options.get("steps", 1) != 1 else options
+    """Options of a plan; one in steps, or without blocks, scores networks recovered as the last one will be."""
+    several = options.get("steps", 1) != 1 or options.get("depth") is not None
+    return {"refit": recover, **options} if several else options
 
 
 def recovered(
@@ -404,13 +405,13 @@ def result_of(analysis: Analysis, plan: Plan, *, sizes: Mapping[str, int] | None
 
     keep, small = plan.keep(analysis), apply_plan(analysis, plan)
     report = reported(report_of(analysis, keep, sizes=sizes), plan, small, sizes)
-    return Result(small, plan, report.with_(free=free_of(analysis, keep), notes=data_notes(plan)))
+    return Result(small, plan, report.with_(free=free_of(analysis, keep), notes=plan_notes(plan)))
 
 
-def data_notes(plan: Plan) -> tuple[str, ...]:
-    """What a report says about the data that a plan was made with; nothing where there was none."""
-    source = plan.options.get("calibration")
-    return (f"calibration data: {source}",) if source else ()
+def plan_notes(plan: Plan) -> tuple[str, ...]:
+    """What a report says of how a plan was made: of the data, and of ways to divide a budget that were tried."""
+    source, tried = plan.options.get("calibration"), plan.options.get("tried", ())
+    return (*((f"calibration data: {source}",) if source else ()), *plan.options.get("divided", ()), *tried)
 
 
 def report_of(analysis: Analysis, keep: Keep, *, sizes: Mapping[str, int] | None = None) -> Report:

@@ -9,7 +9,7 @@ plan is one plan of the dense network, with its bounds and its exact costs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -43,33 +43,44 @@ def planned(
     *,
     steps: int = 1,
     refit: str | Sequence[str] = (),
-    depth: int | None = None,
+    depth: int | str | None = None,
     depth_by: Any = "block_influence",
     depth_unit: int = 1,
+    tell: Callable[[str], None] | None = None,
     **options: Any,
 ) -> Plan:
     """A plan in so many steps; the options are those of :func:`graphprune.plan.make_plan`.
 
     refit: recoveries of the network between two steps, before it is scored; they need calibration data
-    depth, depth_by, depth_unit: of :func:`graphprune.depth.choose.choose`, for a plan that leaves out residual blocks
+    depth, depth_by, depth_unit: of :func:`graphprune.depth.plan.depth_plan`, for a plan that leaves out residual blocks
+    tell:  is told what such a search tries
     Raises GraphPruneError as `make_plan` does, GP107 for steps, and as recoveries and `choose` do.
     """
     if depth is not None:
         from graphprune.depth.plan import depth_plan
 
-        return depth_plan(analysis, depth, depth_by=depth_by, depth_unit=depth_unit, steps=steps, **options)
+        of_depth: dict[str, Any] = {"depth_by": depth_by, "depth_unit": depth_unit, "tell": tell}
+        return depth_plan(analysis, depth, **of_depth, refit=_checked(refit, options), steps=steps, **options)
     if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
         what = f"{steps!r} is not a whole number from 1 on"
         raise GraphPruneError("GP107", what, "option steps", "write a number such as 4")
     if steps == 1:
         return make_plan(analysis, **options)
     make_plan(analysis, **options)  # what cannot be met is told before the work
-    names = named_recoveries(refit)
+    names = _checked(refit, options)
     run, plan = _Steps(analysis, options, names), Plan()
     for step in range(1, steps + 1):
         plan = run.cut(plan, step / steps)
     told = {"steps": steps, **({"refit": list(names)} if names else {})}
     return replace(plan, options={**plan.options, **run.told, **told})
+
+
+def _checked(refit: str | Sequence[str], options: Mapping[str, Any]) -> tuple[str, ...]:
+    """The recoveries between cuts. Raises GraphPruneError as :func:`graphprune.recover.run.checked` does."""
+    from graphprune.recover.run import checked
+
+    names = named_recoveries(refit)
+    return checked(names, options.get("calibration")) if names else ()
 
 
 @dataclass(frozen=True)
@@ -140,9 +151,8 @@ class _Steps:
         """The network without what is gone, refitted."""
         from graphprune.analysis import analyze_program
         from graphprune.dialects import tools_of
-        from graphprune.recover.run import checked, cut
+        from graphprune.recover.run import cut
 
         calibration: Calibration | None = self.options.get("calibration")
-        names = checked(self.refit, calibration)
-        model = cut(self.analysis, dict(keep), names, calibration, self.options.get("seed", 0))
+        model = cut(self.analysis, dict(keep), self.refit, calibration, self.options.get("seed", 0))
         return analyze_program(tools_of(model).read(model))

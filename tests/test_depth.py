@@ -269,7 +269,6 @@ def test_distances() -> None:
         ({"depth": 0}, "GP107"),
         ({"depth": True}, "GP107"),
         ({"depth": 1, "depth_unit": 0}, "GP107"),
-        ({"depth": 1, "macs": 0.5}, "GP107"),
         ({"depth": 1, "steps": 2}, "GP107"),
         ({"depth": 1, "depth_by": "l1"}, "GP704"),
         ({"depth": 1, "depth_by": "blocks"}, "GP106"),

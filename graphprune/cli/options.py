@@ -192,14 +192,24 @@ class Steps:
     ] = 1  # fmt: skip
 
 
+def _blocks(text: str) -> int | str:
+    """A number of blocks, or auto. Raises GraphPruneError GP107."""
+    text = str(text)
+    if text != "auto" and (not (text.isascii() and text.isdigit()) or int(text) < 1):
+        what = f"{text!r} is neither a whole number from 1 on nor auto"
+        raise GraphPruneError("GP107", what, "option --depth", "write 2, or auto beside --macs")
+    return text if text == "auto" else int(text)
+
+
 @dataclass(frozen=True)
 class Depth:
     """How many residual blocks to leave out: arguments of `graphprune.api.plan`."""
 
     depth: Annotated[
-        int | None,
-        _option("--depth", help="Leave out so many residual blocks, instead of a budget.", metavar="N", min=1,
-                rich_help_panel="How far"),
+        Any,
+        _option("--depth", help="Leave out so many residual blocks, and cut widths to the rest of a budget; auto: the "
+                "best number, measured on held-out calibration data.",
+                metavar="N|auto", parser=_blocks, rich_help_panel="How far"),
     ] = None  # fmt: skip
     depth_by: Annotated[
         str, _option("--depth-by", help="Which blocks: block_influence, angular or random.", **_CHOICE)
@@ -215,6 +225,11 @@ class Depth:
         if self.depth is None:
             return {}
         return {each.name: getattr(self, each.name) for each in fields(self)}
+
+    @property
+    def enough(self) -> bool:
+        """Whether this says how far to prune, without a budget."""
+        return isinstance(self.depth, int)
 
 
 _DATA: dict[str, Any] = {"rich_help_panel": "Calibration data"}

@@ -46,7 +46,7 @@ def plan(
     graphprune plan resnet.onnx --macs 0.6 -o resnet.plan.json
     graphprune plan resnet.onnx --macs 0.6 --criterion wanda --calibration images/ --std 0.5 -o resnet.plan.json
     """
-    arguments = {**choices.arguments(blocks.depth is None), **blocks.arguments(), "steps": stepwise.steps}
+    arguments = {**choices.arguments(not blocks.enough), **blocks.arguments(), "steps": stepwise.steps}
     arguments["calibration"] = data.request()
     console = output.console
     with console.working("reading"):

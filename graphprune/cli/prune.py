@@ -61,10 +61,11 @@ def prune(
     graphprune prune resnet.onnx small.onnx --macs 0.6 --calibration data.npz --recipe auto
     graphprune prune resnet.onnx small.onnx --max-drop 0.5% --calibration data.npz --validation other.npz
     graphprune prune decoder.onnx small.onnx --depth 2 --calibration data.npz
+    graphprune prune decoder.onnx small.onnx --macs 0.6 --depth auto --calibration data.npz --recover least_squares
     graphprune prune resnet.pt2 small.pt2 --macs 0.6
     graphprune prune mypkg.models:resnet small --weights w.safetensors --input 1,3,224,224 --macs 0.6
     """
-    needed = within.max_drop is None and blocks.depth is None
+    needed = within.max_drop is None and not blocks.enough
     arguments = {**choices.arguments(needed), **blocks.arguments(), "calibration": data.request()}
     arguments, recover, told = recovery.followed(arguments, arguments["calibration"])
     arguments = api.stepped({**arguments, "steps": stepwise.steps}, recover)
@@ -79,6 +80,8 @@ def prune(
         raise GraphPruneError("GP107", "--max-drop searches widths, not blocks", "option --depth", "give one of them")
     if within.max_drop is not None:
         arguments, notes = within.found(source.analysis(), arguments, recover, data, inputs, console)
+    if blocks.depth == "auto":
+        arguments["tell"] = console.say
     if source.is_of_torch:
         return modules.run(TorchJob(dense, out, source, arguments, writing, console, inputs, recover, notes))
     with console.working("finding what is coupled"):

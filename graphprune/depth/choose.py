@@ -43,12 +43,14 @@ def choose(
     depth_unit: int = 1,
     calibration: Calibration | None = None,
     seed: int = 0,
+    known: dict[tuple[str, ...], float] | None = None,
 ) -> Chosen:
     """Choose what to leave out.
 
     depth:      how many units
     depth_by:   a criterion of blocks, or ``random``
     depth_unit: consecutive blocks that go together: 2 for the layers of a transformer, of attention and feed-forward
+    known:      scores from an earlier call with the same options, by the names of blocks; it gets those that are new
     Raises GraphPruneError: GP106 and GP107 for options, GP704 without data, GP701 to GP703 for the data; BudgetNotMet
     GP302 where there is no block, GP301 where there are fewer.
     """
@@ -65,7 +67,12 @@ def choose(
         raise BudgetNotMet("GP302", what, analysis.program.name, "graphprune inspect lists the blocks that there are")
     consecutive = isinstance(criterion, BlockCriterion) and criterion.consecutive
     runs = _runs(analysis, found, depth_unit * depth if consecutive else depth_unit, depth_unit)
-    scores = _scores(analysis, runs, criterion, calibration, seed)
+    if known is None:
+        known = {}
+    fresh = [run for run in runs if _names(run) not in known]
+    if fresh:
+        known.update(zip(map(_names, fresh), _scores(analysis, fresh, criterion, calibration, seed), strict=True))
+    scores = [known[_names(run)] for run in runs]
     chosen = _lowest(runs, scores, 1 if consecutive else depth)
     if len(chosen) < (1 if consecutive else depth):
         row = " in a row" if consecutive or depth_unit > 1 else ""
@@ -74,6 +81,10 @@ def choose(
     kept = {each for place in chosen for each in runs[place]}
     told = {" ".join(each.name for each in runs[place]): scores[place] for place in chosen}
     return Chosen(tuple(each for each in found if each in kept), told)
+
+
+def _names(run: Run) -> tuple[str, ...]:
+    return tuple(each.name for each in run)
 
 
 def _lowest(runs: Sequence[Run], scores: Sequence[float], count: int) -> list[int]:

@@ -1,59 +1,89 @@
-"""A plan that leaves out residual blocks."""
+"""A plan that leaves out residual blocks, alone or beside narrower layers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from graphprune.analysis import Analysis, analyze_program
-from graphprune.cost import MEASURES, Costing
+from graphprune.analysis import Analysis
 from graphprune.criteria.custom import name_of
-from graphprune.depth.apply import without_blocks
-from graphprune.depth.choose import choose
-from graphprune.dialects import tools_of
+from graphprune.depth.divide import Competition
 from graphprune.errors import GraphPruneError
 from graphprune.plan import Plan
+from graphprune.sweep import split
 
 if TYPE_CHECKING:
     from graphprune.calibrate import Calibration
 
-_OF_WIDTHS = ("macs", "params", "bytes", "ratio")
+BUDGETS = ("macs", "params", "bytes")
 
 
 def depth_plan(
     analysis: Analysis,
-    depth: int,
+    depth: int | str,
     *,
     depth_by: Any = "block_influence",
     depth_unit: int = 1,
     calibration: Calibration | None = None,
     seed: int = 0,
     sizes: Mapping[str, int] | None = None,
+    refit: Sequence[str] = (),
+    tell: Callable[[str], None] | None = None,
     **others: Any,
 ) -> Plan:
-    """The plan that leaves out so many units of residual blocks and cuts no width.
+    """The plan that leaves out so many units of residual blocks, and cuts widths where a budget is given.
 
-    others: options about widths; of these no budget may be given
-    Raises GraphPruneError GP107 for a budget beside `depth`, and as :func:`graphprune.depth.choose.choose` does.
+    depth:  how many; ``"auto"`` searches for the number of the least error on held-out data
+    refit:  recoveries of the network without the blocks, before its widths are cut; for a search also after that
+    others: options about widths
+    Raises GraphPruneError: GP107 for a search without a budget, and for shares of channels; GP701 and GP704 where data
+    is missing; as plans, recoveries and :func:`graphprune.depth.choose.choose` do.
     """
-    given = [name for name in _OF_WIDTHS if others.get(name) is not None]
-    if given or others.get("steps", 1) != 1:
-        what = f"blocks are left out and widths are cut in two calls, but {[*given, 'steps'][0]} was given beside depth"
-        raise GraphPruneError("GP107", what, "option depth", "prune the result once more")
-    chosen = choose(analysis, depth, depth_by=depth_by, depth_unit=depth_unit, calibration=calibration, seed=seed)
-    names = tuple(each.name for each in chosen.blocks)
+    budgets = {name: others.pop(name) for name in BUDGETS if others.get(name) is not None}
+    others = {name: value for name, value in others.items() if name not in BUDGETS}
+    _check(depth, budgets, others)
     options = {
         "depth": depth, "depth_by": name_of(depth_by), "depth_unit": depth_unit, "seed": seed,
         "sizes": dict(sizes or {}), "calibration": calibration.source if calibration else None,
-        "scores": {name: float(score) for name, score in chosen.scores.items()},
     }  # fmt: skip
-    made = replace(Plan.of(analysis, {}, options), blocks=names)
-    small = without_blocks(analysis.program.native, names)
-    costing = Costing(analyze_program(tools_of(small).read(small)), sizes or {})
-    dense = Costing(analysis, sizes or {})
-    costs = {
-        "dense": {name: dense.cost(name, {}) for name in MEASURES},
-        "planned": {name: costing.cost(name, {}) for name in MEASURES},
+    asked = {"depth_by": depth_by, "depth_unit": depth_unit}
+    shared: dict[str, Any] = {"seed": seed, "sizes": dict(sizes or {})}
+    if depth != "auto":
+        one = Competition(analysis, budgets, others, refit, calibration, None, asked, **shared)
+        made = one.plan(int(depth))
+        return replace(made, options={**made.options, **options, **budgets})
+    fit, judge = split(_given(calibration))
+    found = Competition(analysis, budgets, others, refit, fit, judge, asked, **shared).divided(tell)
+    told = {
+        "blocks": found.best.blocks,
+        "tried": [f"tried: {each}" for each in found.trials],
+        "divided": list(found.notes),
     }
-    return replace(made, costs=costs)
+    return replace(found.best.plan, options={**found.best.plan.options, **options, **budgets, **told})
+
+
+def _check(depth: int | str, budgets: Mapping[str, float], others: Mapping[str, Any]) -> None:
+    """Raises GraphPruneError GP107."""
+    if depth != "auto" and (not isinstance(depth, int) or isinstance(depth, bool) or depth < 1):
+        what = f"{depth!r} is neither a whole number from 1 on nor auto"
+        raise GraphPruneError("GP107", what, "option depth", "write 2, or auto beside a budget")
+    if others.get("ratio") is not None:
+        what = "a ratio is a share of channels, and blocks are no channels"
+        raise GraphPruneError("GP107", what, "option depth", "give macs, params or bytes")
+    if not budgets and depth == "auto":
+        what = "how many blocks go is searched for within a budget, and there is none"
+        raise GraphPruneError("GP107", what, "option depth", "add macs=0.6, params or bytes, or give a number")
+    if not budgets and others.get("steps", 1) != 1:
+        what = "steps cut widths, and no budget was given beside depth"
+        raise GraphPruneError("GP107", what, "option steps", "leave it out, or add macs=0.6")
+    for name, share in budgets.items():
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
+            raise GraphPruneError("GP107", f"{share!r} is not a share above 0 and at most 1", f"option {name}")
+
+
+def _given(calibration: Calibration | None) -> Calibration:
+    if calibration is None:
+        what = "how many blocks go is measured on data, and there is none"
+        raise GraphPruneError("GP704", what, "option depth", "give calibration data, or a number of blocks")
+    return calibration

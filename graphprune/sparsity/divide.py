@@ -2,8 +2,8 @@
 
 The budget counts multiply-accumulates with weights that are not zero, as a share of those of the dense network. It can
 be reached by cutting channels alone, by zeros alone, or by both: a network of ``width`` of the multiply-accumulates,
-whose weights keep ``macs / width``. Some widths between these ends are tried, from the dense network each time, and the
-one with the least error of the outputs on held-out data is taken. Knows no framework.
+whose weights keep ``macs / width``. Widths are tried at ``macs ** (k / 4)``, from the dense network each time, and the
+one with the least error of the outputs on held-out data is taken (:mod:`graphprune.division`). Knows no framework.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from graphprune.calibrate import Calibration
 from graphprune.cost import Costing
 from graphprune.dialects import tools_of
 from graphprune.dialects.tools import Model
+from graphprune.division import STEPS, Division, best_division
 from graphprune.drop import divided
 from graphprune.errors import BudgetNotMet, GraphPruneError, did_you_mean
 from graphprune.fidelity import Fidelity
@@ -33,8 +34,6 @@ from graphprune.sparsity.recover import checked, recovered
 from graphprune.sparsity.run import Sparsified, sparsify
 from graphprune.steps import BUDGETS, planned
 
-STEPS = 4
-"""Widths are tried at ``macs ** (k / STEPS)``, and then on both sides of the best."""
 ROUNDS = 8
 """Times that a sparsity is raised until a format that rounds it meets the budget."""
 
@@ -56,19 +55,6 @@ class Trial:
         return f"channels to {self.width:.1%}, sparsity {self.sparsity:.1%}: {told}"
 
 
-@dataclass(frozen=True)
-class Division:
-    """The best trial, and all in their order."""
-
-    best: Trial
-    trials: tuple[Trial, ...]
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What a report says of it."""
-        return (f"of {len(self.trials)} ways to divide the budget: {self.best}",)
-
-
 def divide(
     analysis: Analysis,
     macs: float,
@@ -82,7 +68,7 @@ def divide(
     sizes: Mapping[str, int] | None = None,
     tell: Callable[[str], None] | None = None,
     **choice: Any,
-) -> Division:
+) -> Division[Trial]:
     """How to divide a budget; see :func:`graphprune.sparsity.run.sparsify` for the options.
 
     Raises GraphPruneError: GP107 for options, GP302 where no division meets the budget; as plans and recoveries do.
@@ -93,26 +79,8 @@ def divide(
     names = checked(recover, calibration)
     run = _Run(analysis, float(macs), validation, {"format": parse(str(format)), **choice}, calibration, names,
                dict(width or {}), seed, dict(sizes or {}))  # fmt: skip
-    found: list[Trial] = []
-
-    def tried(share: float) -> Trial:
-        found.append(run.trial(share))
-        if tell is not None:
-            tell(f"[{len(found)}] {found[-1]}")
-        return found[-1]
-
-    for step in range(STEPS + 1):
-        tried(macs ** (step / STEPS))
-    best = min(found, key=lambda each: each.error)
-    for side in (-0.5, 0.5):
-        share = best.width * macs ** (side / STEPS)
-        if not best.failure and macs < share < 1:
-            tried(share)
-    best = min(found, key=lambda each: each.error)
-    if best.failure or not math.isfinite(best.error):
-        where = "; ".join(dict.fromkeys(each.failure for each in found if each.failure))
-        raise BudgetNotMet("GP302", f"{macs:.1%} of the MACs are reached in no way that was tried", where)
-    return Division(best, tuple(found))
+    shares = [macs ** (step / STEPS) for step in range(STEPS + 1)]
+    return best_division(shares, lambda a, b: math.sqrt(a * b), run.trial, f"{macs:.1%} of the MACs", tell)
 
 
 def _check_width(width: Mapping[str, Any]) -> None:
@@ -250,7 +218,7 @@ class Narrow:
 
     model: Model
     plan: Plan | None
-    division: Division
+    division: Division[Trial]
     calibration: Calibration | None
     notes: tuple[str, ...]
 
@@ -270,8 +238,8 @@ def prune_to(
     for_capture: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Narrow:
-    """Find how to divide the budget, and cut the channels. Raises GraphPruneError as :func:`divide`, :func:`divided`
-    and :func:`graphprune.api.prune` do."""
+    """Find how to divide the budget, and cut the channels. Raises GraphPruneError as :func:`divide`,
+    :func:`graphprune.drop.divided` and :func:`graphprune.api.prune` do."""
     if options.pop("sparsity", None) is not None:
         raise GraphPruneError("GP107", "the sparsity follows from the budget", "option sparsity", "give one of them")
     captured = dict(for_capture or {})
@@ -285,6 +253,6 @@ def prune_to(
         return Narrow(model, None, division, fit, division.notes)
     asked = {**(width or {}), "macs": division.best.width, "recover": of_channels(names), "calibration": fit}
     result = api.prune(model, example_inputs, **asked, **shared, **captured, verify=verify)
-    told = api.data_notes(result.plan)  # the report of the zeros says it, too
+    told = api.plan_notes(result.plan)  # the report of the zeros says it, too
     notes = (*division.notes, *(note for note in result.report.notes if note not in told))
     return Narrow(result.model, result.plan, division, fit, notes)

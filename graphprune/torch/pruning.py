@@ -246,7 +246,7 @@ def rebuild_graph(module: nn.Module, plan: Plan, example_inputs: Any) -> nn.Modu
 
 # ---------------------------------------------------------------- the graph
 _OPTIONS = (
-    *tuple(inspect.signature(make_plan).parameters)[1:], "steps", "refit", "depth", "depth_by", "depth_unit",
+    *tuple(inspect.signature(make_plan).parameters)[1:], "steps", "refit", "depth", "depth_by", "depth_unit", "tell",
 )  # fmt: skip
 
 
@@ -325,12 +325,12 @@ class _Cut:
         return replace(done, model=model)
 
     def _checked(self, model: Any, verify: bool) -> Result:
-        from graphprune.api import Result, data_notes, report_of, require
+        from graphprune.api import Result, plan_notes, report_of, require
         from graphprune.verify import verify_models
 
         source: Captured = self.analysis.program.native
         sizes, seed = self.options.get("sizes"), self.options.get("seed", 0)
-        notes = (*source.notes, *self.notes, *data_notes(self.plan))
+        notes = (*source.notes, *self.notes, *plan_notes(self.plan))
         report = reported(report_of(self.analysis, self.keep, sizes=sizes), self.plan, self.small, sizes)
         report = report.with_(notes=notes)
         if not verify:
