@@ -17,7 +17,7 @@ from tvm import tirx
 from .functions import RESULT, Expression, evaluate, exp
 from .loops import Loops, Strip, sweep
 from .spans import LARGEST, PRODUCT, SMALLEST, SUM, Operation, Place, Span
-from .tir import Array, Machine, Register, const, splat
+from .tir import Array, Machine, Register, const, splat, wide
 
 LARGEST_FLOAT = 3.4028234663852886e38
 
@@ -57,10 +57,13 @@ class Reduce:
     epilogue: Expression = RESULT
     operands: int = 0
     vectors: int = 4
+    dtype: str = "float32"  # of x; 8-bit integers are added exactly, as float32
+    result: str = "float32"
+    taken: int = 0  # from a sum, which a mean then divides: what zero points add to it
 
     @property
     def arrays(self) -> tuple[str, ...]:
-        return ("float32",) * (2 + self.masked + self.operands)
+        return (self.dtype, *("float32",) * (self.masked + self.operands), self.result)
 
     def body(self, machine: Machine, arrays: Sequence[Array]) -> None:
         mask = 1 if self.masked else None
@@ -82,7 +85,7 @@ class Reduce:
             )
             results = [tirx.log(sum_.get()) + peak.get() for sum_, peak in zip(found, peaks, strict=True)]
         else:
-            found = span.total(bases, strip, operation, lambda place: prepare(span.read(0, place)))
+            found = span.total(bases, strip, operation, lambda place: prepare(self.read(span, place)))
             results = [self.finished(register.get(), span) for register in found]
         operands = range(1 + self.masked, len(span.arrays) - 1)
         for v, result in enumerate(results):
@@ -93,11 +96,17 @@ class Reduce:
                 span.write(evaluate(self.epilogue, leaves, span.lanes), place)
             else:
                 leaves = [result, *(span.arrays[index].load(bases[index], span.lanes, 0) for index in operands)]
-                register = Register(span.lanes)
+                register = Register(span.lanes, self.result)
                 register.set(evaluate(self.epilogue, leaves, span.lanes))
                 span.arrays[-1][bases[-1]] = register.lane(const(0))
 
+    def read(self, span: Span, place: Place) -> Any:
+        value = span.read(0, place)
+        return value if self.dtype == "float32" else tirx.Cast(wide("float32", span.lanes), value)
+
     def finished(self, value: Any, span: Span) -> Any:
+        if self.taken:
+            value = value - splat(float(self.taken), span.lanes)
         if self.operation == "l2":
             return tirx.sqrt(value)
         if self.operation == "mean":

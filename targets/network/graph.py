@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from graphprune.dialects.onnx.runner import has_onnxruntime
 from graphprune.errors import GraphPruneError
-from graphprune.targets.expand import expand
+from graphprune.targets.expand import expand, one_axis
 from graphprune.targets.expand.stored import move_as_stored
 from graphprune.targets.network.alone import captured
 from graphprune.targets.network.inference import infer
@@ -132,6 +132,7 @@ def prepare(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> ir.Model:
     ir.passes.common.ShapeInferencePass()(prepared)
     if expand(prepared):
         ir.passes.common.ShapeInferencePass()(prepared)
+        one_axis.before(prepared.graph)
     move_as_stored(prepared.graph)
     prepared.graph.sort()
     for given, name in zip(prepared.graph.inputs, names, strict=True):

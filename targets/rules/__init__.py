@@ -8,6 +8,7 @@ from graphprune.targets.network.graph import Node
 from graphprune.targets.network.lowering import Lowering
 from graphprune.targets.rules import (
     contraction,
+    means,
     pointwise,
     pooling,
     product,
@@ -23,7 +24,8 @@ Rule = Callable[[Lowering, Node], None]
 RULES: dict[str, tuple[Rule, ...]] = {
     **{op: (pointwise.elementwise,) for op in pointwise.POINTWISE},
     **{op: (reductions.reduce,) for op in reductions.OPERATIONS},
-    "AveragePool": (pooling.halve, pooling.pool),
+    **{op: (means.reduce, reductions.reduce) for op in ("GlobalAveragePool", "ReduceMean")},
+    "AveragePool": (means.pool, pooling.halve, pooling.pool),
     "BatchNormalization": (pointwise.batch_norm,),
     "Concat": (shape.concat,),
     "ConvInteger": (quantised.convolution,),

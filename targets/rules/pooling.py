@@ -7,6 +7,7 @@ from math import prod
 
 import numpy as np
 
+from graphprune.targets.kernels.functions import RESULT
 from graphprune.targets.kernels.halve import COLUMNS, Halve
 from graphprune.targets.kernels.window import Window as Pool
 from graphprune.targets.network.graph import Node, Value
@@ -14,7 +15,8 @@ from graphprune.targets.network.layout import View, digits, loops
 from graphprune.targets.network.lowering import Lowering, NotMine, lines
 from graphprune.targets.network.window import Window, window_of
 from graphprune.targets.rules.contraction import run_of, with_run
-from graphprune.targets.rules.workspace import distance, flat, workspace
+from graphprune.targets.rules.pointwise import Fused, call_fused
+from graphprune.targets.rules.workspace import Workspace, distance, flat, workspace
 
 MOST = 32  # taps that are written out one by one
 
@@ -51,13 +53,20 @@ def halve(at: Lowering, node: Node) -> None:
 def pool(at: Lowering, node: Node) -> None:
     """MaxPool and AveragePool over two axes; what lies outside of the map is not counted unless the node asks."""
     value, window = pooled(node)
-    result = node.outputs[0]
-    n, c = value.shape[:2]
+    work = workspace(at, node, value, window)
+    slide(at, node, window, work, Fused(node.outputs[0], RESULT), value.dtype)
+
+
+def slide(
+    at: Lowering, node: Node, window: Window, work: Workspace, found: Fused, dtype: str = "float32", zero: int = 0
+) -> None:
+    """A pool over a workspace of `dtype`, and what joins its step; `zero` is the integer that means nothing there."""
+    result = found.value
+    n, c = result.shape[:2]
     ho, wo = window.output
     kernel = window.kernel
     same = str(node.attributes.get("auto_pad", "NOTSET")).startswith("SAME")
     after = window.after if same else node.attributes.get("pads", (0, 0, 0, 0))[2:]
-    work = workspace(at, node, value, window)
     offsets = [work.tap(a, b) for a in range(kernel[0]) for b in range(kernel[1])]
     x = View(
         work.storage, (digits(n, work.image), digits(c, work.channel), digits(ho, work.row), digits(wo, 1)), work.offset
@@ -70,7 +79,7 @@ def pool(at: Lowering, node: Node) -> None:
     padded = window.padded()
     include = bool(node.attributes.get("count_include_pad", 0))
     hang = any(reach > pad for reach, pad in zip(window.after, after, strict=True))
-    bordered = node.op == "MaxPool" and padded and value.dtype == "float32"  # no step is below a border of zeros
+    bordered = node.op == "MaxPool" and padded and dtype == "float32"  # no step is below a border of zeros
     counted = node.op == "AveragePool" and padded and (not include or hang)
     there = taps(window, after if include else None)
     extra: list[np.ndarray] = []
@@ -90,7 +99,7 @@ def pool(at: Lowering, node: Node) -> None:
         step = wo if not closed and loop_extent == ho and loop_strides[0] == work.row and ho > 1 else 0
         return (loop_strides[0], *(step,) * len(arrays), loop_strides[1])
 
-    found = Pool(
+    pooling = Pool(
         operation="max" if node.op == "MaxPool" else ("sum" if counted else "mean"),
         offsets=tuple(offsets),
         length=length,
@@ -100,10 +109,12 @@ def pool(at: Lowering, node: Node) -> None:
         counted=counted,
         masked=mask is not None,
         guarded=guarded,
-        dtype=value.dtype,
+        epilogue=found.expression,
+        dtype=dtype,
+        result=result.dtype,
+        taken=zero * len(offsets),
     )
-    at.call(found, [x, *arrays, y], node, node.op)
-    at.views[result] = y
+    call_fused(at, node, found, pooling, [x, *arrays, y])
 
 
 def pooled(node: Node) -> tuple[Value, Window]:

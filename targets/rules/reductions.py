@@ -78,25 +78,28 @@ def source(at: Lowering, node: Node, dtype: str = "float32") -> tuple[Value, Vie
     return value, view
 
 
-def smaller(at: Lowering, view: View, axes: Sequence[int]) -> View:
+def smaller(at: Lowering, view: View, axes: Sequence[int], dtype: str = "float32") -> View:
     """A place for what is left of `view` when `axes` are one, in the same order."""
     shape = [1 if axis in axes else size for axis, size in enumerate(view.shape)]
     order = sorted(range(len(shape)), key=lambda axis: -(view.axes[axis][-1].stride if view.axes[axis] else 1 << 60))
     order.sort(key=lambda axis: shape[axis] != 1)
-    return at.scratch(shape, order)
+    return at.scratch(shape, order, dtype)
+
+
+def axes_of(node: Node, rank: int) -> list[int]:
+    """The axes that a node reduces over."""
+    if node.op.startswith("Global"):
+        return list(range(2, rank))
+    found = constant(node, 1, "axes")
+    if not found and node.attributes.get("noop_with_empty_axes", 0):
+        raise NotMine("no axes")
+    return sorted(axis % rank for axis in found) if found else list(range(rank))
 
 
 def reduce(at: Lowering, node: Node) -> None:
     """ReduceSum, -Mean, -Max and others of their kind, and the global pools."""
     value, x = source(at, node)
-    rank = len(value.shape)
-    if node.op.startswith("Global"):
-        axes = list(range(2, rank))
-    else:
-        found = constant(node, 1, "axes")
-        if not found and node.attributes.get("noop_with_empty_axes", 0):
-            raise NotMine("no axes")
-        axes = sorted(axis % rank for axis in found) if found else list(range(rank))
+    axes = axes_of(node, len(value.shape))
     y = smaller(at, x, axes)
     result = y.reshape(node.outputs[0].shape)
     assert result is not None

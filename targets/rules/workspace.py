@@ -8,7 +8,7 @@ from math import prod
 
 import numpy as np
 
-from graphprune.targets.kernels.functions import Number
+from graphprune.targets.kernels.functions import Apply, Expression, Number
 from graphprune.targets.network.graph import Node, Value
 from graphprune.targets.network.layout import Axis, Storage, View, digits, merged
 from graphprune.targets.network.lowering import Lowering, NotMine, lines, pitch
@@ -59,7 +59,10 @@ def copied(at: Lowering, node: Node, view: View, window: Window, fill: float) ->
         zeros = (*zeros, np.dtype(view.dtype).itemsize)
     storage = Storage(n * c * channel, view.dtype, zeros=zeros)
     if padded and fill != 0.0:
-        at.map(Number(fill), [], View(storage, (digits(storage.size, 1),)), node, "fill the border")
+        number: Expression = Number(fill)
+        if view.dtype != "float32":
+            number = Apply(f"cast:{view.dtype}", (number,))
+        at.map(number, [], View(storage, (digits(storage.size, 1),)), node, "fill the border")
     for (a, b), part, offset in phases(view, window, row, plane):
         tall, wide = part.shape[2:]
         axes = (digits(n, c * channel), digits(c, channel), digits(tall, row), digits(wide, 1))

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 pytest.importorskip("tvm")
 
 from graphprune.targets.kernels.tir import Machine
+from tests.targets.kernels.harness import DOTS
 from tests.targets.network.harness import MACHINES, check
 from tests.targets.network.net import Net
+from tests.targets.network.steps import bias, integers, rounded, stored, weight, within
 
 
 @settings(max_examples=25, deadline=None, derandomize=True)
@@ -36,6 +38,56 @@ def test_convolutions_over_one_axis(
     inputs = [x, net.weight(8, 4 // groups, kernel)] + ([net.weight(8)] if bias else [])
     y = net.op("Conv", *inputs, group=groups, strides=[stride], dilations=[dilation], pads=pads)
     check(net.model(net.op("Relu", y)), machine)
+
+
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(
+    machine=st.sampled_from([machine for machine in [*DOTS, *MACHINES] if machine.threads == 1]),
+    groups=st.sampled_from([1, 2, 5]),
+    inner=st.sampled_from([1, 3, 4, 9]),
+    length=st.sampled_from([7, 16, 33]),
+    kernel=st.sampled_from([1, 3, 5]),
+    stride=st.integers(1, 2),
+    zero=st.sampled_from([("uint8", 0), ("uint8", 131), ("int8", 17)]),
+    one=st.booleans(),
+    operators=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_quantised_convolutions_over_one_axis(
+    machine: Machine, groups: int, inner: int, length: int, kernel: int, stride: int, zero: tuple[str, int], one: bool,
+    operators: bool, seed: int,
+) -> None:  # fmt: skip
+    """Products of integers, in either form; a Relu behind them joins their step."""
+    net = Net(seed=seed)
+    dtype, point = zero
+    shape = groups * 3, inner, kernel
+    more = {"group": groups, "strides": [stride], "pads": [kernel // 2] * 2}
+    x = net.input(2, groups * inner, length)
+    array = integers(net, *shape)
+    if operators:
+        scale = net.generator.uniform(0.5, 2.0, 1 if one else shape[0]).astype(np.float32) / 500
+        ends = net.constant(0.03, "float32"), net.constant(point, dtype)
+        names = net.constant(array), net.constant(scale), net.constant(np.zeros(scale.shape, np.int8))
+        last = net.constant(0.0811, "float32"), net.constant(120, dtype)
+        y = net.op("QLinearConv", stored(net, x, 0.03, point, dtype), *ends, *names, *last, **more)
+    else:
+        w, scale = weight(net, array, 0, one)
+        y = net.op("Conv", rounded(net, x, 0.03, point, dtype), w, bias(net, shape[0], 0.03, scale), **more)
+        y = stored(net, net.op("Relu", y), 0.0811, 120)
+    network = within(net.model(y), machine)
+    steps = [call for call in network.lowered.calls if getattr(call.kernel, "numbers", "") == "int8"]
+    assert [call.what for call in steps] == ["Conv+QuantizeLinear" if operators else "Conv+Relu+QuantizeLinear"]
+
+
+def test_what_follows_a_window_over_one_axis_joins_it() -> None:
+    """Steps with one operand; not those that others read too, and not sums."""
+    net = Net()
+    x = net.input(1, 4, 21)
+    y = net.op("LeakyRelu", net.op("Relu", net.op("Conv", x, net.weight(6, 4, 3))), alpha=0.1)
+    z = net.op("Conv", y, net.weight(6, 6, 3), pads=[1, 1])
+    network = check(net.model(net.op("Add", net.op("Sigmoid", z), net.op("Tanh", z)), net.op("Relu", z)))
+    steps = [call.what for call in network.lowered.calls if call.what.startswith("Conv")]
+    assert steps == ["Conv+Relu+LeakyRelu", "Conv"]
 
 
 @pytest.mark.parametrize("kind", ["MaxPool", "AveragePool"])
