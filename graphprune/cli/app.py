@@ -87,7 +87,11 @@ def _start(
 
 def run(arguments: list[str]) -> int:
     """Run a command line; its exit code. Raises GraphPruneError for anything that the user can act on."""
-    logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # it warns about what the checks of files refuse anyway
+    for name in (
+        "onnx_ir",
+        "onnxscript",
+    ):  # they warn about what the checks of files refuse, or of nodes left as they are
+        logging.getLogger(name).setLevel(logging.ERROR)
     command: Any = typer.main.get_command(app)
     try:
         code = command.main(args=_completed(arguments), prog_name="graphprune", standalone_mode=False)

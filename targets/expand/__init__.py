@@ -10,16 +10,18 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-from graphprune.targets.expand import integers, one_axis, pools, recurrent, transposed
+from graphprune.targets.expand import gathers, integers, one_axis, patches, pools, recurrent, transposed
 from graphprune.targets.expand.maker import Maker
 
 Expansion = Callable[[Maker, ir.Node], list[ir.Value] | None]
 
 EXPANSIONS: dict[str, tuple[Expansion, ...]] = {
     "AveragePool": (one_axis.window,),
-    "Conv": (one_axis.window,),
+    "Conv": (one_axis.window, patches.convolution),
     "ConvTranspose": (one_axis.window, transposed.conv_transpose),
     "DynamicQuantizeLinear": (integers.dynamic,),
+    "GatherElements": (gathers.gather_elements,),
+    "GatherND": (gathers.gather_nd,),
     "GRU": (recurrent.recurrent,),
     "LSTM": (recurrent.recurrent,),
     "MaxPool": (one_axis.window, pools.max_pool),

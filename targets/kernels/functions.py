@@ -141,6 +141,10 @@ def softplus(lanes: int, x: Any) -> Any:
     return upper(x, splat(0.0, lanes)) + small
 
 
+def inverted(flag: Any, lanes: int) -> Any:
+    return tirx.Select(flag, splat(0, lanes, "bool"), splat(1, lanes, "bool"))
+
+
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "add": lambda n, a, b: a + b,
     "sub": lambda n, a, b: a - b,
@@ -170,7 +174,11 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "less": lambda n, a, b: a < b,
     "less_equal": lambda n, a, b: a <= b,
     "equal": lambda n, a, b: a == b,
-    "not": lambda n, a: tirx.Not(a) if n == 1 else tirx.Select(a, splat(0, n, "bool"), splat(1, n, "bool")),
+    "is_nan": lambda n, a: tirx.isnan(a),
+    "not": lambda n, a: inverted(a, n),
+    "and": lambda n, a, b: tirx.Select(a, b, splat(0, n, "bool")),
+    "or": lambda n, a, b: tirx.Select(a, splat(1, n, "bool"), b),
+    "xor": lambda n, a, b: tirx.Select(a, inverted(b, n), b),
     "where": lambda n, c, a, b: tirx.Select(c, a, b),
 }
 

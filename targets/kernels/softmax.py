@@ -1,7 +1,8 @@
 """Softmax and its logarithm over one axis, or over rows and run together.
 
-    s[r] = scale * x[o, r, p] + addend[o, r, p]        (the addend is an attention mask or bias, where there is one)
-    y[o, r, p] = exp(s[r] - max s) / sum exp(s - max s),      or s[r] - max s - log(sum exp(s - max s))
+    y[o, r, p] = exp(x[r] - max x) / sum exp(x - max x),      or x[r] - max x - log(sum exp(x - max x))
+
+and an epilogue on that.
 
 Three walks over the axis: the largest number, the exponentials and their sum, and the division. As in onnxruntime a
 NaN, an infinity or nothing but -infinity along the axis gives NaN everywhere.
@@ -16,7 +17,7 @@ from typing import Any
 
 from tvm import tirx
 
-from .functions import exp, upper
+from .functions import RESULT, Expression, evaluate, exp, named, upper
 from .loops import Loops, Strip, sweep
 from .spans import SUM, Operation, Place, Span
 from .tir import Array, Machine, Register, splat
@@ -26,7 +27,7 @@ PEAK = Operation(-inf, upper)  # a NaN that this drops is still in the sum
 
 @dataclass(frozen=True)
 class Softmax:
-    """The arrays are x, addend (where there is one), y; every loop has a stride for each of them (0 repeats).
+    """The arrays are x and y; every loop has a stride for each of them.
 
     `axis` are the loops r, `outer` the loops o; the run is `length` numbers with strides `steps`, kept (the axis is
     rows below each other) or a part of the axis. `guarded`: numbers behind a kept run belong to somebody else.
@@ -37,15 +38,14 @@ class Softmax:
     steps: tuple[int, ...]
     axis: Loops = ()
     outer: Loops = ()
-    scale: float = 1.0
-    addend: bool = False
     logarithm: bool = False
+    epilogue: Expression = RESULT  # of y alone
     guarded: bool = False
     vectors: int = 4
 
     @property
     def arrays(self) -> tuple[str, ...]:
-        return ("float32",) * (2 + self.addend)
+        return ("float32", "float32")
 
     def body(self, machine: Machine, arrays: Sequence[Array]) -> None:
         span = Span(arrays, self.axis, self.length, self.steps, self.kept, machine.lanes, self.guarded)
@@ -58,17 +58,11 @@ class Softmax:
     def strip(self, span: Span, bases: list[Any], strip: Strip) -> None:
         lanes = span.lanes
 
-        def score(place: Place) -> Any:
-            value = span.read(0, place)
-            if self.scale != 1.0:
-                value = value * splat(self.scale, lanes)
-            return value + span.read(1, place) if self.addend else value
-
-        peaks = span.total(bases, strip, PEAK, score)
+        peaks = span.total(bases, strip, PEAK, lambda place: span.read(0, place))
 
         def term(place: Place) -> Any:
             value = Register(lanes)
-            value.set(exp(lanes, score(place) - peaks[place.vector].get()))
+            value.set(exp(lanes, span.read(0, place) - peaks[place.vector].get()))
             if not self.logarithm:
                 span.write(value.get(), place)
             return value.get()
@@ -80,9 +74,11 @@ class Softmax:
 
         def finish(place: Place) -> None:
             if self.logarithm:
-                value = score(place) - peaks[place.vector].get() - sums[place.vector].get()
+                value = span.read(0, place) - peaks[place.vector].get() - sums[place.vector].get()
             else:
                 value = span.read(-1, place) * sums[place.vector].get()
+            if self.epilogue != RESULT:
+                value = evaluate(self.epilogue, [named(value, lanes)], lanes)
             span.write(value, place)
 
         span.visit(bases, strip, span.chains(strip, 2), finish)

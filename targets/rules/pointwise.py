@@ -158,6 +158,7 @@ def dequantise(node: Node, arguments: list[Expression]) -> Expression:
 POINTWISE: dict[str, Callable[[Node, list[Expression]], Expression]] = {
     "Abs": of("abs"),
     "Add": of("add"),
+    "And": of("and"),
     "Cast": cast,
     "Ceil": of("ceil"),
     "Clip": clip,
@@ -175,6 +176,7 @@ POINTWISE: dict[str, Callable[[Node, list[Expression]], Expression]] = {
     "GreaterOrEqual": lambda node, arguments: Apply("less_equal", tuple(arguments[::-1])),
     "HardSigmoid": hard_sigmoid,
     "HardSwish": hard_swish,
+    "IsNaN": of("is_nan"),
     "LeakyRelu": leaky,
     "Less": of("less"),
     "LessOrEqual": of("less_equal"),
@@ -185,6 +187,7 @@ POINTWISE: dict[str, Callable[[Node, list[Expression]], Expression]] = {
     "Mul": of("mul"),
     "Neg": of("neg"),
     "Not": of("not"),
+    "Or": of("or"),
     "Pow": power,
     "PRelu": leaky,
     "QuantizeLinear": quantise,
@@ -200,9 +203,10 @@ POINTWISE: dict[str, Callable[[Node, list[Expression]], Expression]] = {
     "Sum": nested("add"),
     "Tanh": of("tanh"),
     "Where": of("where"),
+    "Xor": of("xor"),
 }
-COMPARES = {"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"}
-COUNTS = {"Add", "Mul", "Sub"}  # of integers as well
+FLAGS = {"And", "Not", "Or", "Xor"}  # of nothing else
+WHOLE = {"Add", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Mul", "Sub"}  # of integers as well
 
 
 @dataclass
@@ -225,12 +229,9 @@ def pointwise(node: Node) -> bool:
     if node.op == "Cast":
         return types[0] in CASTS and node.outputs[0].dtype in CASTS
     if node.op == "Where":
-        return types[0] == "bool" and node.outputs[0].dtype == "float32"
-    if node.op == "Not":
-        return False
-    if node.op in COUNTS and types[0] in INTEGERS:
-        return all(kind == types[0] for kind in types)
-    return all(kind == "float32" for kind in types)
+        return types[0] == "bool" and node.outputs[0].dtype in {"float32", *INTEGERS}
+    kinds = {"bool"} if node.op in FLAGS else {"float32", *INTEGERS} if node.op in WHOLE else {"float32"}
+    return types[0] in kinds and all(kind == types[0] for kind in types)
 
 
 def quantisation(node: Node) -> bool:
@@ -253,7 +254,9 @@ CASTS = {"float32", *INTEGERS, "bool"}
 def fused(at: Lowering, value: Value, leaves: int, limit: int = DEPTH, types: Sequence[str] = ()) -> Fused:
     """The elementwise nodes behind `value` that can join its step: those that read nothing but it, what they make
     of it, and what is there already, and whose one result is all that anybody else needs. Results are of one of the
-    types, or of that of the value; numbers that are quantised stay so as long as nobody asks for others."""
+    types, or of that of the value, flags on the way aside; numbers that are quantised stay so as long as nobody asks
+    for others."""
+    types = types or (value.dtype,)
     best = Fused(value, Leaf(0))
     made: dict[Value, Expression] = {value: Leaf(0)}
     operands: list[Value] = []
@@ -262,7 +265,8 @@ def fused(at: Lowering, value: Value, leaves: int, limit: int = DEPTH, types: Se
         node = following(at, made, nodes)
         if node is None or node.outputs[0].shape != value.shape:
             break
-        if node.outputs[0].dtype not in (types or (value.dtype,)):
+        dtype = node.outputs[0].dtype
+        if dtype not in (*types, "bool"):
             break
         grown = expression(at, node, made, operands, leaves)
         if size(grown) > MOST:
@@ -271,7 +275,7 @@ def fused(at: Lowering, value: Value, leaves: int, limit: int = DEPTH, types: Se
         made[node.outputs[0]] = grown
         outside = [entry for entry in made if entry in at.graph.outputs or set(entry.users) - set(nodes)]
         stored = node.op == "DequantizeLinear" and node.outputs[0] not in at.graph.outputs
-        if outside == [node.outputs[0]] and not stored:
+        if outside == [node.outputs[0]] and not stored and dtype in types:
             best = Fused(node.outputs[0], made[node.outputs[0]], list(operands), list(nodes))
     return best
 
@@ -366,7 +370,8 @@ def elementwise(at: Lowering, node: Node) -> None:
 
 def joined(at: Lowering, value: Value, first: Expression, operands: list[Value]) -> Fused:
     """The chain behind `value` where the value itself is an expression of operands."""
-    chain = fused(at, value, 1, types=EIGHT if value.dtype in EIGHT else ())
+    types = (*EIGHT, "bool")
+    chain = fused(at, value, 1, types=types if value.dtype in types else ())
     for entry in chain.operands:
         if entry not in operands:
             operands.append(entry)

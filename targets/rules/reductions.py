@@ -11,6 +11,7 @@ from graphprune.targets.kernels.softmax import Softmax
 from graphprune.targets.network.graph import Node, Value
 from graphprune.targets.network.layout import Loop, View, loops
 from graphprune.targets.network.lowering import Lowering, NotMine
+from graphprune.targets.rules.pointwise import Fused, call_fused, with_most_fused
 from graphprune.targets.rules.shape import constant
 
 OPERATIONS = {
@@ -118,7 +119,8 @@ def reduce(at: Lowering, node: Node) -> None:
 
 
 def softmax(at: Lowering, node: Node) -> None:
-    """Softmax along one axis, or over all axes from one on, as operator sets before 13 define it."""
+    """Softmax along one axis, or over all axes from one on, as operator sets before 13 define it; what follows it and
+    reads nothing else is a part of it (torch.onnx exports attention with zeros for what is NaN)."""
     value, x = source(at, node)
     rank = len(value.shape)
     old = at.graph.opset < 13
@@ -126,17 +128,23 @@ def softmax(at: Lowering, node: Node) -> None:
     axes = list(range(axis, rank)) if old else [axis]
     y = at.like(x, value.shape)
     walked = walk([x, y], axes)
-    kernel = Softmax(
-        length=walked.length,
-        kept=walked.kept,
-        steps=walked.steps,
-        axis=walked.reduced,
-        outer=walked.outer,
-        logarithm=node.op == "LogSoftmax",
-        guarded=True,
-    )
-    at.call(kernel, [x, y], node, node.op)
-    at.views[node.outputs[0]] = y
+
+    def emit(found: Fused) -> None:
+        if found.operands:
+            raise NotMine("an operand behind a softmax")
+        kernel = Softmax(
+            length=walked.length,
+            kept=walked.kept,
+            steps=walked.steps,
+            axis=walked.reduced,
+            outer=walked.outer,
+            logarithm=node.op == "LogSoftmax",
+            epilogue=found.expression,
+            guarded=True,
+        )
+        call_fused(at, node, found, kernel, [x, y])
+
+    with_most_fused(at, node, (2, 1, 0), emit)
 
 
 def layer_norm(at: Lowering, node: Node) -> None:

@@ -125,7 +125,8 @@ class AtenTools:
                 if id(tensor) not in moved:
                     noise = torch.rand(tensor.shape, generator=generator).to(tensor.device) * 2 - 1
                     factor = 1 + torch.finfo(tensor.dtype).eps * noise.double()
-                    moved[id(tensor)] = torch.nn.Parameter((tensor.detach() * factor).to(tensor.dtype), False)
+                    near = (tensor.detach() * factor).to(tensor.dtype)
+                    moved[id(tensor)] = torch.nn.Parameter(torch.where(near.isinf(), tensor.detach(), near), False)
                 module._parameters[name] = moved[id(tensor)]
         return model.with_graph(graph)
 

@@ -32,5 +32,7 @@ def _moved(array: Array, seed: int) -> Array:
     rng = np.random.Generator(np.random.PCG64(seed))
     epsilon = 2.0**-7 if array.dtype.kind == "V" or array.dtype.name == "bfloat16" else float(np.finfo(array.dtype).eps)
     factor = 1.0 + epsilon * rng.uniform(-1.0, 1.0, array.shape)
-    moved: Array = (array.astype(np.float64) * factor).astype(array.dtype)
-    return moved
+    with np.errstate(over="ignore"):
+        moved: Array = (array.astype(np.float64) * factor).astype(array.dtype)
+    # The largest numbers of a type stand for minus infinity in masks: infinite ones would make other outputs.
+    return np.where(np.isinf(moved), array, moved)

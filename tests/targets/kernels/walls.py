@@ -42,17 +42,8 @@ def reduce(kept: bool, guarded: bool, length: int, step: int = 1) -> Case:
 
 
 def softmax(kept: bool, length: int) -> Case:
-    kernel = Softmax(
-        length,
-        kept,
-        (1, 1, 1),
-        ((3, (length, 0, length)),),
-        ((2, (3 * length, 0, 3 * length)),),
-        0.5,
-        True,
-        guarded=kept,
-    )
-    return kernel, [zeros(6 * length), zeros(length), zeros(6 * length)]
+    kernel = Softmax(length, kept, (1, 1), ((3, (length, length)),), ((2, (3 * length, 3 * length)),), guarded=kept)
+    return kernel, [zeros(6 * length), zeros(6 * length)]
 
 
 def normalize(kept: bool, length: int) -> Case:

@@ -26,6 +26,7 @@ UNARY = [
 POSITIVE = ["Log", "Reciprocal", "Sqrt"]  # and those that have no result elsewhere
 BINARY = ["Add", "Div", "Max", "Min", "Mul", "PRelu", "Pow", "Sub", "Sum"]
 COMPARE = ["Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"]
+FLAGS = ["And", "Not", "Or", "Xor"]
 SHAPES = [(), (1,), (7,), (16,), (33,), (3, 1), (1, 5), (3, 5), (2, 1, 17), (2, 3, 4, 5), (1, 3, 1, 1), (2, 3, 1, 5)]
 EDGES = np.array(
     [
@@ -37,8 +38,8 @@ EDGES = np.array(
 
 
 def test_every_row_is_tested() -> None:
-    others = {"Cast", "Clip", "Not", "Where", "com.microsoft:Gelu", "QuantizeLinear", "DequantizeLinear"}
-    assert set(POINTWISE) <= {*UNARY, *POSITIVE, *BINARY, *COMPARE, *others}
+    others = {"Cast", "Clip", "IsNaN", "Where", "com.microsoft:Gelu", "QuantizeLinear", "DequantizeLinear"}
+    assert set(POINTWISE) <= {*UNARY, *POSITIVE, *BINARY, *COMPARE, *FLAGS, *others}
 
 
 @pytest.mark.parametrize("kind", UNARY + POSITIVE)
@@ -204,12 +205,45 @@ def test_integers(shapes: Sequence[tuple[int, ...]], kind: str, dtype: str, mach
     check(model, machine, cases=[case])
 
 
-@pytest.mark.parametrize("kind", ["And", "Or", "Xor", "Not"])
-def test_flags(kind: str) -> None:
+@pytest.mark.parametrize("machine", MACHINES, ids=str)
+@pytest.mark.parametrize("kind", FLAGS)
+def test_flags(kind: str, machine: Machine) -> None:
+    """Between steps, from and to memory, one by one and in vectors."""
     net = Net()
     operands = [net.op("Less", net.input(3, 21), net.constant(0.2, "float32")) for _ in range(1 + (kind != "Not"))]
-    model = net.model(net.op("Where", net.op(kind, *operands), net.input(3, 21), net.weight(21)))
-    compare(built(model), [feeds(model, seed=seed) for seed in (0, 1)])
+    inner = net.op("Where", net.op(kind, *operands), net.input(3, 21), net.weight(21))
+    stored = [net.input(3, 21, dtype="bool"), net.input(3, 1, dtype="bool")][: len(operands)]
+    model = net.model(inner, net.op(kind, *stored), operands[0])
+    cases = [feeds(model, seed=seed) for seed in (0, 1)]
+    for case, seed in zip(cases, (0, 1), strict=True):
+        draw = np.random.default_rng(seed)
+        case.update({name: draw.random(case[name].shape) < 0.5 for name in stored})
+    check(model, machine, cases=cases)
+
+
+@pytest.mark.parametrize("machine", MACHINES, ids=str)
+def test_softmax_that_is_zero_where_all_is_masked(machine: Machine) -> None:
+    """As torch.onnx exports attention: what is NaN behind a softmax is zero. One step, and none that stays NaN."""
+    net = Net()
+    scores, mask = net.input(2, 5, 9), net.input(2, 5, 9)
+    x = net.op("Softmax", net.op("Add", net.op("Mul", scores, net.constant(3.0, "float32")), mask), axis=-1)
+    model = net.model(net.op("Where", net.op("IsNaN", x), net.constant(0.0, "float32"), x))
+    cases = [feeds(model, seed=seed) for seed in (0, 1)]
+    for case in cases:
+        case[mask][0, 3] = case[mask][1, :2] = case[mask][0, 1, 2:] = -np.inf
+    made = check(model, machine, cases=cases)
+    assert [call.what for call in made.lowered.calls if "IsNaN" in call.what] == ["Softmax+IsNaN+Where"]
+
+
+@pytest.mark.parametrize("reader", ["Cos", "Where"])
+def test_flags_on_the_way_are_results_too(reader: str) -> None:
+    """A step that passes a flag on ends where somebody else reads the flag."""
+    net = Net()
+    x = net.op("Sin", net.input(3, 21))
+    low = net.op("Less", x, net.constant(0.0, "float32"))
+    y = net.op("Where", low, net.op("Neg", x), x)
+    other = net.op("Cos", x) if reader == "Cos" else net.op("Where", low, net.constant(1.0, "float32"), x)
+    check(net.model(y, low, other))
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
