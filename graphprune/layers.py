@@ -25,7 +25,7 @@ class Layer:
     """One weight contraction. ``weight`` holds its numbers as they are used: dequantised, transposed.
 
     stored: the tensor that holds the numbers as they are, for this contraction alone; None where they are computed,
-            quantised or shared, so that no new ones can be written
+            quantised (recoveries can write some: `graphprune/recover/grid.py`) or shared
     """
 
     contraction: Contraction

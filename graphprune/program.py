@@ -197,6 +197,17 @@ class BatchNorm:
 
 
 @dataclass(frozen=True, eq=False)
+class Dequantised:
+    """``(codes - zero point) * scale``, with one scale for all, or one for each entry of ``axis``."""
+
+    node: Node
+    codes: Use
+    scale: Use
+    zero_point: Use | None
+    axis: int
+
+
+@dataclass(frozen=True, eq=False)
 class Addition:
     """``a + b``, broadcast against each other: a residual connection, or a bias of its own."""
 

@@ -36,7 +36,7 @@ ROWS = (
         "recovery left this layer as it was",
         "An update in closed form is applied only where it lowers the error of the layer on calibration data that it "
         "was not computed from. Here it did not, or the layer has no weight of its own that could be written: it is "
-        "shared, quantised, or computed.",
+        "shared, computed, or an operand of an integer product.",
         "more calibration data may help; nothing has to be done",
     ),
     Code(

@@ -21,6 +21,7 @@ from graphprune.dialects.tools import Staged
 from graphprune.errors import GraphPruneError
 from graphprune.layers import Layer
 from graphprune.program import Array, Node, Stored
+from graphprune.recover.grid import Grid
 from graphprune.recover.pair import Follow, Outcome, Pair, Recovered
 
 Late = tuple[Node, Node]
@@ -182,18 +183,19 @@ class Walk:
         start: what it has already, not written yet, ``[groups, inputs + 1, outputs]``: the last row is added to results
         """
         small = self.pair.layers[place][1]
-        if small.stored is None:
+        if self.pair.home(small) is None:
             return Outcome(small.name, np.nan, np.nan, False, "GP705 it has no weight of its own that could be written")
         follow = self.pair.follow(small)
         if not self.changed:
             return None
         fit, judge = self._sums(place, small)
         old = self.weights(small) if start is None else start
-        ridge, after = min(((each, judge.error(self.minimum(small, fit, old, each))) for each in ridges(self.ridge)),
-                           key=lambda pair: pair[1])  # fmt: skip
-        before = judge.error(old)
+        tried = {each: self.storable(small, follow, self.minimum(small, fit, old, each)) for each in ridges(self.ridge)}
+        errors = {each: judge.error(new) for each, new in tried.items()}
+        ridge = min(errors, key=lambda each: errors[each])
+        before, after = judge.error(old), errors[ridge]
         better = after < before
-        new = self.minimum(small, fit + judge, old, ridge) if better else old
+        new = self.storable(small, follow, self.minimum(small, fit + judge, old, ridge)) if better else old
         if better or start is not None:
             self.write(small, follow, new)
         if not better and start is not None:
@@ -206,16 +208,34 @@ class Walk:
         """The best weights of a layer, and what is added: ``[groups, inputs + 1, outputs]``."""
         return solved(sums, old, ridge, free(self.pair.follow(small)))
 
+    def storable(self, small: Layer, follow: Follow, new: Array) -> Array:
+        """Weights and what is added as they will be once they are stored: rounded where that is as codes."""
+        home, groups = self.pair.home(small), len(new)
+        if not isinstance(home, Grid) and follow.grid is None:
+            return new
+        found = new.copy()
+        if isinstance(home, Grid):
+            held = home.floats(home.codes(small.weights(new[:, :-1].transpose(0, 2, 1))))
+            found[:, :-1] = small.matrices(held).transpose(0, 2, 1)
+        if follow.grid is not None and follow.shift is None:
+            old = self.numbers(follow.grid)
+            held = follow.grid.floats(follow.grid.codes(old + new[:, -1].reshape(old.shape))) - old
+            found[:, -1] = held.reshape(groups, -1)
+        return found
+
     def weights(self, small: Layer) -> Array:
         """The weights as they are by now, with nothing added: ``[groups, inputs + 1, outputs]``."""
-        assert small.stored is not None
-        matrices = small.matrices(self.numbers(small.stored)).astype(np.float64)
+        home = self.pair.home(small)
+        assert home is not None
+        matrices = small.matrices(self.numbers(home)).astype(np.float64)
         zeros = np.zeros((*matrices.shape[:2], 1))
         return np.concatenate([matrices, zeros], axis=2).transpose(0, 2, 1)
 
-    def numbers(self, stored: Stored) -> Array:
-        """A stored tensor of the pruned network as it is by now."""
-        return self.arrays.get(stored.name, stored.read())
+    def numbers(self, home: Stored | Grid) -> Array:
+        """A stored tensor of the pruned network as it is by now; of codes what they stand for."""
+        if isinstance(home, Grid):
+            return home.floats(self.arrays.get(home.stored.name, home.stored.read()))
+        return self.arrays.get(home.name, home.read())
 
     def _sums(self, place: int, small: Layer) -> tuple[Sums, Sums]:
         """What the fit is computed from, and what it is judged on."""
@@ -274,18 +294,20 @@ class Walk:
 
     def write(self, small: Layer, follow: Follow, new: Array) -> None:
         """Give a layer other weights, and what is added to its results, ``[groups, inputs + 1, outputs]``."""
-        assert small.stored is not None
-        self._put(small.stored, small.weights(new[:, :-1].transpose(0, 2, 1)))
+        home, shift = self.pair.home(small), follow.shift or follow.grid
+        assert home is not None
+        self._put(home, small.weights(new[:, :-1].transpose(0, 2, 1)))
         added = new[:, -1].reshape(-1)
-        if follow.shift is not None:
-            old = self.numbers(follow.shift)
-            self._put(follow.shift, old + added.reshape(old.shape))
+        if shift is not None:
+            old = self.numbers(shift)
+            self._put(shift, old + added.reshape(old.shape))
         elif follow.mean is not None:
             old = self.numbers(follow.mean)
             self._put(follow.mean, old - added.reshape(old.shape))
 
-    def _put(self, stored: Stored, array: Array) -> None:
-        array = array.astype(stored.read().dtype)
+    def _put(self, home: Stored | Grid, array: Array) -> None:
+        stored = home.stored if isinstance(home, Grid) else home
+        array = home.codes(array) if isinstance(home, Grid) else array.astype(stored.read().dtype)
         self.arrays[stored.name] = array
         self.small.staged.write(stored, array)
 
@@ -319,7 +341,7 @@ def ridges(least: float) -> tuple[float, ...]:
 
 def free(follow: Follow) -> bool:
     """Whether something can be added to the results of a layer."""
-    return follow.shift is not None or follow.mean is not None
+    return follow.shift is not None or follow.mean is not None or follow.grid is not None
 
 
 def _differs(rows: Array, others: Array) -> bool:

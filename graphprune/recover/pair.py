@@ -16,6 +16,7 @@ from graphprune.dialects.tools import Model
 from graphprune.dims import Keep, indices, is_cut
 from graphprune.layers import Layer, gain, layers
 from graphprune.program import Array, BatchNorm, Node, Stored, Use, Value
+from graphprune.recover.grid import Grid, grid_of
 
 
 @dataclass(frozen=True)
@@ -101,12 +102,13 @@ class Pair:
         bias = layer.contraction.bias
         if bias is not None:
             follow.shift = self._own(bias, layer)
+            follow.grid = self._own_grid(bias, layer)
         while len(self.readers.get(value, ())) == 1 and value not in outputs:
             (use,) = self.readers[value]
             if use.node in self.norms and use.index == self.norms[use.node].data.index:
                 norm = self.norms[use.node]
                 factor = gain(self.small, norm)
-                if follow.shift is None and follow.gain is None:
+                if follow.shift is None and follow.grid is None and follow.gain is None:
                     follow.mean = self._own(norm.mean, layer)
                 follow.gain = factor if follow.gain is None else follow.gain * factor
             elif use.node in self.sums:
@@ -121,6 +123,19 @@ class Pair:
                 break
             value = use.node.outputs[0]
         return follow
+
+    def home(self, layer: Layer) -> Stored | Grid | None:
+        """Where the numbers of a pruned layer are stored, for it alone; None where none can be written."""
+        if layer.stored is not None or len(self.readers.get(layer.weight, ())) != 1:
+            return layer.stored
+        return grid_of(self.small, layer.weight)
+
+    def _own_grid(self, use: Use, layer: Layer) -> Grid | None:
+        value, (groups, outputs, _) = use.node.inputs[use.index], layer.shape
+        if value is None or value.stored is not None or len(self.readers.get(value, ())) != 1:
+            return None
+        found = grid_of(self.small, value)
+        return found if found is not None and found.stored.elements == groups * outputs else None
 
     def _own(self, use: Use, layer: Layer) -> Stored | None:
         """The stored tensor at a use, if that alone reads it and it has a number for each output of the layer."""
@@ -143,12 +158,14 @@ class Follow:
 
     shift:  a stored tensor that is added to the result, one number for each output
     mean:   the stored mean that a BatchNorm subtracts from it, where there is no shift
+    grid:   the same as `shift`, where it is dequantised from stored codes
     gain:   the factor of the BatchNorms, None for 1
     beside: the other operand of a residual connection; sum: the node that adds it
     """
 
     shift: Stored | None = None
     mean: Stored | None = None
+    grid: Grid | None = None
     gain: Array | None = None
     beside: Value | None = None
     sum: Node | None = None

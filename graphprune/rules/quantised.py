@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphprune.dims import Axis, Prod, find
-from graphprune.program import Contraction
+from graphprune.program import Contraction, Dequantised
 from graphprune.rules.linear import CONV_QUANTISED, conv, matmul
 from graphprune.rules.numbers import Number
 from graphprune.rules.trace import Operand, Trace, Typed
 from graphprune.sizes import Extent, divide, product
+
+_CODES = frozenset({"int8", "uint8", "int16", "uint16", "int32"})
 
 
 @dataclass(eq=False)
@@ -38,6 +40,9 @@ def linear_quantisation(trace: Trace, x: Operand, scales: Sequence[Operand | Non
             trace.tie(x.axes[axis], scale.axes[0])
         else:
             trace.broadcast([x.axes, scale.axes])
+    factor, zero = (*scales, None)[:2]
+    if not block and factor is not None and x.value.dtype in _CODES:
+        trace.dequantised.append(Dequantised(trace.node, x.use, factor.use, None if zero is None else zero.use, axis))
     return Typed(list(x.axes))
 
 

@@ -25,7 +25,7 @@ from graphprune.dims import (
     unify,
     walk,
 )
-from graphprune.program import Addition, BatchNorm, Block, Contraction, Node, Slot, Stored, Use, Value
+from graphprune.program import Addition, BatchNorm, Block, Contraction, Dequantised, Node, Slot, Stored, Use, Value
 from graphprune.rules.numbers import Arith, Entry, Number, Requirement, SizeOf, axes_in, now, slots_in
 from graphprune.sizes import Extent, symbol
 
@@ -95,6 +95,7 @@ class Trace:
     contractions: list[Contraction] = field(default_factory=list)
     batch_norms: list[BatchNorm] = field(default_factory=list)
     additions: list[Addition] = field(default_factory=list)
+    dequantised: list[Dequantised] = field(default_factory=list)
     positions: dict[Use, tuple[Axis, Axis]] = field(default_factory=dict)
     skipped: list[Node] = field(default_factory=list)
     defaults: list[Default] = field(default_factory=list)

@@ -49,6 +49,7 @@ class OnnxStaged:
         places = [order[node.native] for node in before]
         cuts = zip([0, *places], [*places, len(nodes)], strict=True)
         keep = {value.name for value in watched} | {value.name or "" for value in self.model.graph.outputs}
+        self.derived = self._derived(nodes, keep)
         # What the node after a stop reads can be asked for, so it is handed on even where its stage would make it.
         self.parts = self._cut([nodes[a:b] for a, b in cuts], keep, [_reads(node.native) for node in before])
         self.stages = len(self.parts)
@@ -57,12 +58,12 @@ class OnnxStaged:
         parts: list[_Part] = []
         needed = set(keep)
         for place in range(len(groups) - 1, -1, -1):
-            group = groups[place]
+            group = self._with_derived(groups[place])
             made = {value.name or "" for node in group for value in node.outputs} - {""}
             read = {name for node in group for name in _reads(node)} - made - set(self.constants)
             wanted = needed | (asked[place] if place < len(asked) else set())
-            parts.append(_Part(group, sorted(read), sorted(made & wanted)))
-            needed = (needed | read) - made
+            parts.append(_Part(group, sorted(read), sorted((made & wanted) - set(self.derived))))
+            needed = (needed | read) - made - set(self.derived)
         parts.reverse()
         live = set(keep)
         for place in range(len(parts) - 1, -1, -1):
@@ -70,6 +71,18 @@ class OnnxStaged:
             parts[place].drops = sorted(set(parts[place].takes) - later)
             live |= set(parts[place].takes)
         return parts
+
+    def _derived(self, nodes: Sequence[ir.Node], keep: set[str]) -> dict[str, ir.Node]:
+        """Weights that are dequantised from constants, by name: each stage that reads one computes it itself, so that
+        it sees what was written to the codes."""
+        found = [node for node in nodes if node.op_type == "DequantizeLinear" and _reads(node) <= set(self.constants)]
+        return {node.outputs[0].name or "": node for node in found if node.outputs[0].name not in keep}
+
+    def _with_derived(self, group: list[ir.Node]) -> list[ir.Node]:
+        """The nodes of a stage after those that dequantise the weights they read."""
+        rest = [node for node in group if self.derived.get(node.outputs[0].name or "") is not node]
+        read = {name for node in rest for name in _reads(node)}
+        return [*(node for name, node in self.derived.items() if name in read), *rest]
 
     def begin(self, case: Mapping[str, Array]) -> _State:
         return _State(dict(case))
