@@ -2,10 +2,11 @@
 
     python benchmarks/targets/layers.py [SHAPE ...] [--sweep] [--plot PATH.png] [--core N] [--rounds N] [--json PATH]
 
-Every layer is built as a network of its own on one thread, and the call of its kernel is timed inside; "with copies" is
-with what moves the input and the output of so small a network into and out of our layout. The dense layer runs in
-onnxruntime, in a process of its own, in the same interleaved rounds. The peak is measured: fused multiply-adds on
-registers alone. --sweep goes through densities and finds where a format is as fast as our dense layer.
+Every layer is built as a network of its own on one thread, the form of its kernel chosen by measurement as in a build,
+and the call of its kernel is timed inside; "with copies" is with what moves the input and the output of so small a
+network into and out of our layout. The dense layer runs in onnxruntime, in a process of its own, in the same
+interleaved rounds. The peak is measured in short runs: fused multiply-adds on registers alone. --sweep goes through
+densities and finds where a format is as fast as our dense layer. N:M/8 is the vector N:M whose N / M is the density.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -41,16 +43,21 @@ sys.path.insert(0, str(HERE.parent))
 from measure import Spread, note, spread, table, write_json
 
 from graphprune.formats import parse
+from graphprune.runtime import cpu
+from graphprune.targets.kernels.across import Across
 from graphprune.targets.kernels.contract import Contract
 from graphprune.targets.kernels.tir import Machine, Register, const
+from graphprune.targets.network.build import described
 from graphprune.targets.network.driver import TICK, compiled
 from graphprune.targets.network.graph import read
 from graphprune.targets.network.lowering import Lowering
+from graphprune.targets.network.tune import Tuner, cache_folder
 from graphprune.targets.rules import rules_for
 from graphprune.targets.target import Processor
 from graphprune.targets.x86.processors import PROCESSORS
 
-FORMATS = ("unstructured", "4x1", "8x1", "16x1")
+VECTOR = "N:M/8"
+FORMATS = ("unstructured", "4x1", "8x1", "16x1", VECTOR)
 SPARSITIES = (0.8, 0.9, 0.95)
 SWEEP = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7)
 _SAME = 1e-4
@@ -95,7 +102,11 @@ def weights_of(shape: Shape, format: str | None, density: float) -> Array:
     dense = rng.standard_normal((shape.outputs, shape.taps, shape.inputs)).astype(np.float32)
     if format is None:
         return dense / np.float32(np.sqrt(shape.inputs * shape.taps))
-    mask = parse(format).project(np.abs(dense), 1 - density)
+    share = Fraction(density).limit_denominator(50)
+    if format == VECTOR:
+        mask = parse(f"{share.numerator}:{share.denominator}/8").project(np.abs(dense))
+    else:
+        mask = parse(format).project(np.abs(dense), 1 - density)
     return np.where(mask, dense, np.float32(0)) / np.float32(np.sqrt(shape.inputs * shape.taps * density))
 
 
@@ -139,13 +150,16 @@ class Ours:
     def __init__(self, model: onnx.ModelProto, processor: Processor, core: int):
         self.core = core
         graph = read(ir.from_proto(model), {})
-        lowered = Lowering(graph, Machine(processor.lanes, processor.registers, 1), rules_for)
-        lowered.run()
-        program = compiled(lowered, {"kind": "llvm", "mcpu": processor.mcpu, "num-cores": 1}, timed=True)
-        self.kernels = [n for n, call in enumerate(lowered.calls) if isinstance(call.kernel, Contract)]
+        target = {"kind": "llvm", "mcpu": processor.mcpu, "num-cores": 1}
+        machine = Machine(processor.lanes, processor.registers, 1)
+        with on_core(core):
+            tuner = Tuner(machine, target, cpu.cpu().name, cache_folder())
+            lowered = Lowering(graph, machine, rules_for, tuner=tuner)
+            lowered.run()
+        program = compiled(lowered, target, timed=True)
+        self.kernels = [n for n, call in enumerate(lowered.calls) if isinstance(call.kernel, Contract | Across)]
         assert self.kernels, "no contraction"
-        kernel: Any = lowered.calls[self.kernels[0]].kernel
-        self.kernel = f"{kernel.rows}x{kernel.vectors}"
+        self.kernel = described(lowered.calls[self.kernels[0]].kernel).replace("contract ", "")
         weights = [lowered.constants[lowered.calls[n].views[1].storage] for n in self.kernels]
         self.stored = sum(each.size for each in weights)
         self.main = program.library["main"]
@@ -178,7 +192,7 @@ class Ours:
 class Peak:
     """Fused multiply-adds on registers alone."""
 
-    steps = 200_000
+    steps = 2_000  # some tenths of a millisecond, of which hardly any is interrupted
 
     def __init__(self, processor: Processor, core: int):
         self.core, self.lanes = core, processor.lanes
@@ -202,12 +216,16 @@ class Peak:
         numbers_ = np.full((self.chains + 1) * self.lanes, 1e-8, np.float32)
         self.numbers = tvm.runtime.tensor(numbers_)
 
-    def rate(self) -> float:
-        """Operations a second; an addition and a multiplication are two."""
+    def rate(self, budget: float) -> float:
+        """Operations a second, the median of one turn; an addition and a multiplication are two."""
+        found: list[float] = []
         with on_core(self.core):
-            start = time.perf_counter()
-            self.main(self.numbers)
-            return 2 * self.steps * self.chains * self.lanes / (time.perf_counter() - start)
+            end = time.perf_counter() + budget
+            while len(found) < 3 or time.perf_counter() < end:
+                start = time.perf_counter()
+                self.main(self.numbers)
+                found.append(2 * self.steps * self.chains * self.lanes / (time.perf_counter() - start))
+        return statistics.median(found)
 
 
 def measured(
@@ -242,7 +260,7 @@ def measured(
             with engines.alone():
                 for turn in range(given.rounds + 1):
                     turns = [layer.seconds(given.budget) for _, _, layer, _ in ours]
-                    their, rate = statistics.median(theirs.seconds(given.budget)), peak.rate()
+                    their, rate = statistics.median(theirs.seconds(given.budget)), peak.rate(given.budget)
                     if turn:
                         dense.append(their)
                         peaks.append(rate)
@@ -378,7 +396,7 @@ def main() -> None:
     tvm.register_global_func(TICK, lambda _: _ticks.append(time.perf_counter()), override=True)
     processor = next(each for each in PROCESSORS if each.name == given.variant)
     peak = Peak(processor, given.core)
-    note(f"peak: {peak.rate() / 1e9:.0f} GFLOP/s")
+    note(f"peak: {peak.rate(0.2) / 1e9:.0f} GFLOP/s")
     densities = given.densities or (SWEEP if given.sweep else tuple(1 - each for each in SPARSITIES))
     choices: list[tuple[str | None, float]] = [(format, density) for format in given.formats for density in densities]
     about = engines.settings([1], [given.core], given.rounds, given.budget)
