@@ -14,8 +14,8 @@ import onnx_ir as ir
 
 import graphprune as gp
 from graphprune.dialects.onnx.runner import DYNAMIC_SIZES, Runner, feeds
-from graphprune.dims import indices
 from graphprune.errors import GraphPruneError
+from graphprune.kept import indices
 from graphprune.verify import difference
 
 TOLERANCE = 1e-3

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 from graphprune.dims import Axis, Dim, Misfit, find, fresh, is_free, leaves, reason, walk
 from graphprune.garbage import no_collection
@@ -20,8 +21,7 @@ from graphprune.rules.trace import Operand, Trace, Typed, Unranked, free_leaves
 from graphprune.sizes import Extent, symbol
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """One place where a group lives: axis ``axis`` of a stored tensor; ``path`` is the part of that axis (empty: all
     of it); ``role`` is ``out`` or ``in`` where a contraction makes or reduces it, else ``other``."""
 
@@ -127,27 +127,26 @@ class Analysis:
     @no_collection()
     def groups(self) -> list[Group]:
         """The dimensions that can be pruned and that some weight contraction makes or reduces, in file order."""
-        members: dict[Dim, dict[Member, None]] = {}
+        roles = self._weight_roles
+        places: dict[Dim, dict[Member, None]] = {}
         for stored, value, _, axes in self.stored_axes():
             for place, axis in enumerate(axes):
                 if not is_free(axis):
                     continue
                 for path, dim in walk(axis):
                     if dim.pin is None:
-                        role = self._role(value, dim)
-                        members.setdefault(dim, {})[Member(stored.name, place, path, role)] = None
+                        role = roles.get((value, dim), "other")
+                        places.setdefault(dim, {})[Member(stored.name, place, path, role)] = None
         taken: Counter[str] = Counter()
         found = []
-        for dim, places in members.items():
+        for dim, named in places.items():
             if self.roles.get(dim, set()) & {"out", "in"}:
-                name = next(iter(places)).name
+                members = tuple(named)
+                name = members[0].name
                 taken[name] += 1
                 unique = name if taken[name] == 1 else f"{name}#{taken[name]}"
-                found.append(self._group(unique, dim, tuple(places)))
+                found.append(self._group(unique, dim, members))
         return found
-
-    def _role(self, value: Value, dim: Dim) -> str:
-        return self._weight_roles.get((value, dim), "other")
 
     @cached_property
     def _weight_roles(self) -> dict[tuple[Value, Dim], str]:
@@ -298,10 +297,9 @@ class _Walker:
 
     def node(self, node: Node) -> None:
         trace = self.trace
-        trace.node = node
+        operands = trace.turn_to(node)
         row, applied = self.dialect.row(node), True
         ranks = [None if value.shape is None else len(value.shape) for value in node.outputs]
-        operands = [trace.operand(k) for k in range(len(node.inputs))]
         if row is None:
             typed = opaque(trace, operands, ranks, "GP203", f"there is no rule for the operator {node.op}")
             self._skip(node)
@@ -330,8 +328,14 @@ class _Walker:
         """What a rule does not account for stays: a free dimension that goes in must come out, be reduced by a
         contraction, or be declared inexact. This makes a forgotten operand cost prunability, never correctness."""
         trace = self.trace
+        handed_on = {find(axis) for typed in outputs for axis in typed.axes or []}
         free = [
-            leaf for operand in operands if operand for axis in operand.typed.axes or [] for leaf in free_leaves(axis)
+            leaf
+            for operand in operands
+            if operand
+            for axis in operand.typed.axes or []
+            if is_free(axis) and find(axis) not in handed_on
+            for leaf in free_leaves(axis)
         ]
         if not free:
             return
@@ -379,7 +383,9 @@ class _Walker:
             return typed
         axes = list(typed.axes)
         for place, (axis, size) in enumerate(zip(axes, value.shape, strict=True)):
+            if isinstance(axis.size, int) or not isinstance(size, int) or size < 1:
+                continue
             plain = find(axis)
-            if isinstance(size, int) and size > 0 and isinstance(plain, Dim) and not isinstance(plain.size, int):
+            if isinstance(plain, Dim):
                 axes[place] = fresh(size, plain.origin, plain.pin)
         return Typed(axes, typed.entries)

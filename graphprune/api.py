@@ -416,12 +416,14 @@ def plan_notes(plan: Plan) -> tuple[str, ...]:
 
 def report_of(analysis: Analysis, keep: Keep, *, sizes: Mapping[str, int] | None = None) -> Report:
     """Costs before and after a cut, and what cannot be cut and why."""
+    from graphprune.cost import measures
     from graphprune.report import Report, skipped
 
+    dense, pruned = measures(analysis, [{}, keep], sizes, count_nonzeros=True)
     return Report(
         model=tools_of(analysis.program.native).origin(analysis.program.native) or analysis.program.name,
-        dense=cost(analysis, sizes=sizes),
-        pruned=cost(analysis, keep, sizes=sizes),
+        dense=dense,
+        pruned=pruned,
         groups=len(analysis.groups),
         cut=sum(group.dim in keep and len(keep[group.dim]) < group.size for group in analysis.groups),
         skipped=skipped(analysis),

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from graphprune.analysis import Analysis
-from graphprune.dims import Axis, Dim, Keep, Prod, Sum, extent, indices, is_cut
+from graphprune.dims import Axis, Dim, Keep, Prod, Sum, is_cut
+from graphprune.kept import extent, indices
 from graphprune.program import Array, Block, Stored, Use, Value
 from graphprune.sizes import Extent, Size
 
@@ -256,35 +257,47 @@ def measure(
     analysis: Analysis, keep: Keep, sizes: Mapping[str, int] | None = None, *, count_nonzeros: bool = False
 ) -> Cost:
     """All costs under a keep-set. ``nonzeros`` reads the weights, and is given as ``parameters`` unless asked for."""
+    return measures(analysis, [keep], sizes, count_nonzeros=count_nonzeros)[0]
+
+
+def measures(
+    analysis: Analysis,
+    keeps: Sequence[Keep],
+    sizes: Mapping[str, int] | None = None,
+    *,
+    count_nonzeros: bool = False,
+) -> list[Cost]:
+    """The same for several keep-sets; weights are read once."""
     costing = Costing(analysis, sizes or {})
-    widths = {dim: len(kept) for dim, kept in keep.items()}
-    parameters = costing.parameters(widths)
-    return Cost(
-        parameters=parameters,
-        nonzeros=_nonzeros(costing, keep) if count_nonzeros else parameters,
-        bytes=costing.bytes(widths),
-        macs=costing.macs(widths),
-        peak_activation_bytes=costing.peak_activation_bytes(widths),
-    )
+    widths = [{dim: len(kept) for dim, kept in keep.items()} for keep in keeps]
+    parameters = [costing.parameters(each) for each in widths]
+    nonzeros = _nonzeros(costing, keeps) if count_nonzeros else parameters
+    return [
+        Cost(count, left, costing.bytes(each), costing.macs(each), costing.peak_activation_bytes(each))
+        for each, count, left in zip(widths, parameters, nonzeros, strict=True)
+    ]
 
 
-def _nonzeros(costing: Costing, keep: Keep) -> int:
-    return sum(_count(stored, axes, keep) for stored, axes in costing.stored() if stored in costing.weights)
+def _nonzeros(costing: Costing, keeps: Sequence[Keep]) -> list[int]:
+    total = np.zeros(len(keeps), np.int64)
+    for stored, axes in costing.stored():
+        if stored in costing.weights:
+            filled = np.ones((), np.bool_) if stored.empty else stored.read() != 0
+            shape = stored.shape if stored.empty else filled.shape
+            total += [_count(filled, shape, axes, keep) for keep in keeps]
+    return [int(each) for each in total]
 
 
-def _count(stored: Stored, axes: list[Axis], keep: Keep) -> int:
-    if stored.empty:
-        widths = [
-            len(indices(axis, keep)) if is_cut(axis, keep) else size
-            for axis, size in zip(axes, stored.shape, strict=True)
-        ]
-        return math.prod(widths)
-    array: Array = stored.read()
-    if any(is_cut(axis, keep) for axis in axes):
-        for place, axis in enumerate(axes):
-            if is_cut(axis, keep):
-                array = np.take(array, indices(axis, keep), place)
-    return int(np.count_nonzero(array))
+def _count(filled: Array, shape: tuple[int, ...], axes: list[Axis], keep: Keep) -> int:
+    """How many of the entries that are kept are ``filled``: a truth value for each, or one for all."""
+    if filled.all():
+        return math.prod(
+            len(indices(axis, keep)) if is_cut(axis, keep) else size for axis, size in zip(axes, shape, strict=True)
+        )
+    for place, axis in enumerate(axes):
+        if is_cut(axis, keep):
+            filled = np.take(filled, indices(axis, keep), place)
+    return int(np.count_nonzero(filled))
 
 
 def bits_of(dtype: str) -> int:

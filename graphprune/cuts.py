@@ -10,8 +10,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from graphprune.analysis import Analysis
-from graphprune.dims import Keep, indices, is_cut, whole_size
+from graphprune.dims import Keep, is_cut
 from graphprune.errors import GraphPruneError
+from graphprune.kept import indices, whole_size
 from graphprune.program import Array
 
 Cuts = Mapping[str, Mapping[int, Array]]

@@ -14,7 +14,8 @@ import numpy as np
 
 from graphprune.analysis import Analysis
 from graphprune.dequantise import factors
-from graphprune.dims import Axis, Dim, is_free, labels, leaves
+from graphprune.dims import Axis, Dim, is_free, leaves
+from graphprune.kept import labels
 from graphprune.program import Array, Contraction, Node, Use, Value
 
 # What each channel of a value is known to be at all positions; not a number where that is unknown.

@@ -1,4 +1,4 @@
-"""The dimension algebra: what every axis of every tensor is made of, and what it becomes when dimensions shrink.
+"""The dimension algebra: what every axis of every tensor is made of, and which axes share their fate.
 
 ::
 
@@ -14,15 +14,14 @@ on how many channels a dimension has, and this module knows nothing of the rest 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from operator import is_
-from typing import Union
+from typing import NamedTuple, Union
 
 import numpy as np
 from numpy.typing import NDArray
 
-from graphprune.sizes import Extent, divide, evaluate, product, symbol, symbols
+from graphprune.sizes import Extent, divide, product
 
 Axis = Union["Dim", "Sum", "Prod"]
 Keep = Mapping["Dim", NDArray[np.int64]]
@@ -31,8 +30,7 @@ Keep = Mapping["Dim", NDArray[np.int64]]
 _MOST_COPIES = 64
 
 
-@dataclass(frozen=True)
-class Pin:
+class Pin(NamedTuple):
     """Why a dimension must not move: a code of :mod:`graphprune.codes`, the node that says so, and the reason."""
 
     code: str
@@ -45,45 +43,61 @@ class Misfit(Exception):
 
 
 class Dim:
-    """A primitive dimension. ``origin`` is where it was first seen, ``pin`` the first reason why it must not move."""
+    """A primitive dimension. ``origin`` is where it was first seen, ``pin`` the first reason why it must not move;
+    ``is_part`` where a sum or a product was made of it."""
 
-    __slots__ = ("origin", "pin", "refined", "size")
+    __slots__ = ("is_part", "origin", "pin", "refined", "size")
 
     def __init__(self, size: Extent, origin: str = "", pin: Pin | None = None):
         self.size = size
         self.origin = origin
         self.pin = pin
         self.refined: Axis | None = None
+        self.is_part = False
 
     def __repr__(self) -> str:
         axis = find(self)
         return f"{'!' if self.pin else ''}{self.origin or 'd'}[{self.size}]" if axis is self else repr(axis)
 
 
-class Sum:
+class _Parts:
+    """Axes put together. The normal form is kept: it holds until a dimension that is a part of something is refined."""
+
+    __slots__ = ("leaves", "normal", "parts", "refinements", "size")
+
+    def __init__(self, parts: Sequence[Axis], size: Extent):
+        self.parts: tuple[Axis, ...] = tuple(parts)
+        self.size = size
+        self.normal: Sum | Prod | None = None
+        self.refinements = -1
+        self.leaves: list[Dim] = []
+        for part in self.parts:
+            if isinstance(part, Dim):
+                part.is_part = True
+
+
+class Sum(_Parts):
     """Axes laid end to end; the size is the sum of theirs."""
 
-    __slots__ = ("parts", "size")
+    __slots__ = ()
 
     def __init__(self, parts: Sequence[Axis]):
-        self.parts: tuple[Axis, ...] = tuple(parts)
         size: Extent = 0
-        for part in self.parts:
+        for part in parts:
             size = size + part.size
-        self.size: Extent = size
+        super().__init__(parts, size)
 
     def __repr__(self) -> str:
         return "(" + " + ".join(repr(find(p)) for p in self.parts) + ")"
 
 
-class Prod:
+class Prod(_Parts):
     """Axes multiplied in row-major order, outermost first; the size is the product of theirs."""
 
-    __slots__ = ("parts", "size")
+    __slots__ = ()
 
     def __init__(self, parts: Sequence[Axis]):
-        self.parts: tuple[Axis, ...] = tuple(parts)
-        self.size: Extent = product(p.size for p in self.parts)
+        super().__init__(parts, product(part.size for part in parts))
 
     def __repr__(self) -> str:
         return "(" + " * ".join(repr(find(p)) for p in self.parts) + ")"
@@ -109,11 +123,29 @@ def find(axis: Axis) -> Axis:
     """
     if isinstance(axis, Dim):
         return axis if axis.refined is None else _representative(axis)
+    if axis.refinements == _Refinements.count and axis.normal is not None:
+        return axis.normal
     kind, neutral = (Sum, 0) if isinstance(axis, Sum) else (Prod, 1)
     parts = _flat(axis.parts, kind, neutral)
-    if len(parts) > 1:  # the axis itself where it is in normal form already: most are
-        return axis if len(parts) == len(axis.parts) and all(map(is_, parts, axis.parts)) else kind(parts)
-    return parts[0] if parts else NOTHING if kind is Sum else UNIT
+    if len(parts) < 2:
+        return parts[0] if parts else NOTHING if kind is Sum else UNIT
+    is_normal = len(parts) == len(axis.parts) and all(map(is_, parts, axis.parts))  # most are
+    axis.normal = axis if is_normal else kind(parts)
+    axis.refinements = axis.normal.refinements = _Refinements.count
+    axis.normal.normal = axis.normal
+    return axis.normal
+
+
+class _Refinements:
+    """How many dimensions that are parts of something have been refined so far."""
+
+    count = 0
+
+
+def _refine(dim: Dim, axis: Axis) -> None:
+    """Let a dimension be what an axis is."""
+    dim.refined = axis
+    _Refinements.count += dim.is_part
 
 
 def _representative(dim: Dim) -> Axis:
@@ -141,31 +173,35 @@ def _flat(parts: Sequence[Axis], kind: type, neutral: int) -> list[Axis]:
 
 
 def leaves(axis: Axis) -> list[Dim]:
-    """The primitive dimensions of an axis, in order, repeated where they repeat."""
+    """The primitive dimensions of an axis, in order, repeated where they repeat; to be read, not to be changed."""
     axis = find(axis)
     if isinstance(axis, Dim):
         return [axis]
-    found: list[Dim] = []
-    for part in axis.parts:
-        found += (part,) if isinstance(part, Dim) and part.refined is None else leaves(part)
-    return found
+    if not axis.leaves:
+        for part in axis.parts:  # they are in normal form as well
+            axis.leaves += (part,) if isinstance(part, Dim) else leaves(part)
+    return axis.leaves
 
 
-def walk(axis: Axis, path: tuple[int, ...] = ()) -> Iterator[tuple[tuple[int, ...], Dim]]:
+def walk(axis: Axis, path: tuple[int, ...] = ()) -> list[tuple[tuple[int, ...], Dim]]:
     """The primitive dimensions of an axis with their places: ``(0, 1)`` is part 1 of part 0 of the normal form."""
     axis = find(axis)
     if isinstance(axis, Dim):
-        yield path, axis
-    else:
-        for place, part in enumerate(axis.parts):
-            yield from walk(part, (*path, place))
+        return [(path, axis)]
+    found: list[tuple[tuple[int, ...], Dim]] = []
+    for place, part in enumerate(axis.parts):
+        found += [((*path, place), part)] if isinstance(part, Dim) else walk(part, (*path, place))
+    return found
 
 
 def is_free(axis: Axis) -> bool:
     """Whether some dimension of the axis may still be pruned."""
     if isinstance(axis, Dim) and axis.refined is None:
         return axis.pin is None
-    return any(leaf.pin is None for leaf in leaves(axis))
+    for leaf in leaves(axis):  # noqa: SIM110  # any() would take twice as long, and this is asked most of all
+        if leaf.pin is None:
+            return True
+    return False
 
 
 def pin(axis: Axis, why: Pin) -> bool:
@@ -179,19 +215,21 @@ def pin(axis: Axis, why: Pin) -> bool:
 
 def reason(axis: Axis) -> Pin:
     """Why an axis that is not free stays: the pin of its first part that has more than one entry."""
-    pins = [leaf.pin for leaf in leaves(axis) if leaf.pin is not None and leaf.size != 1]
-    return pins[0] if pins else Pin("GP204", "", "it is put together from axes of size 1")
+    for leaf in leaves(axis):
+        if leaf.pin is not None and leaf.size != 1:
+            return leaf.pin
+    return Pin("GP204", "", "it is put together from axes of size 1")
 
 
 def _bind(dim: Dim, axis: Axis) -> None:
     axis = find(axis)
     if axis is dim:
         return
-    if any(leaf is dim for leaf in leaves(axis)):
+    if dim in leaves(axis):  # dimensions are equal only to themselves
         raise Misfit(f"an axis of size {dim.size} would be a part of itself")
     if dim.pin is not None:
         pin(axis, dim.pin)
-    dim.refined = axis
+    _refine(dim, axis)
 
 
 def unify(a: Axis, b: Axis, blame: Pin | None = None) -> bool:
@@ -303,7 +341,7 @@ def _split_dim(dim: Dim, size: Extent) -> tuple[Axis, Axis]:
     if isinstance(rest, int) and (rest < 0 or (isinstance(size, int) and size < 0)):
         raise Misfit(f"cannot cut an axis of size {dim.size} at {size}")
     left, right = fresh(size, dim.origin, dim.pin), fresh(rest, dim.origin, dim.pin)
-    dim.refined = Sum([left, right])
+    _refine(dim, Sum([left, right]))
     return left, right
 
 
@@ -360,7 +398,7 @@ def factor(axis: Axis, outer: Extent) -> tuple[Axis, Axis]:
         raise Misfit(f"an axis of size {axis.size} does not come in {outer} equal blocks")
     if isinstance(axis, Dim):
         left, right = fresh(outer, axis.origin, axis.pin), fresh(inner, axis.origin, axis.pin)
-        axis.refined = Prod([left, right])
+        _refine(axis, Prod([left, right]))
         return left, right
     if isinstance(axis, Prod):
         return _factor_prod(axis, outer)
@@ -408,93 +446,3 @@ def _sizes(axis: Sum) -> str:
 def is_cut(axis: Axis, keep: Mapping[Dim, object]) -> bool:
     """Whether a keep-set touches this axis."""
     return bool(keep) and any(leaf in keep for leaf in leaves(axis))
-
-
-def width(axis: Axis, keep: Keep) -> Extent:
-    """The new size of an axis under a keep-set."""
-    axis = find(axis)
-    if isinstance(axis, Dim):
-        return len(keep[axis]) if axis in keep else axis.size
-    widths = [width(part, keep) for part in axis.parts]
-    if isinstance(axis, Prod):
-        return product(widths)
-    total: Extent = 0
-    for size in widths:
-        total = total + size
-    return total
-
-
-def extent(axis: Axis) -> Extent:
-    """The size of an axis as a polynomial over its free dimensions: what it will be under any keep-set."""
-    axis = find(axis)
-    if isinstance(axis, Dim):
-        return axis.size if axis.pin is not None else symbol(axis)
-    extents = [extent(part) for part in axis.parts]
-    if isinstance(axis, Prod):
-        return product(extents)
-    total: Extent = 0
-    for size in extents:
-        total = total + size
-    return total
-
-
-def evaluated(size: Extent, keep: Keep) -> int:
-    """The number a polynomial over dimensions (see :func:`extent`) has under a keep-set."""
-    known: dict[Hashable, int] = {
-        item: len(keep[item]) if item in keep else _known(item.size) for item in symbols(size) if isinstance(item, Dim)
-    }
-    return evaluate(size, known)
-
-
-def indices(axis: Axis, keep: Keep) -> NDArray[np.int64]:
-    """The old positions along an axis that survive a keep-set, in their new order (shape ``[width]``).
-
-    >>> h, w = Dim(2), Dim(3); indices(Prod([h, w]), {w: np.array([0, 2])}).tolist()
-    [0, 2, 3, 5]
-    """
-    axis = find(axis)
-    if isinstance(axis, Dim):
-        return np.asarray(keep[axis], np.int64) if axis in keep else np.arange(_known(axis.size), dtype=np.int64)
-    if isinstance(axis, Sum):
-        found, offset = [], 0
-        for part in axis.parts:
-            found.append(indices(part, keep) + offset)
-            offset += _known(part.size)
-        return np.concatenate(found)
-    result = np.zeros(1, np.int64)
-    for part in axis.parts:
-        result = (result[:, None] * _known(part.size) + indices(part, keep)[None]).reshape(-1)
-    return result
-
-
-def labels(axis: Axis, dim: Dim) -> list[NDArray[np.int64]]:
-    """For each occurrence of ``dim`` in the axis: the entry of ``dim`` each position belongs to, or -1.
-
-    >>> a, b = Dim(2), Dim(2); [x.tolist() for x in labels(Sum([a, Prod([b, a])]), a)]
-    [[0, 1, -1, -1, -1, -1], [-1, -1, 0, 1, 0, 1]]
-    """
-    axis = find(axis)
-    if isinstance(axis, Dim):
-        return [np.arange(_known(dim.size), dtype=np.int64)] if axis is dim else []
-    sizes = [_known(part.size) for part in axis.parts]
-    found = []
-    for place, part in enumerate(axis.parts):
-        for label in labels(part, dim):
-            before, after = sizes[:place], sizes[place + 1 :]
-            if isinstance(axis, Sum):
-                label = np.concatenate([np.full(sum(before), -1), label, np.full(sum(after), -1)])
-            else:
-                label = np.tile(np.repeat(label, int(np.prod(after))), int(np.prod(before)))
-            found.append(label)
-    return found
-
-
-def whole_size(axis: Axis) -> int:
-    """The size of an axis that can be enumerated. Raises :class:`Misfit` for run-time sizes."""
-    return _known(axis.size)
-
-
-def _known(size: Extent) -> int:
-    if isinstance(size, int):
-        return size
-    raise Misfit(f"the run-time size {size} has no positions to enumerate")

@@ -1,4 +1,4 @@
-"""Keeps the garbage collector out of the walks over a large graph.
+"""Keeps the garbage collector out of the walks over a large graph, and of what is copied and written of it.
 
 Everything that reading and analysing a network makes stays alive until they are done, so that there is nothing to
 collect; but the collector, woken by every so many new objects, would go through all of them again and again. On 25,000

@@ -16,7 +16,8 @@ from functools import cached_property
 import numpy as np
 
 from graphprune.analysis import Analysis
-from graphprune.dims import Dim, labels, leaves
+from graphprune.dims import Dim, leaves
+from graphprune.kept import labels
 from graphprune.program import Array, BatchNorm, Contraction, Letters, Node, Stored, Sweep, Terms, Use, Value
 
 

@@ -53,9 +53,11 @@ class Size:
         return self * -1 + other
 
     def __mul__(self, other: Extent) -> Extent:
+        if isinstance(other, int):
+            return self if other == 1 else Size({m: c * other for m, c in self.terms.items()}) if other else 0
         terms: dict[Monomial, int] = {}
         for left, a in self.terms.items():
-            for right, b in _terms(other).items():
+            for right, b in other.terms.items():
                 monomial = tuple(sorted(left + right, key=_order))
                 terms[monomial] = terms.get(monomial, 0) + a * b
         return _reduced(terms)

@@ -18,24 +18,19 @@ from graphprune.dims import (
     Pin,
     Prod,
     Sum,
-    evaluated,
-    extent,
     factor,
     find,
     fresh,
-    indices,
     is_cut,
     is_free,
-    labels,
     leaves,
     pin,
     reason,
     split,
     unify,
     walk,
-    whole_size,
-    width,
 )
+from graphprune.kept import evaluated, extent, indices, labels, whole_size, width
 from graphprune.sizes import symbol
 from tests.algebra import FEW, LAWS, PIN, axes, entries, free_leaves, keeps, positions
 

@@ -157,7 +157,7 @@ def _data(analysis: Analysis, cost: Cost, zeros: list[Zeros], free: int | None) 
             "size": group.size,
             "kind": group.kind,
             "exact": group.exact,
-            "members": [{**asdict(member), "path": list(member.path)} for member in group.members],
+            "members": [{**member._asdict(), "path": list(member.path)} for member in group.members],
         }
         for group in analysis.groups
     ]

@@ -9,7 +9,8 @@ from typing import ClassVar
 import numpy as np
 
 from graphprune.analysis import Analysis, Group
-from graphprune.dims import labels, leaves
+from graphprune.dims import leaves
+from graphprune.kept import labels
 from graphprune.program import Array
 
 

@@ -33,8 +33,9 @@ from graphprune.criteria.custom import criterion_of, name_of
 from graphprune.criteria.effect import by_effect
 from graphprune.dequantise import factors, unpacked
 from graphprune.dialects import tools_of
-from graphprune.dims import Axis, Dim, labels, leaves
+from graphprune.dims import Axis, Dim, leaves
 from graphprune.errors import GraphPruneError, did_you_mean
+from graphprune.kept import labels
 from graphprune.layers import gains, layers
 from graphprune.program import Array, Contraction, Use, Value
 

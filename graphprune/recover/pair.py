@@ -13,7 +13,8 @@ from graphprune.analysis import Analysis, analyze_program
 from graphprune.calibrate import Calibration
 from graphprune.dialects import tools_of
 from graphprune.dialects.tools import Model
-from graphprune.dims import Keep, indices, is_cut
+from graphprune.dims import Keep, is_cut
+from graphprune.kept import indices
 from graphprune.layers import Layer, gain, layers
 from graphprune.program import Array, BatchNorm, Node, Stored, Use, Value
 from graphprune.recover.grid import Grid, grid_of

@@ -18,7 +18,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Union
 
-from graphprune.dims import Axis, Dim, Pin, evaluated, extent, find, is_free, pin, unify
+from graphprune.dims import Axis, Dim, Pin, find, is_free, pin, unify
+from graphprune.kept import evaluated, extent
 from graphprune.program import Node, Slot
 from graphprune.sizes import Extent, Size, divide, symbol, symbols
 
@@ -175,7 +176,7 @@ def _order(requirement: Requirement) -> int:
 
 
 def _moves(requirement: Requirement) -> bool:
-    return any(is_free(axis) for axis in (requirement.axis, *axes_in(requirement.entry)))
+    return is_free(requirement.axis) or any(is_free(axis) for axis in axes_in(requirement.entry))
 
 
 def _came_true(requirement: Requirement, bindings: dict[Slot, Extent]) -> bool:

@@ -56,11 +56,11 @@ def reshape(
 
 def regroup(trace: Trace, axes: Sequence[Axis], sizes: Sequence[Extent]) -> list[Axis]:
     """The axes of a row-major reshape, segment by segment (the shortest runs with equal products)."""
-    ends = _prefixes([axis.size for axis in axes])
+    ends, targets = _prefixes([axis.size for axis in axes]), [1, *_prefixes(sizes)]
     out: list[Axis] = []
     at, done = 0, 0
     while done < len(sizes):
-        stop, reach = _segment(ends, [1, *_prefixes(sizes)], at, done, len(sizes))
+        stop, reach = _segment(ends, targets, at, done, len(sizes))
         out.extend(_segment_from_the_end(trace, list(axes[at:reach]), list(sizes[done:stop])))
         at, done = reach, stop
     return out

@@ -85,7 +85,7 @@ class Trace:
     ``skipped`` are nodes that no rule could be applied to; ``positions`` are stored vectors whose entries are positions
     along a first axis, one for each entry of a second; ``open`` are axes of run-time sizes that may still become those
     they are tied to; ``multiples`` are axes that an operator takes only at multiples of so many entries; ``counters``
-    are numbers that stand for each position along an axis in turn.
+    are numbers that stand for each position along an axis in turn; ``at_hand`` are the operands of a node.
     """
 
     is_constant: Callable[[Value], bool]
@@ -105,11 +105,22 @@ class Trace:
     counters: dict[Value, Axis] = field(default_factory=dict)
     symbol_count: int = 0
     node: Node = field(default_factory=lambda: Node("", "", [], []))
+    at_hand: tuple[Node | None, list[Operand | None]] = (None, [])
     walk: Callable[[Block], None] = lambda block: None
 
     # ---------------------------------------------------------------- reading
+    def turn_to(self, node: Node) -> list[Operand | None]:
+        """Make a node the current one, and work out its operands once for all who ask."""
+        self.node, self.at_hand = node, (None, [])
+        operands = [self.operand(k) for k in range(len(node.inputs))]
+        self.at_hand = node, operands
+        return operands
+
     def operand(self, index: int) -> Operand | None:
         """Input ``index`` of the current node, ``None`` where it is absent."""
+        node, operands = self.at_hand
+        if node is self.node:
+            return operands[index] if index < len(operands) else None
         if index >= len(self.node.inputs) or (value := self.node.inputs[index]) is None:
             return None
         use = Use(self.node, index)

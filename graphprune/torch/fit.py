@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from graphprune.dims import Dim, evaluated, is_cut, leaves
+from graphprune.dims import Dim, is_cut, leaves
+from graphprune.kept import evaluated
 from graphprune.sizes import Size, symbols
 from graphprune.torch.tensors import cuts_by_tensor, places
 

@@ -37,6 +37,7 @@ from graphprune.dialects.aten.tools import ATEN, copied
 from graphprune.dialects.aten.writer import new_positions
 from graphprune.dims import is_cut
 from graphprune.errors import GraphPruneError, did_you_mean
+from graphprune.garbage import no_collection
 from graphprune.plan import make_plan, named
 from graphprune.steps import planned
 from graphprune.torch.fit import Fit, fit
@@ -165,7 +166,7 @@ def _pruned(
         written = "the graph was written anew" if isinstance(model, GraphModule) else "the result is a GraphModule"
         cut.notes = (f"{written} with the same parameter names: {reason}",)
     graph = cut.small.graph
-    own_tensors(graph)
+    own_tensors(graph, analysis.program.native.graph)
     graph.__dict__.pop("_tracer_cls", None)  # that of torch.export cannot be pickled; any will do
     graph.train(model.training)
     attach(graph, Pruned(cut.plan, cut.cuts, {}, "graph", reason, cut.shapes))
@@ -271,6 +272,7 @@ class _Cut:
         self.fit = Fit()
         self.undone: _Before | None = None
 
+    @no_collection()
     def into(self, model: nn.Module) -> str:
         """Cut a module and run it; where it disagrees with the pruned graph it is put back, and the reason returned."""
         if self.plan.blocks:
@@ -345,7 +347,8 @@ class _Cut:
         if missing:
             what = f"the code makes the constant {missing[0]} itself, at its old size"
             raise GraphPruneError("GP507", what, type(model).__name__)
-        cut_in_place(model, self.cuts)
+        left = places(self.small.graph)
+        cut_in_place(model, self.cuts, {name: left[name].tensor for name in self.cuts if name in left})
         for use, (source, picked) in self.analysis.trace.positions.items():
             if not is_cut(source, self.keep) and not is_cut(picked, self.keep):
                 continue
@@ -361,7 +364,6 @@ class _Cut:
         if any(parameter.is_meta for parameter in model.parameters()):
             return  # nothing to run: this is planned without weights
         case = (self.small.args, self.small.kwargs)
-        expected = ATEN.runner(self.small)(case)
         args, kwargs = copied(case)
         try:
             with evaluating(model), torch.no_grad():
@@ -371,6 +373,7 @@ class _Cut:
             first = str(error).strip().splitlines()
             what = f"its code fails with {type(error).__name__}: {first[0][:160] if first else ''}"
             raise GraphPruneError("GP507", what, type(model).__name__) from error
+        expected = ATEN.runner(self.small)(case)
         if len(found) != len(expected):
             what = f"it returns {len(found)} tensors, not {len(expected)}"
             raise GraphPruneError("GP507", what, type(model).__name__)
@@ -437,6 +440,7 @@ def _not_followed(cut: _Cut, left: Mapping[str, None]) -> list[str]:
     return []
 
 
+@no_collection()
 def copy_of(model: nn.Module) -> nn.Module:
     """A copy of a module. Raises GraphPruneError GP103 where it has none."""
     # The first form of weight_norm and spectral_norm keeps a computed weight as an attribute, which cannot be copied

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -82,7 +83,7 @@ def cuts_by_tensor(cuts: Cuts, tensors: Mapping[str, Tensor]) -> dict[int, tuple
 
 def same_axes(a: Axes, b: Axes) -> bool:
     """Whether two cuts of one tensor are the same."""
-    return a.keys() == b.keys() and all(list(a[axis]) == list(b[axis]) for axis in a)
+    return a is b or (a.keys() == b.keys() and all(np.array_equal(a[axis], b[axis]) for axis in a))
 
 
 def fits_dense(shape: Iterable[int], axes: Axes) -> bool:
@@ -126,10 +127,11 @@ def replace_data(tensor: Tensor, data: Tensor) -> None:
     tensor.data = data
 
 
-def cut_in_place(module: nn.Module, cuts: Cuts) -> None:
+def cut_in_place(module: nn.Module, cuts: Cuts, ready: Mapping[str, Tensor] | None = None) -> None:
     """Remove entries of a module's parameters, their gradients and buffers; every tensor stays the same object.
 
     All or nothing; tensors that are cut already are passed over. Attributes that name sizes are not changed.
+    ready: what is left of tensors, by name, where that was gathered before: the module takes it over
     Raises GraphPruneError GP504 where the module has no such tensor or one of another shape.
     """
     found = places(module)
@@ -142,15 +144,15 @@ def cut_in_place(module: nn.Module, cuts: Cuts) -> None:
     tensors = {name: place.tensor for name, place in found.items()}
     by_id = {id(tensor): tensor for tensor in tensors.values()}
     with plain_mode():
-        ready = []
-        for key, (_, axes) in cuts_by_tensor(cuts, tensors).items():
+        new = []
+        for key, (name, axes) in cuts_by_tensor(cuts, tensors).items():
             tensor = by_id[key]
             if fits_cut(tensor.shape, axes):
                 continue
-            data = gathered(tensor, axes)
+            data = gathered(tensor, axes) if ready is None or name not in ready else ready[name].detach()
             gradient = None if tensor.grad is None else laid_out(gathered(tensor.grad, axes), data)
-            ready.append((tensor, data, gradient))
-        for tensor, data, gradient in ready:
+            new.append((tensor, data, gradient))
+        for tensor, data, gradient in new:
             tensor.grad = None
             replace_data(tensor, data)
             tensor.grad = gradient

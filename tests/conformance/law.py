@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from graphprune.dims import Axis, Dim, Sum, evaluated, find, indices, is_cut
+from graphprune.dims import Axis, Dim, Sum, find, is_cut
+from graphprune.kept import evaluated, indices
 from graphprune.rules.numbers import later
 from graphprune.rules.trace import Typed
 from graphprune.sizes import symbols

@@ -13,7 +13,8 @@ from onnx import helper, numpy_helper
 
 from graphprune.analysis import Analysis, analyze_program
 from graphprune.dialects.onnx.reader import read
-from graphprune.dims import Dim, indices, is_cut, labels, leaves
+from graphprune.dims import Dim, is_cut, leaves
+from graphprune.kept import indices, labels
 from graphprune.sizes import evaluate
 
 MICROSOFT = "com.microsoft"

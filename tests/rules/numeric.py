@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from graphprune.dims import Axis, Dim, Keep, Prod, Sum, evaluated, fresh, indices, leaves
+from graphprune.dims import Axis, Dim, Keep, Prod, Sum, fresh, leaves
+from graphprune.kept import evaluated, indices
 from graphprune.program import Node, Stored, Value
 from graphprune.rules.numbers import Entry, settle
 from graphprune.rules.trace import Operand, Trace, Typed

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphprune.dims import UNIT, Axis, Dim, Sum, evaluated, find, fresh, indices, leaves, pin, width
+from graphprune.dims import UNIT, Axis, Dim, Sum, find, fresh, leaves, pin
+from graphprune.kept import evaluated, indices, width
 from graphprune.program import Slot
 from graphprune.rules import indexing
 from graphprune.rules.numbers import Arith, Number, Opaque, SizeOf

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphprune.dims import NOTHING, Axis, Dim, Keep, Pin, Prod, Sum, evaluated, fresh, is_free, leaves, width
+from graphprune.dims import NOTHING, Axis, Dim, Keep, Pin, Prod, Sum, fresh, is_free, leaves
+from graphprune.kept import evaluated, width
 from graphprune.program import Node, Slot
 from graphprune.rules.numbers import (
     Arith,

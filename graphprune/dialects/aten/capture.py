@@ -28,6 +28,7 @@ from graphprune.dialects.aten.inline import graphs_of
 from graphprune.dialects.aten.normal import normalise
 from graphprune.dialects.aten.untouched import untouched
 from graphprune.errors import GraphPruneError
+from graphprune.garbage import no_collection
 
 
 @dataclass(eq=False)
@@ -222,6 +223,7 @@ def _widened(inputs: tuple[tuple[Any, ...], dict[str, Any]]) -> tuple[tuple[Any,
     return doubled
 
 
+@no_collection()
 def _captured(
     program: ExportedProgram,
     args: tuple[Any, ...],
@@ -236,9 +238,11 @@ def _captured(
     return Captured(graph, args, kwargs, sizes_of(graph, (args, kwargs)), source, notes)
 
 
-def own_tensors(graph: GraphModule) -> None:
-    """Let a graph hold its tensors alone, so that training it does not train the model that it was captured from."""
-    _replace_tensors(graph, lambda tensor: tensor.detach().clone())
+def own_tensors(graph: GraphModule, source: GraphModule) -> None:
+    """Let a graph share no tensor with the one that it was made from, so that training it does not train the model that
+    was captured."""
+    shared = {id(tensor) for tensor in _tensors_of(source)}
+    _replace_tensors(graph, lambda tensor: tensor.detach().clone() if id(tensor) in shared else tensor.detach())
 
 
 def _replace_tensors(graph: GraphModule, made: Callable[[torch.Tensor], torch.Tensor]) -> None:

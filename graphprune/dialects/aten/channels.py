@@ -10,7 +10,8 @@ from graphprune.analysis import Analysis
 from graphprune.dialects.aten.capture import Captured
 from graphprune.dialects.aten.elementwise import BROADCAST, DROPOUT, UNARY
 from graphprune.dialects.aten.places import operand
-from graphprune.dims import Keep, indices, is_cut, whole_size
+from graphprune.dims import Keep, is_cut
+from graphprune.kept import indices, whole_size
 from graphprune.program import Array, Node
 
 # Their results depend on more than the entries of their operands, or on where they are.

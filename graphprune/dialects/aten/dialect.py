@@ -44,6 +44,7 @@ class AtenDialect:
     def __init__(self, extra: Mapping[str, Operator], constants: set[Value]):
         self.table = {**TABLE, **extra}
         self.constants = constants
+        self.rows: dict[str, Operator | None] = {}
 
     @classmethod
     def with_rows(cls, rules: Mapping[str, str], constants: set[Value]) -> AtenDialect:
@@ -52,9 +53,14 @@ class AtenDialect:
 
     def row(self, node: Node) -> Operator | None:
         """The row of the node's operator: in-place forms and overloads are the same operator."""
-        name = node.op if "::" in node.op or not node.op.startswith("aten.") else ".".join(node.op.split(".")[:2])
+        if node.op not in self.rows:
+            self.rows[node.op] = self._row(node.op)
+        return self.rows[node.op]
+
+    def _row(self, op: str) -> Operator | None:
+        name = op if "::" in op or not op.startswith("aten.") else ".".join(op.split(".")[:2])
         name = name.partition(".")[0] if "::" in name else name
-        for candidate in (node.op, name, name.removesuffix("_")):
+        for candidate in (op, name, name.removesuffix("_")):
             if candidate in self.table:
                 row = self.table[candidate]
                 return Operator(_checked(row.rule), row.sizes, row.pinned)
@@ -117,9 +123,11 @@ def _checked(rule: Callable[[Trace, Node], list[Typed]]) -> Callable[[Trace, Nod
     def checked(trace: Trace, node: Node) -> list[Typed]:
         found = rule(trace, node)
         for value, typed in zip(node.outputs, found, strict=False):
-            if typed.axes is None or value.shape is None or not hasattr(value.native[1], "shape"):
+            if typed.axes is None or value.shape is None or not isinstance(value.native[1], torch.Tensor):
                 continue
-            sizes = [find(axis).size for axis in typed.axes]
+            sizes = [axis.size for axis in typed.axes]
+            if sizes == value.native[2]:
+                continue
             wrong = any(
                 isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(sizes, value.shape, strict=False)
             )

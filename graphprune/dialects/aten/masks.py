@@ -18,7 +18,8 @@ from graphprune.analysis import Analysis
 from graphprune.dialects.aten.capture import Captured
 from graphprune.dialects.aten.inline import graphs_of, owner_of
 from graphprune.dialects.aten.places import operand, replace_operand, set_argument
-from graphprune.dims import Axis, Keep, evaluated, indices, is_cut, whole_size
+from graphprune.dims import Axis, Keep, is_cut
+from graphprune.kept import evaluated, indices, whole_size
 from graphprune.program import Array, Node, Use
 from graphprune.rules.trace import Typed
 

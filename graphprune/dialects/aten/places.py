@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -59,8 +60,15 @@ def _walk(given: Any) -> Iterator[tuple[tuple[int, ...], Any]]:
 
 def argument_names(call: FxNode) -> list[str]:
     """The names of a call's arguments in the operator's schema (``"0"``, ``"1"``, ... where it has none)."""
-    schema = getattr(call.target, "_schema", None)
-    return [each.name for each in schema.arguments] if schema is not None else [str(k) for k in range(len(call.args))]
+    if isinstance(call.target, torch._ops.OpOverload):
+        return _names(call.target)
+    return [str(k) for k in range(len(call.args))]
+
+
+@functools.cache
+def _names(operator: torch._ops.OpOverload) -> list[str]:
+    """Schemas make their arguments anew for all who ask."""
+    return [each.name for each in operator._schema.arguments]
 
 
 def arguments(call: FxNode) -> dict[str, Any]:

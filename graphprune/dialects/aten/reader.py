@@ -38,6 +38,12 @@ _CHECKS = ("_assert", "sym_constrain_range", "_check")
 # What torch.export wraps around the constants of a model (`torch.tensor([0, 2, 1])`).
 _HANDED_ON = ("aten.lift_fresh.default", "aten.lift_fresh_copy.default", "aten.detach_.default")
 
+# What a node of a graph computes.
+_COMPUTED = (torch.Tensor, torch.SymInt, torch.SymFloat, torch.SymBool, int, float, bool)
+
+# What most arguments are that hold no value of the graph.
+_PLAIN = frozenset({int, float, bool, str, type(None)})
+
 # Tensors of which only the data type is read.
 _TYPE_ONLY = {"type_as": "other", **{f"new_{name}": "self" for name in ("zeros", "ones", "full", "empty")}}
 
@@ -87,7 +93,7 @@ class _Reader:
 
     def input(self, node: FxNode, inputs: list[Value], of_main: bool) -> Value | None:
         meta = node.meta.get("val")
-        if of_main and not isinstance(meta, torch.Tensor | torch.SymInt):
+        if of_main and not isinstance(meta, (torch.Tensor, torch.SymInt)):
             return None
         value = self.value(node.name, meta, node)
         inputs.append(value)
@@ -149,7 +155,7 @@ class _Reader:
         if isinstance(meta, tuple | list):
             many = [self.value(f"{node.name}.{k}", each, node) for k, each in enumerate(meta)]
             self.values[node], found.outputs = many, many
-        elif isinstance(meta, torch.Tensor | torch.SymInt | torch.SymFloat | torch.SymBool | int | float | bool):
+        elif isinstance(meta, _COMPUTED):
             self.values[node] = self.value(node.name, meta, node)
             found.outputs = [self.values[node]]
         for output in found.outputs:
@@ -167,6 +173,8 @@ class _Reader:
         nodes.append(found)
 
     def argument(self, given: Any, node: Node) -> Any:
+        if type(given) in _PLAIN:
+            return given
         if isinstance(given, FxNode):
             value = self.values.get(given)
             if isinstance(value, GraphModule):

@@ -19,10 +19,13 @@ from graphprune.dialects.aten.gather import gathered
 from graphprune.dialects.aten.inline import graphs_of, lift_tensors, owner_of
 from graphprune.dialects.aten.places import replace_operand, set_argument
 from graphprune.dialects.aten.structure import split_axis
-from graphprune.dims import Axis, Keep, evaluated, indices, is_cut, whole_size, width
+from graphprune.dims import Axis, Keep, is_cut
+from graphprune.garbage import no_collection
+from graphprune.kept import evaluated, indices, whole_size, width
 from graphprune.program import Array, Node, Use
 
 
+@no_collection()
 def write(analysis: Analysis, keep: Keep) -> Captured:
     """A copy of the captured model in which every dimension of ``keep`` has only the kept entries, in their order."""
     captured: Captured = analysis.program.native
@@ -51,6 +54,7 @@ def out_of_step(analysis: Analysis, keep: Keep, most: int = 8) -> Iterator[Captu
 
 def _declare_shapes(analysis: Analysis, keep: Keep, twins: Mapping[FxNode, FxNode]) -> None:
     """The shapes that values were traced with become those after the cut, so that the graph can be read again."""
+    known: dict[Any, torch.Tensor] = {}
     for value, typed in analysis.trace.types.items():
         twin = None if value.stored is not None or not value.native else twins.get(value.native[0])
         if twin is None or typed.axes is None or not any(_is_shorter(axis, keep) for axis in typed.axes):
@@ -61,7 +65,7 @@ def _declare_shapes(analysis: Analysis, keep: Keep, twins: Mapping[FxNode, FxNod
         ]
         if len(shape) != meta.dim() or not all(isinstance(size, int | torch.SymInt) for size in shape):
             continue  # a product with a size that only the run knows
-        new: Any = _without_numbers(meta, shape)
+        new: Any = _without_numbers(meta, shape, known)
         old = twin.meta["val"]
         if isinstance(old, tuple | list):
             place = int(value.name.rpartition(".")[2])
@@ -69,10 +73,15 @@ def _declare_shapes(analysis: Analysis, keep: Keep, twins: Mapping[FxNode, FxNod
         twin.meta["val"] = new
 
 
-def _without_numbers(meta: Any, shape: list[Any]) -> torch.Tensor:
-    """A tensor like one that was traced, of another shape; `new_empty` would take four times as long."""
-    made = torch.empty(shape, dtype=meta.dtype, device="meta")
-    return FakeTensor(meta.fake_mode, made, meta.device) if isinstance(meta, FakeTensor) else made
+def _without_numbers(meta: Any, shape: list[Any], known: dict[Any, torch.Tensor]) -> torch.Tensor:
+    """A tensor like one that was traced, of another shape; `new_empty` would take four times as long. One for all that
+    are alike, which are ``known``: the sums behind the strides of open axes take their time."""
+    mode = meta.fake_mode if isinstance(meta, FakeTensor) else None
+    like = (*(size if isinstance(size, int) else str(size) for size in shape), meta.dtype, meta.device, mode)
+    if like not in known:
+        made = torch.empty(shape, dtype=meta.dtype, device="meta")
+        known[like] = made if mode is None else FakeTensor(mode, made, meta.device)
+    return known[like]
 
 
 def _is_shorter(axis: Axis, keep: Keep) -> bool:

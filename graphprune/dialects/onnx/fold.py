@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from graphprune.dims import labels
+from graphprune.kept import labels
 from graphprune.program import Array, Contraction, Stored, Use
 
 if TYPE_CHECKING:

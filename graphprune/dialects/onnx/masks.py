@@ -17,8 +17,9 @@ import onnx_ir as ir
 
 from graphprune.analysis import Analysis
 from graphprune.dialects.onnx.writer import Twins
-from graphprune.dims import Axis, Keep, Prod, evaluated, find, indices, is_cut, leaves, whole_size, width
+from graphprune.dims import Axis, Keep, Prod, find, is_cut, leaves
 from graphprune.errors import GraphPruneError
+from graphprune.kept import evaluated, indices, whole_size, width
 from graphprune.program import Array, Node, Use
 from graphprune.rules.trace import Typed
 from graphprune.sizes import Extent

@@ -13,7 +13,8 @@ import numpy as np
 import onnx_ir as ir
 
 from graphprune.analysis import Analysis
-from graphprune.dims import Axis, Keep, evaluated, indices, is_cut, whole_size, width
+from graphprune.dims import Axis, Keep, is_cut
+from graphprune.kept import evaluated, indices, whole_size, width
 from graphprune.program import Array, Node, Use, Value
 
 
