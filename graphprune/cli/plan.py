@@ -14,12 +14,22 @@ from graphprune.cli.console import Console
 from graphprune.cli.modules import TorchJob
 from graphprune.cli.options import Before, Choices, Data, Depth, Inputs, Output, Steps, Writing, taking
 from graphprune.cli.prune import In, Out, _Job, calibrated, check_output, finish
-from graphprune.cli.source import Module, read
+from graphprune.cli.source import Module, is_callable, read
+from graphprune.errors import GraphPruneError
 from graphprune.output import write_text
 
 if TYPE_CHECKING:
     from graphprune.plan import Plan as PlanFile
 
+MadeFor = Annotated[
+    Path | None,
+    typer.Option(
+        "--made-for",
+        metavar="MODEL",
+        help="The dense model that the plan was made for, where IN is another form of it, such as its ONNX export.",
+        show_default=False,
+    ),
+]
 PlanPath = Annotated[Path, typer.Argument(metavar="PLAN", help="The plan (.json).", show_default=False)]
 
 
@@ -81,20 +91,36 @@ def apply(
     writing: Writing,
     inputs: Inputs,
     output: Output,
+    made_for: MadeFor = None,
 ) -> int:
     """Cut a model by a plan, for example one that was edited, or another checkpoint of the network.
 
     graphprune apply retrained.onnx small.plan.json small2.onnx
+    graphprune apply dense.onnx net.plan.json small.onnx --made-for nets:net --weights w.safetensors --input 1,3,32,32
     """
     check_output(dense, out, writing)
     console = output.console
+    own, other = (module, Module()) if made_for is None else _shared(dense, made_for, module)
     with console.working("reading"):
-        source, made = read(dense, before, module, inputs.seed), cut_only(read_plan(plan), console)
+        source, made = read(dense, before, own, inputs.seed), cut_only(read_plan(plan), console)
+        original = None if made_for is None else read(made_for, Before(), other, inputs.seed)
+    if original is not None:
+        with console.working("finding the groups of the plan"):
+            made = made.translated(original.analysis(), source.analysis())
     if source.is_of_torch:
         return modules.run(TorchJob(dense, out, source, {"plan": made}, writing, console, inputs))
     with console.working("cutting"):
         result = api.result_of(source.analysis(), made, sizes=inputs.sizes)
     return finish(_Job(dense, out, source.model, result, writing, console, inputs))
+
+
+def _shared(dense: Path, made_for: Path, module: Module) -> tuple[Module, Module]:
+    """The options of a module for the one of two models that is made by a callable. Raises GraphPruneError GP107."""
+    if is_callable(dense) and is_callable(made_for):
+        what = "both models are made by a callable, and --weights and --input can be those of one only"
+        remedy = "export one of them, with torch.export.save or torch.onnx.export(..., dynamo=True)"
+        raise GraphPruneError("GP107", what, "option --made-for", remedy)
+    return (module, Module()) if is_callable(dense) else (Module(), module)
 
 
 def cut_only(plan: PlanFile, console: Console) -> PlanFile:

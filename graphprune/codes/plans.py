@@ -9,7 +9,7 @@ ROWS = (
         "A plan names what is kept of each group by tensor and axis. The model has no such tensor, its axis has "
         "another size, or the dimensions are tied in another way than when the plan was made. Applying it in part "
         "would break the couplings, so it is not applied at all.",
-        "apply it to the model it was made for, or make a new plan",
+        "apply it to the model it was made for, carry it to another form of it (apply --made-for), or make a new plan",
     ),
     Code(
         "GP502",
