@@ -345,7 +345,8 @@ def break_even_table(rows: Sequence[Mapping[str, Any]], formats_: Sequence[str])
 
 
 def plot(rows: Sequence[Mapping[str, Any]], path: str) -> None:
-    """Time over density, one panel a shape, our dense layer and onnxruntime's as lines across."""
+    """Time over density, one panel a shape, our dense layer and onnxruntime's as lines across, and the density at which
+    a format is as fast as dense."""
     try:
         import matplotlib
     except ImportError:
@@ -364,15 +365,20 @@ def plot(rows: Sequence[Mapping[str, Any]], path: str) -> None:
             points = sorted(
                 (each["density"], each["seconds"].median * 1e6) for each in here if each["format"] == format
             )
-            panel.plot(*zip(*points, strict=True), marker="o", markersize=3, label=format)
+            even = break_even(rows, shape, format)
+            label = format if even is None else f"{format}, = dense at {even:.0%}"
+            panel.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
         dense = next(each for each in here if each["format"] == "dense")
         panel.axhline(dense["seconds"].median * 1e6, color="black", linewidth=1, label="dense")
         theirs = dense["onnxruntime dense"].median * 1e6
         panel.axhline(theirs, color="gray", linestyle="--", linewidth=1, label="onnxruntime, dense")
         panel.set(title=shape, xlabel="density", ylabel="µs", xscale="log", yscale="log")
+        places = [2, 5, 10, 20, 50, 100]
+        panel.set_xticks([each / 100 for each in places], [f"{each}%" for each in places])
+        panel.minorticks_off()
+        panel.legend(fontsize=7)
     for panel in grid.flat[len(shapes) :]:
         panel.axis("off")
-    grid.flat[0].legend()
     figure.tight_layout()
     figure.savefig(path, dpi=110)
 

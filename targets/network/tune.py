@@ -159,10 +159,10 @@ def timed(
             run(*arguments)
             seconds = time.perf_counter() - started
             repeats = 1 + int(min(8, ENOUGH / ROUNDS / max(seconds, 1e-7)))
-            started = time.perf_counter()
-            for _ in range(repeats):
+            for _ in range(repeats):  # each by itself: of some in a row, one that was interrupted would spoil all
+                started = time.perf_counter()
                 run(*arguments)
-            fastest[number] = min(fastest[number], (time.perf_counter() - started) / repeats)
+                fastest[number] = min(fastest[number], time.perf_counter() - started)
     return fastest
 
 
