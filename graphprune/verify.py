@@ -205,14 +205,15 @@ class _Session:
         if not self.free:
             return []
         keep = {dim: self.rng.permutation(_known(dim)) for dim in self.free}
-        checks = self.compare("permutation", self.tools.write(self.analysis, keep), self.expected)
-        return [*checks, self.control(keep)]
+        permuted = self.tools.write(self.analysis, keep)
+        checks = self.compare("permutation", permuted, self.expected)
+        return [*checks, self.control(keep, permuted)]
 
-    def control(self, keep: Keep) -> Check:
+    def control(self, keep: Keep, permuted: Any) -> Check:
         """One tensor is left out of the permutation: some output must change by more than the tolerance. Fails where
         outputs do change, but so little that the tolerance for bad conditioning hides it: nothing would be found."""
         worst, hidden = 0.0, False
-        for model in self.tools.out_of_step(self.analysis, keep):
+        for model in self.tools.out_of_step(self.analysis, keep, permuted):
             for case, expected in zip(self.cases, self.expected, strict=True):  # one by one: the first mostly does
                 try:
                     checks = self.compare("control", model, [expected], [case])

@@ -459,3 +459,24 @@ def test_a_long_concatenation_is_tied_in_linear_time(monkeypatch: pytest.MonkeyP
     unify(whole, Sum([Dim(4) for _ in range(1000)]))
     unify(Sum([Dim(2) for _ in range(2000)]), whole)
     assert made < 20_000
+
+
+def test_a_normal_form_is_renewed_when_a_part_is_refined() -> None:
+    """What is kept of a sum and of the product around it holds no longer once a dimension inside is split."""
+    a, b, c = Dim(4), Dim(6), Dim(3)
+    whole = Sum([a, b])
+    outer = Prod([c, whole])
+    assert find(whole) is whole and find(outer) is outer and leaves(outer) == [c, a, b]
+    left, right = split(a, 1)
+    assert leaves(whole) == [left, right, b] and leaves(outer) == [c, left, right, b]
+    assert find(whole) is find(whole) and find(outer) is find(outer)
+
+
+def test_a_normal_form_of_one_part_follows_that_part() -> None:
+    a = Dim(4)
+    alone = Sum([NOTHING, a])
+    assert find(alone) is a
+    b = Dim(4)
+    unify(a, b)
+    left, right = split(b, 1)
+    assert leaves(alone) == [left, right]

@@ -75,8 +75,8 @@ class Tools(Protocol):
         """A new model in which every dimension of ``keep`` has only the kept entries, in their order (which may be a
         permutation); interface and names stay. It knows where it came from as the analysed one does."""
 
-    def out_of_step(self, analysis: Analysis, keep: Keep) -> Iterator[Model]:
-        """Deliberately wrong models: as :meth:`write` makes them, but for one weight each that is left as it is.
+    def out_of_step(self, analysis: Analysis, keep: Keep, right: Model) -> Iterator[Model]:
+        """Deliberately wrong models: ``right``, which :meth:`write` made, but for one weight each that is as it was.
 
         Those nearest to the outputs come first. What compares models must find them wrong; some may not even run.
         """

@@ -72,8 +72,8 @@ class AtenTools:
     def write(self, analysis: Analysis, keep: Keep) -> Captured:
         return writer.write(analysis, keep)
 
-    def out_of_step(self, analysis: Analysis, keep: Keep) -> Iterator[Captured]:
-        return writer.out_of_step(analysis, keep)
+    def out_of_step(self, analysis: Analysis, keep: Keep, right: Captured) -> Iterator[Captured]:
+        return writer.out_of_step(analysis, keep, right)
 
     def masked(self, analysis: Analysis, keep: Keep) -> Captured:
         return masks.masked(analysis, keep)

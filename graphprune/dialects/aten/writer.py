@@ -38,18 +38,20 @@ def write(analysis: Analysis, keep: Keep) -> Captured:
     return captured.with_graph(graph)
 
 
-def out_of_step(analysis: Analysis, keep: Keep, most: int = 8) -> Iterator[Captured]:
-    """Deliberately wrong copies: one weight each is left as it is while all else is cut, the weights nearest to the
+def out_of_step(analysis: Analysis, keep: Keep, right: Captured, most: int = 8) -> Iterator[Captured]:
+    """Deliberately wrong copies of what `write` made: one weight each is again what it was, the weights nearest to the
     outputs first. What compares models must find these wrong."""
-    captured: Captured = analysis.program.native
-    every = _places(analysis, keep)
-    weights = [name for name in every if len(_stored(captured.graph, name).shape) > 1]
-    for name in weights[::-1][:most]:
-        graph, twins = captured.twin()
-        write_numbers(analysis, keep, twins)
-        cut_tensors(graph, analysis, {other: cuts for other, cuts in every.items() if other != name})
-        _recompile(graph)
-        yield captured.with_graph(graph)
+    dense: Captured = analysis.program.native
+    cut = [
+        stored
+        for stored, _, _, axes in analysis.stored_axes()
+        if len(stored.shape) > 1 and any(is_cut(axis, keep) for axis in axes)
+    ]
+    for stored in list(dict.fromkeys(cut))[::-1][:most]:
+        graph, _ = right.twin()
+        for name in stored.native:
+            put(graph, name, _stored(dense.graph, stored.name))
+        yield right.with_graph(graph)
 
 
 def _declare_shapes(analysis: Analysis, keep: Keep, twins: Mapping[FxNode, FxNode]) -> None:

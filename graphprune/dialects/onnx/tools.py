@@ -38,7 +38,7 @@ class OnnxTools:
         carry(analysis.program.native, written)
         return written
 
-    def out_of_step(self, analysis: Analysis, keep: Keep) -> Iterator[ir.Model]:
+    def out_of_step(self, analysis: Analysis, keep: Keep, right: ir.Model) -> Iterator[ir.Model]:
         from graphprune.dialects.onnx.writer import out_of_step
 
         return out_of_step(analysis, keep)
