@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-from graphprune.targets.expand import gathers, integers, one_axis, patches, pools, recurrent, transposed
+from graphprune.targets.expand import einsum, gathers, integers, one_axis, patches, pools, recurrent, tile, transposed
 from graphprune.targets.expand.maker import Maker
 
 Expansion = Callable[[Maker, ir.Node], list[ir.Value] | None]
@@ -20,6 +20,7 @@ EXPANSIONS: dict[str, tuple[Expansion, ...]] = {
     "Conv": (one_axis.window, patches.convolution),
     "ConvTranspose": (one_axis.window, transposed.conv_transpose),
     "DynamicQuantizeLinear": (integers.dynamic,),
+    "Einsum": (einsum.einsum,),
     "GatherElements": (gathers.gather_elements,),
     "GatherND": (gathers.gather_nd,),
     "GRU": (recurrent.recurrent,),
@@ -28,6 +29,7 @@ EXPANSIONS: dict[str, tuple[Expansion, ...]] = {
     "QLinearConv": (integers.convolution,),
     "QLinearMatMul": (integers.matmul,),
     "RNN": (recurrent.recurrent,),
+    "Tile": (tile.tile,),
     "com.microsoft:QGemm": (integers.gemm,),
     "com.microsoft:QLinearAdd": (integers.binary,),
     "com.microsoft:QLinearAveragePool": (integers.unary,),

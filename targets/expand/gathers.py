@@ -31,7 +31,7 @@ def gather_elements(make: Maker, node: ir.Node) -> list[ir.Value] | None:
     if x is None or index is None:
         return None
     axis = number(node, "axis", 0) % len(x)
-    places = [*np.indices(index.shape, np.int64, sparse=True)]
+    places: list[np.ndarray] = list(np.indices(index.shape, np.int64, sparse=True))
     places[axis] = index % x[axis]
     if given is not None:
         return [make.constant(given[tuple(places)])]

@@ -195,8 +195,15 @@ def loops(views: Sequence[tuple[Axis, ...]]) -> list[Loop]:
     return joined
 
 
+class NotMine(Exception):
+    """Why a rule does not take a node."""
+
+
 def together(axes: Sequence[Axis]) -> list[Loop]:
-    """The digits of one axis in several views, cut until they agree."""
+    """The digits of one axis in several views, cut until they agree.
+
+    Raises NotMine where they never do: 3 by 4 in one view and 4 by 3 in another.
+    """
     left = [list(axis) for axis in axes]
     found: list[Loop] = []
     while any(left):
@@ -205,7 +212,7 @@ def together(axes: Sequence[Axis]) -> list[Loop]:
         for row in left:
             digit = row.pop()
             if digit.extent % step:
-                raise ValueError(f"digits {axes} cannot be walked together")
+                raise NotMine(f"digits {axes} cannot be walked together")
             fastest.append(digit.stride)
             if digit.extent != step:
                 row.append(Digit(digit.extent // step, digit.stride * step))

@@ -24,6 +24,7 @@ from graphprune.targets.network.layout import (
     Axis,
     Digit,
     Loop,
+    NotMine,
     Storage,
     View,
     dense,
@@ -37,10 +38,6 @@ from graphprune.targets.network.window import pixel_rows, window_of
 T = TypeVar("T")
 MAPS = ("float32", "uint8", "int8")  # types whose maps are rows of pixels
 LINE = 16  # numbers of a cache line: every pitch is a multiple, so that runs begin on a line
-
-
-class NotMine(Exception):
-    """Why a rule does not take a node."""
 
 
 @dataclass(frozen=True)
@@ -266,7 +263,12 @@ class Lowering:
     ) -> None:
         """One elementwise step; operands are broadcast to the shape of the result."""
         wide = [operand.expand(result.shape) for operand in operands]
-        walked = loops([*(view.axes for view in wide), result.axes])
+        try:
+            walked = loops([*(view.axes for view in wide), result.axes])
+        except NotMine:  # an axis is 3 by 4 in one operand and 4 by 3 in another
+            rows = [self.copied_once(each, range(len(each.shape)), node, "copy") for each in operands]
+            wide = [each.expand(result.shape) for each in rows]
+            walked = loops([*(view.axes for view in wide), result.axes])
         walked.sort(key=lambda loop: (-loop.strides[-1], -max(loop.strides)))
         if expression == Leaf(0) and (moved := turn(walked, wide[0], result) or by_two(walked, wide[0], result)):
             self.call(moved, [wide[0], result], node, what)

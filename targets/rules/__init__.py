@@ -15,6 +15,7 @@ from graphprune.targets.rules import (
     quantised,
     reductions,
     rows,
+    scans,
     shape,
     taken,
 )
@@ -30,6 +31,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "Concat": (shape.concat,),
     "ConvInteger": (quantised.convolution,),
     "Conv": (quantised.convolution, contraction.convolution),
+    "CumSum": (scans.cumulative,),
     "DequantizeLinear": (quantised.dequantise, pointwise.elementwise),
     "Dropout": (shape.identity,),
     "Expand": (shape.expand,),

@@ -13,8 +13,8 @@ from graphprune.targets.kernels.contract import Contract, Operand
 from graphprune.targets.kernels.terms import TERMS
 from graphprune.targets.kernels.tir import Machine
 from graphprune.targets.network.graph import Node, Value
-from graphprune.targets.network.layout import Loop, View, digits, extent, loops, merged, together
-from graphprune.targets.network.lowering import Lowering, NotMine, fast_axis, lines
+from graphprune.targets.network.layout import Loop, NotMine, View, digits, extent, loops, merged, together
+from graphprune.targets.network.lowering import Lowering, fast_axis, lines
 from graphprune.targets.network.window import window_of
 from graphprune.targets.rules import words
 from graphprune.targets.rules.pointwise import EIGHT, Fused, call_fused, others_of, with_most_fused

@@ -13,7 +13,8 @@ from math import prod
 from graphprune.targets.kernels.functions import Apply, Leaf, Number
 from graphprune.targets.kernels.reduce import Reduce
 from graphprune.targets.network.graph import Node
-from graphprune.targets.network.lowering import Lowering, NotMine
+from graphprune.targets.network.layout import NotMine
+from graphprune.targets.network.lowering import Lowering
 from graphprune.targets.network.quantised import Quantised, quantised
 from graphprune.targets.network.window import window_of
 from graphprune.targets.rules.pointwise import EIGHT, Fused, call_fused, replaced, with_most_fused

@@ -11,8 +11,8 @@ import numpy as np
 from graphprune.targets.kernels.functions import Apply, Expression, Leaf, Number
 from graphprune.targets.kernels.tir import Kernel
 from graphprune.targets.network.graph import Node, Value
-from graphprune.targets.network.layout import View
-from graphprune.targets.network.lowering import Lowering, NotMine
+from graphprune.targets.network.layout import NotMine, View
+from graphprune.targets.network.lowering import Lowering
 
 DEPTH = 12  # nodes that one expression may hold
 EIGHT = ("float32", "uint8", "int8")  # what kernels that know 8-bit numbers read and write

@@ -11,8 +11,8 @@ from graphprune.targets.kernels.functions import RESULT
 from graphprune.targets.kernels.halve import COLUMNS, Halve
 from graphprune.targets.kernels.window import Window as Pool
 from graphprune.targets.network.graph import Node, Value
-from graphprune.targets.network.layout import View, digits, loops
-from graphprune.targets.network.lowering import Lowering, NotMine, lines
+from graphprune.targets.network.layout import NotMine, View, digits, loops
+from graphprune.targets.network.lowering import Lowering, lines
 from graphprune.targets.network.window import Window, window_of
 from graphprune.targets.rules.contraction import run_of, with_run
 from graphprune.targets.rules.pointwise import Fused, call_fused

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from graphprune.targets.kernels.contract import Operand
 from graphprune.targets.kernels.product import Product
 from graphprune.targets.network.graph import Node, Value
-from graphprune.targets.network.layout import Axis, View, loops, merged, together
-from graphprune.targets.network.lowering import Lowering, NotMine
+from graphprune.targets.network.layout import Axis, NotMine, View, loops, merged, together
+from graphprune.targets.network.lowering import Lowering
 from graphprune.targets.rules.pointwise import Fused, call_fused, others_of, with_most_fused
+
+FEWER = (8, 2, 1, 0)  # nodes that join the epilogue
 
 
 def matmul(at: Lowering, node: Node) -> None:
@@ -18,12 +20,17 @@ def matmul(at: Lowering, node: Node) -> None:
     assert a is not None and b is not None
     if len(a.shape) < 2 or len(b.shape) < 2 or node.outputs[0].dtype != "float32":
         raise NotMine("a vector")
-    with_most_fused(at, node, (8, 2, 1, 0), lambda found: emit(at, node, found))
+    try:
+        with_most_fused(at, node, FEWER, lambda found: emit(at, node, found))
+    except NotMine:  # axes in pieces, as turned positions leave them
+        with_most_fused(at, node, FEWER, lambda found: emit(at, node, found, copied=True))
 
 
-def emit(at: Lowering, node: Node, found: Fused) -> None:
+def emit(at: Lowering, node: Node, found: Fused, copied: bool = False) -> None:
     """One product with this epilogue: rows of a by columns of b, whichever lie side by side being the run."""
     a, b = (settled(at, value, node) for value in node.inputs[:2])
+    if copied:
+        a, b = at_hand(at, a, node), at_hand(at, b, node)
     value = found.value
     rank = len(value.shape)
     *batch, m, _ = value.shape

@@ -16,8 +16,8 @@ import numpy as np
 from graphprune.targets.kernels.functions import Apply, Expression, Leaf, Number
 from graphprune.targets.kernels.quads import FLIP, Quads, packed
 from graphprune.targets.network.graph import Node, Value
-from graphprune.targets.network.layout import Loop, Storage, View, digits, extent, loops, merged
-from graphprune.targets.network.lowering import Lowering, NotMine
+from graphprune.targets.network.layout import Loop, NotMine, Storage, View, digits, extent, loops, merged
+from graphprune.targets.network.lowering import Lowering
 from graphprune.targets.network.quantised import quantised
 from graphprune.targets.network.window import Window, window_of
 from graphprune.targets.rules.contraction import LIMITS, emit, features_order

@@ -9,8 +9,8 @@ from graphprune.targets.kernels.normalize import Normalize
 from graphprune.targets.kernels.reduce import Reduce
 from graphprune.targets.kernels.softmax import Softmax
 from graphprune.targets.network.graph import Node, Value
-from graphprune.targets.network.layout import Loop, View, loops
-from graphprune.targets.network.lowering import Lowering, NotMine
+from graphprune.targets.network.layout import Loop, NotMine, View, loops
+from graphprune.targets.network.lowering import Lowering
 from graphprune.targets.rules.pointwise import Fused, call_fused, with_most_fused
 from graphprune.targets.rules.shape import constant
 

@@ -9,8 +9,8 @@ import numpy as np
 from graphprune.targets.kernels.gather import Gather
 from graphprune.targets.kernels.gemv import Gemv
 from graphprune.targets.network.graph import Node
-from graphprune.targets.network.layout import Digit, View, loops, merged
-from graphprune.targets.network.lowering import Lowering, NotMine
+from graphprune.targets.network.layout import Digit, NotMine, View, loops, merged
+from graphprune.targets.network.lowering import Lowering
 from graphprune.targets.rules.contraction import weights_of
 from graphprune.targets.rules.pointwise import Fused, call_fused, others_of, with_most_fused
 

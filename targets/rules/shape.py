@@ -9,8 +9,8 @@ import numpy as np
 
 from graphprune.targets.kernels.functions import Leaf, Number
 from graphprune.targets.network.graph import Node, Value
-from graphprune.targets.network.layout import Axis, View, digits
-from graphprune.targets.network.lowering import MAPS, Lowering, NotMine
+from graphprune.targets.network.layout import Axis, NotMine, View, digits
+from graphprune.targets.network.lowering import MAPS, Lowering
 
 
 def first(at: Lowering, node: Node) -> tuple[Value, View]:
@@ -189,17 +189,20 @@ def pad(at: Lowering, node: Node) -> None:
     """Pad with a constant: the result is filled, and the input copied into it."""
     value, view = first(at, node)
     mode = node.attributes.get("mode", "constant")
-    if mode != "constant" or value.dtype != "float32":
+    if mode != "constant":
         raise NotMine(f"mode {mode}")
-    fill = 0.0
+    fill = np.zeros(1, value.dtype)
     if len(node.inputs) > 2 and node.inputs[2] is not None:
         if node.inputs[2].constant is None:
             raise NotMine("its value is not constant")
-        fill = float(node.inputs[2].constant.reshape(-1)[0])
+        fill = node.inputs[2].constant.reshape(-1)[:1]
     rank = len(value.shape)
     before, after = padding(node, rank)
     result = ordered(at, node.outputs[0], view)
-    at.map(Number(fill), [], result, node, "fill")
+    if value.dtype == "float32":
+        at.map(Number(float(fill[0])), [], result, node, "fill")
+    else:
+        at.copy(at.constant(fill.reshape((1,) * rank)).expand(result.shape), result, node, "fill")
     source: View | None = view
     target: View | None = result
     for axis in range(rank):

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from graphprune.targets.kernels.tir import Machine
-from graphprune.targets.network.layout import View
-from graphprune.targets.network.lowering import NotMine
+from graphprune.targets.network.layout import NotMine, View
 
 ROWS = (1, 2, 4, 6, 8, 12, 16)
 VECTORS = (1, 2, 3, 4, 6, 8)

@@ -8,8 +8,8 @@ import numpy as np
 
 from graphprune.targets.kernels.take import Take
 from graphprune.targets.network.graph import Node
-from graphprune.targets.network.layout import View, loops, merged
-from graphprune.targets.network.lowering import Lowering, NotMine
+from graphprune.targets.network.layout import NotMine, View, loops, merged
+from graphprune.targets.network.lowering import Lowering
 from graphprune.targets.rules.shape import first, laid_out, ordered, padding
 
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from graphprune.targets.kernels.functions import Apply, Expression, Number
 from graphprune.targets.network.graph import Node, Value
-from graphprune.targets.network.layout import Axis, Storage, View, digits, merged
-from graphprune.targets.network.lowering import Lowering, NotMine, lines, pitch
+from graphprune.targets.network.layout import Axis, NotMine, Storage, View, digits, merged
+from graphprune.targets.network.lowering import Lowering, lines, pitch
 from graphprune.targets.network.window import Window
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from graphprune.targets.network.layout import Digit, Storage, View, dense, digits, extent, loops, overlaps
+from graphprune.targets.network.layout import Digit, NotMine, Storage, View, dense, digits, extent, loops, overlaps
 
 
 def moved(data: st.DataObject, view: View, array: np.ndarray) -> tuple[View, np.ndarray, bool]:
@@ -106,5 +106,5 @@ def test_an_axis_in_panels() -> None:
     assert view.slice(0, 60, 10) is None
     assert view.reshape((64, 20)) is not None
     assert view.reshape((5, 256)) is None
-    with pytest.raises(ValueError, match="walked together"):
+    with pytest.raises(NotMine, match="walked together"):
         loops([((Digit(2, 3), Digit(3, 1)),), ((Digit(3, 2), Digit(2, 1)),)])

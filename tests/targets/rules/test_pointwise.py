@@ -235,6 +235,15 @@ def test_softmax_that_is_zero_where_all_is_masked(machine: Machine) -> None:
     assert [call.what for call in made.lowered.calls if "IsNaN" in call.what] == ["Softmax+IsNaN+Where"]
 
 
+def test_operands_in_pieces_of_other_sizes() -> None:
+    """One axis is 3 by 4 in one operand and 4 by 3 in the other."""
+    net = Net()
+    a = net.op("Transpose", net.op("Sin", net.input(2, 4, 3)), perm=[0, 2, 1])
+    b = net.op("Transpose", net.op("Cos", net.input(2, 3, 4)), perm=[0, 2, 1])
+    rows = [net.op("Reshape", each, net.numbers(2, 12)) for each in (a, b)]
+    check(net.model(net.op("Relu", net.op("Add", *rows))))
+
+
 @pytest.mark.parametrize("reader", ["Cos", "Where"])
 def test_flags_on_the_way_are_results_too(reader: str) -> None:
     """A step that passes a flag on ends where somebody else reads the flag."""

@@ -217,3 +217,13 @@ def test_nan_and_inf_stay_in_their_rows(rows: int) -> None:
     (array,) = case.values()
     array[0, 3], array[rows // 2, 5] = float("nan"), float("inf")
     compare(built(model), [case, feeds(model)])
+
+
+def test_axes_in_pieces_are_laid_out() -> None:
+    """Interleaved positions leave the inner axis as two, in another order in each operand."""
+    net = Net()
+    a = net.op("Transpose", net.op("Sin", net.input(2, 5, 4, 3)), perm=[0, 1, 3, 2])
+    b = net.op("Transpose", net.op("Sin", net.input(2, 3, 4, 5)), perm=[0, 2, 1, 3])
+    rows = net.op("Reshape", a, net.numbers(2, 5, 12))
+    columns = net.op("Reshape", b, net.numbers(2, 12, 5))
+    check(net.model(net.op("Relu", net.op("MatMul", rows, columns))))

@@ -14,7 +14,7 @@ pytest.importorskip("tvm")
 
 from graphprune.targets.kernels.tir import Machine
 from tests.execution import feeds
-from tests.targets.network.harness import MACHINES, built, compare
+from tests.targets.network.harness import MACHINES, built, check, compare
 from tests.targets.network.net import Net
 
 STEPS = [
@@ -211,3 +211,10 @@ class Chain:
             return
         self.value = self.net.op("Gather", self.value, self.net.constant(array), axis=axis)
         self.shape[axis : axis + 1] = array.shape
+
+
+@pytest.mark.parametrize("dtype", ["int64", "bool", "int32"])
+def test_pads_of_other_types(dtype: str) -> None:
+    net = Net()
+    fill = net.constant(np.ones((), dtype))
+    check(net.model(net.op("Pad", net.input(2, 3, dtype=dtype), net.numbers(1, 0, 0, 2), fill)))
