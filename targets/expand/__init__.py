@@ -16,7 +16,10 @@ from graphprune.targets.expand.maker import Maker
 Expansion = Callable[[Maker, ir.Node], list[ir.Value] | None]
 
 EXPANSIONS: dict[str, tuple[Expansion, ...]] = {
-    "AveragePool": (one_axis.window,),
+    "AveragePool": (
+        pools.whole,
+        one_axis.window,
+    ),
     "Conv": (one_axis.window, patches.convolution),
     "ConvTranspose": (one_axis.window, transposed.conv_transpose),
     "DynamicQuantizeLinear": (integers.dynamic,),
@@ -25,7 +28,7 @@ EXPANSIONS: dict[str, tuple[Expansion, ...]] = {
     "GatherND": (gathers.gather_nd,),
     "GRU": (recurrent.recurrent,),
     "LSTM": (recurrent.recurrent,),
-    "MaxPool": (one_axis.window, pools.max_pool),
+    "MaxPool": (pools.whole, one_axis.window, pools.max_pool),
     "QLinearConv": (integers.convolution,),
     "QLinearMatMul": (integers.matmul,),
     "RNN": (recurrent.recurrent,),

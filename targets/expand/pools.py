@@ -1,4 +1,4 @@
-"""Maxima over large windows: over the rows of a window first, then over its columns.
+"""Large windows: over the rows of a window first, then over its columns; over all of the map, without a window.
 
 max over (i, j) of x[i, j] = max over j of (max over i of x[i, j])
 """
@@ -10,6 +10,22 @@ import onnx_ir as ir
 from graphprune.targets.expand.maker import Maker, is_float, number, sizes
 
 TAPS = 16  # a window of this many is quicker in one go
+
+
+def whole(make: Maker, node: ir.Node) -> list[ir.Value] | None:
+    """A window that holds all of the map is a global pool, however much larger it is; a border must not count."""
+    x, y = sizes(node.inputs[0]), sizes(node.outputs[0])
+    kernel = number(node, "kernel_shape", ())
+    if x is None or y is None or len(node.outputs) > 1 or not is_float(node.inputs[0]):
+        return None
+    ones = (1,) * len(kernel)
+    pads = number(node, "pads", (0,) * (2 * len(kernel)))
+    covered = all(size <= reach - pad for size, reach, pad in zip(x[2:], kernel, pads, strict=False))
+    counted = node.op_type == "AveragePool" and number(node, "count_include_pad", 0) and any(pads)
+    plain = number(node, "auto_pad", "NOTSET") == "NOTSET" and tuple(number(node, "dilations", ones)) == ones
+    if y[2:] != ones or not covered or counted or not plain:
+        return None
+    return [make.op(f"Global{node.op_type}", node.inputs[0], shape=y)]
 
 
 def max_pool(make: Maker, node: ir.Node) -> list[ir.Value] | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -115,3 +117,29 @@ def test_nan_and_infinities_pass_large_maxima_as_they_pass_small_ones() -> None:
     array = np.random.default_rng(0).standard_normal((1, 1, 12, 12)).astype(np.float32)
     array[0, 0, 3, 4], array[0, 0, 9, 9] = np.inf, -np.inf
     check(model, cases=[{x: array}])
+
+
+@pytest.mark.parametrize("kind", ["MaxPool", "AveragePool"])
+@pytest.mark.parametrize(
+    ("shape", "attributes", "windows"),
+    [
+        ((2, 3, 4, 5), {"kernel_shape": [4, 5]}, 0),
+        ((2, 3, 4, 5), {"kernel_shape": [640, 641], "strides": [640, 641], "ceil_mode": 1}, 0),
+        ((2, 3, 7), {"kernel_shape": [9], "pads": [1, 1], "strides": [2]}, 0),
+        ((1, 3, 4, 5), {"kernel_shape": [4, 4]}, 1),
+        ((1, 3, 4, 5), {"kernel_shape": [3, 6], "pads": [0, 0, 0, 1]}, 1),
+    ],
+)  # fmt: skip
+def test_windows_over_the_whole_map(
+    kind: str, shape: tuple[int, ...], attributes: dict[str, Any], windows: int
+) -> None:
+    net = Net()
+    model = net.model(net.op(kind, net.op("Sin", net.input(*shape)), **attributes))
+    made = check(model)
+    assert len([call for call in made.lowered.calls if type(call.kernel).__name__ == "Reduce"]) == 1 - windows
+
+
+def test_a_border_that_counts_is_no_part_of_a_map() -> None:
+    net = Net()
+    attributes = {"kernel_shape": [6, 6], "pads": [1, 1, 1, 1], "count_include_pad": 1}
+    check(net.model(net.op("AveragePool", net.input(1, 2, 4, 4), **attributes)))
