@@ -159,7 +159,7 @@ def _pruned(
         return _as_class(copied, analysis, plan, options).result(copied, verify, recover)
     cut, reason = _Cut(analysis, plan, options), "it was asked for"
     if not as_graph:
-        copied = copy_of(model)
+        copied = copy_of(model, cut.left_of(model))
         reason = cut.into(copied)
         if not reason:
             return cut.result(copied, verify, recover)
@@ -271,6 +271,16 @@ class _Cut:
         self.notes: tuple[str, ...] = ()
         self.fit = Fit()
         self.undone: _Before | None = None
+
+    def left_of(self, model: nn.Module) -> dict[int, nn.Parameter]:
+        """What becomes of the parameters of a module, by their `id`: a copy of it needs no copy of all of them first.
+        Only of those that are a plain `nn.Parameter`, which is copied without anything but its numbers."""
+        left = places(self.small.graph)
+        return {
+            id(place.tensor): nn.Parameter(left[name].tensor.detach(), place.tensor.requires_grad)
+            for name, place in places(model).items()
+            if name in self.cuts and name in left and type(place.tensor) is nn.Parameter
+        }
 
     @no_collection()
     def into(self, model: nn.Module) -> str:
@@ -441,8 +451,9 @@ def _not_followed(cut: _Cut, left: Mapping[str, None]) -> list[str]:
 
 
 @no_collection()
-def copy_of(model: nn.Module) -> nn.Module:
-    """A copy of a module. Raises GraphPruneError GP103 where it has none."""
+def copy_of(model: nn.Module, instead: Mapping[int, nn.Parameter] | None = None) -> nn.Module:
+    """A copy of a module, with other parameters in the place of some, by `id`. Raises GraphPruneError GP103 where it
+    cannot be copied."""
     # The first form of weight_norm and spectral_norm keeps a computed weight as an attribute, which cannot be copied
     # with its history; it is computed anew before every call.
     computed = [
@@ -451,7 +462,7 @@ def copy_of(model: nn.Module) -> nn.Module:
         for value in vars(module).values()
         if isinstance(value, torch.Tensor) and not value.is_leaf
     ]
-    memo: dict[int, Any] = {id(value): value.detach().clone() for value in computed}
+    memo: dict[int, Any] = {**(instead or {}), **{id(value): value.detach().clone() for value in computed}}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # copying a graph uses what PyTorch itself calls deprecated
