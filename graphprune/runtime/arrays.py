@@ -15,7 +15,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 def aligned(tensor: Tensor) -> Array:
     """A new array for a tensor that begins at a multiple of ALIGNMENT; its numbers are not set."""
-    return aligned_bytes(tensor.bytes, zero=False).view(tensor.dtype).reshape(tensor.shape)
+    whole = np.empty(tensor.bytes + ALIGNMENT, np.uint8)
+    return np.ndarray(tensor.shape, tensor.dtype, whole, -whole.ctypes.data % ALIGNMENT)
 
 
 def aligned_bytes(count: int, *, zero: bool) -> Array:

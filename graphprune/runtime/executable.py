@@ -208,9 +208,12 @@ class Session:
                 raise GraphPruneError("GP512", f"there is no output {name!r}", "; ".join(map(str, outputs)), remedy)
         found: list[tuple[Array, Array]] = []
         for each in outputs:
-            outer = written(each, out[each.name]) if each.name in out else aligned(each)
-            others = [*inputs, *(inner for _, inner in found)]
-            free = each.name not in out or not any(np.may_share_memory(outer, other) for other in others)
+            if each.name not in out:
+                made = aligned(each)
+                found.append((made, made))
+                continue
+            outer = written(each, out[each.name])
+            free = not any(np.may_share_memory(outer, other) for other in [*inputs, *(inner for _, inner in found)])
             found.append((outer, outer if free and fits(outer) else aligned(each)))
         return found
 
