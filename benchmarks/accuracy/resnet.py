@@ -6,8 +6,8 @@
 Data and weights as for examples/cifar10_finetune.py. Calibration images are drawn from the training split and their
 labels are not read; accuracy is that of the full test split. All rows of a speedup keep the same share of the MACs, and
 nothing is trained. `inner` cuts only widths inside residual blocks, which is what tools can do that do not follow the
-option-A shortcut; `all` cuts the residual streams as well. `random` is the mean of three seeds. Rows are written as
-they come; with --json, rows that the file already has are not run again.
+option-A shortcut; `all` cuts the residual streams as well, and `depth` lets whole blocks compete with widths. `random`
+is the mean of three seeds. Rows are written as they come; with --json, rows that the file has are not run again.
 """
 
 from __future__ import annotations
@@ -71,6 +71,12 @@ ROWS = {
         Row("l2 all + least_squares", {"criterion": "l2"}, "least_squares", inner=False),
         Row("obs by effect all + least_squares", _obs("effect"), "least_squares", inner=False),
         Row("obs by effect all + gauss_newton", _obs("effect"), "gauss_newton", inner=False),
+        Row(
+            "obs by effect all and depth + least_squares",
+            _obs("effect") | {"depth": "auto"},
+            "least_squares",
+            inner=False,
+        ),
     )
 }
 

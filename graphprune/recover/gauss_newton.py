@@ -45,6 +45,7 @@ class GaussNewton:
     samples: of the second layer that both are fitted to, over all cases, where there are so many; more for layers of
              more than 256 inputs, so many for each of them
     damping: of the first step, as a share of the approximate curvature
+    thin:    curvature is computed from every so manieth case; gradients and second layers from all
     """
 
     name: ClassVar[str] = "gauss_newton"
@@ -55,6 +56,7 @@ class GaussNewton:
     directions: int = 4
     samples: int = 65536
     damping: float = 0.01
+    thin: int = 2
 
     def run(self, pair: Pair) -> Recovered:
         """Fit all layers. Raises GraphPruneError GP402 where a model cannot be run, GP701 where there is no data, and
@@ -251,7 +253,7 @@ class _Joint:
     def _gathered(self, values: Array, places: Array) -> Array:
         """``[groups, samples of the second, window * channels]`` from ``[samples of the first, width]``."""
         padded = np.concatenate([values, np.zeros((1, self.width), values.dtype)])
-        found = padded[places]
+        found = padded.take(places, axis=0)
         if not np.array_equal(self.order, np.arange(self.width)):
             found = found[:, :, self.order]
         groups = self.second.shape[0]
@@ -261,13 +263,19 @@ class _Joint:
     def _scattered(self, inputs: Array, places: Array, count: int) -> Array:
         """The transpose of :meth:`_gathered`."""
         groups = self.second.shape[0]
-        by_group = inputs.reshape(groups, len(places), self.window, self.channels).transpose(2, 1, 0, 3)
-        spread = by_group.reshape(self.window, len(places), self.width)
-        found = np.zeros((count + 1, self.width), inputs.dtype)
-        for place, each in zip(places.T, spread, strict=True):
-            found[place] += each  # under one place of a window no two samples are the same
-        back = np.empty_like(found[:-1])
-        back[:, self.order] = found[:-1]
+        by_group = inputs.reshape(groups, len(places), self.window, self.channels).transpose(1, 2, 0, 3)
+        spread = by_group.reshape(len(places) * self.window, self.width)
+        spread = np.concatenate([spread, np.zeros((1, self.width), inputs.dtype)])
+        found = np.zeros((count, self.width), inputs.dtype)
+        for place, column in enumerate(places.T):
+            # Under one place of a window no two samples are the same: what goes to each is read, not added one by one.
+            source = np.full(count + 1, len(spread) - 1)
+            source[column] = np.arange(len(places)) * self.window + place
+            found += spread.take(source[:-1], axis=0)
+        if np.array_equal(self.order, np.arange(self.width)):
+            return found
+        back = np.empty_like(found)
+        back[:, self.order] = found
         return back
 
     def _at(self, first: Array) -> _Point:
@@ -352,8 +360,9 @@ class _Joint:
 
     def _grams(self) -> Array:
         """``sum x x'`` of the inputs of the first layer, held back: ``[groups, inputs + 1, inputs + 1]``."""
-        found = sum(product(rows, rows) for rows in (case.rows.transpose(1, 0, 2) for case in self.cases))
-        found = np.asarray(found)
+        some = self.cases[:: self.options.thin]
+        found = np.asarray(sum(product(rows, rows) for rows in (case.rows.transpose(1, 0, 2) for case in some)))
+        found *= sum(case.rows.shape[1] for case in self.cases) / sum(case.rows.shape[1] for case in some)
         usual = np.diagonal(found, axis1=1, axis2=2)[:, : self.first.shape[2]].mean(axis=1)
         found[:, range(found.shape[1]), range(found.shape[1])] += _PULL * usual[:, None] + 1e-12
         return found
@@ -361,6 +370,9 @@ class _Joint:
     def _step(self, point: _Point, grams: Array, damping: float) -> Array:
         """Damped Gauss-Newton by preconditioned conjugate gradients: the change of the first layer."""
         weight = (point.second[:, :-1] * self.gain[:, None, :]).astype(np.float32)
+        every = range(len(self.cases))
+        some = every[:: self.options.thin]
+        share = sum(len(self.cases[k].target) for k in some) / sum(len(case.target) for case in self.cases)
         ridge = self.ridge * np.diagonal(point.sums.gram, axis1=1, axis2=2)[:, :-1].mean(axis=1) + 1e-12
         size = weight.shape[1]
         inner = np.linalg.inv(point.sums.gram[:, :size, :size] + ridge[:, None, None] * np.eye(size))
@@ -374,17 +386,19 @@ class _Joint:
         def forward(x: Array) -> list[Array]:
             """What the second layer would compute more of."""
             moved = []
-            for case, slopes in zip(self.cases, point.slopes, strict=True):
+            for case, slopes in ((self.cases[k], point.slopes[k]) for k in some):
                 change = np.matmul(case.rows, x.astype(np.float32)).transpose(1, 0, 2).reshape(slopes.shape) * slopes
                 moved.append(np.matmul(self._gathered(change, case.places), weight))
-            pairs = list(zip(point.inputs, moved, strict=True))
+            pairs = list(zip((point.inputs[k] for k in some), moved, strict=True))
             both = sum(np.matmul(rows.transpose(0, 2, 1), each).astype(np.float64) for rows, each in pairs)
-            regained = (inner @ both).astype(np.float32)  # what the second layer makes up for by itself
+            regained = (inner @ both / share).astype(np.float32)  # what the second layer makes up for by itself
             return [each - np.matmul(rows, regained) for rows, each in pairs]
 
-        def backward(gaps: list[Array]) -> Array:
+        def backward(gaps: list[Array], chosen: range) -> Array:
             found = np.zeros(point.first.shape)
-            for case, slopes, gap in zip(self.cases, point.slopes, gaps, strict=True):
+            for case, slopes, gap in zip(
+                (self.cases[k] for k in chosen), (point.slopes[k] for k in chosen), gaps, strict=True
+            ):
                 back = self._scattered(np.matmul(gap, weight.transpose(0, 2, 1)), case.places, len(slopes)) * slopes
                 back = back.reshape(len(back), len(found), -1).transpose(1, 0, 2)
                 found += np.matmul(case.rows.transpose(0, 2, 1), back)
@@ -392,10 +406,10 @@ class _Joint:
 
         solution = np.zeros(point.first.shape)
         missing = zip(point.inputs, self.cases, strict=True)
-        residual = backward([self._gap(rows, case, point.second) for rows, case in missing])
+        residual = backward([self._gap(rows, case, point.second) for rows, case in missing], every)
         direction = fine = preconditioned(residual)
         for _ in range(self.options.directions):
-            pushed = backward(forward(direction)) + damping * (grams @ direction @ curvature)
+            pushed = backward(forward(direction), some) / share + damping * (grams @ direction @ curvature)
             along = float((direction * pushed).sum())
             if not along > 0:
                 break

@@ -232,6 +232,20 @@ def test_what_was_not_fitted_together_is_told_apart() -> None:
     assert "left as they were" not in note
 
 
+def test_curvature_of_every_second_case_stands_for_all() -> None:
+    """Where cases come in pairs that are the same, it is the same."""
+    first, second, held = data(3)
+    doubled = [first, first, second, second, held]
+    pairs = [pair_of(residual(), 0.4, doubled) for _ in range(3)]
+    every, some = (GaussNewton(thin=thin).run(pair) for thin, pair in zip((1, 2), pairs, strict=False))
+    assert [each.applied for each in every.outcomes] == [each.applied for each in some.outcomes]
+    for one, two in zip(every.outcomes, some.outcomes, strict=True):
+        np.testing.assert_allclose(two.after, one.after, rtol=1e-3)
+    other = GaussNewton(thin=4).run(pairs[2])
+    gaps = [abs(a.after / b.after - 1) for a, b in zip(every.outcomes, other.outcomes, strict=True) if a.applied]
+    assert max(gaps) > 1e-3
+
+
 def test_it_is_deterministic() -> None:
     first, again = (GaussNewton().run(pair_of(residual(), 0.4, data())).arrays for _ in range(2))
     assert first.keys() == again.keys()
