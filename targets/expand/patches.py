@@ -17,23 +17,26 @@ SAME = {"SAME_UPPER", "SAME_LOWER"}
 
 
 def convolution(make: Maker, node: ir.Node) -> list[ir.Value] | None:
-    """Pixels of a patch are channels; what the last window does not reach is left out."""
+    """Pixels of a patch, over any number of axes, are channels; what the last window does not reach is left out."""
     x, w, *bias = node.inputs
     weights, shape, result = array(w), sizes(x), sizes(node.outputs[0])
-    if weights is None or weights.ndim != 4 or shape is None or result is None or x is None or not is_float(x):
+    if weights is None or weights.ndim < 4 or shape is None or result is None or x is None or not is_float(x):
         return None
-    kernel, ones = weights.shape[2:], (1, 1)
+    kernel, (n, c, *extents), counts = weights.shape[2:], shape, result[2:]
+    ones = (1,) * len(kernel)
     alone = tuple(number(node, "strides", ones)) == kernel and tuple(number(node, "dilations", ones)) == ones
     if not alone or prod(kernel) < LEAST or any(number(node, "pads", ())) or number(node, "auto_pad", "NOTSET") in SAME:
         return None
-    (n, c, h, w_), (tall, wide) = shape, result[2:]
-    (down, right), reached = kernel, (tall * kernel[0], wide * kernel[1])
-    if reached != (h, w_):
-        ends = make.constant(np.array(reached, np.int64))
-        starts, axes = (make.constant(np.array(each, np.int64)) for each in ((0, 0), (2, 3)))
-        x = make.op("Slice", x, starts, ends, axes, shape=(n, c, *reached))
-    x = make.reshape(x, (n, c, tall, down, wide, right))
-    x = make.op("Transpose", x, shape=(n, c, down, right, tall, wide), perm=(0, 1, 3, 5, 2, 4))
-    x = make.reshape(x, (n, c * down * right, tall, wide))
+    reached = [count * size for count, size in zip(counts, kernel, strict=True)]
+    if reached != extents:
+        axes = np.arange(2, len(shape))
+        starts, ends = (make.constant(np.array(each, np.int64)) for each in (np.zeros(len(axes)), reached))
+        x = make.op("Slice", x, starts, ends, make.constant(axes), shape=(n, c, *reached))
+    x = make.reshape(x, (n, c, *(size for pair in zip(counts, kernel, strict=True) for size in pair)))
+    order = (0, 1, *range(3, 2 + 2 * len(kernel), 2), *range(2, 2 + 2 * len(kernel), 2))
+    x = make.op("Transpose", x, shape=(n, c, *kernel, *counts), perm=order)
+    pixels = (prod(counts[:-1]), counts[-1])
+    x = make.reshape(x, (n, c * prod(kernel), *pixels))
     flat = make.constant(weights.reshape(len(weights), -1, 1, 1))
-    return [make.op("Conv", x, flat, *bias, shape=result, group=number(node, "group", 1))]
+    y = make.op("Conv", x, flat, *bias, shape=(n, len(weights), *pixels), group=number(node, "group", 1))
+    return [y if pixels == counts else make.reshape(y, result)]

@@ -43,3 +43,10 @@ def test_borders_that_a_word_asks_for(auto_pad: str) -> None:
     net = Net()
     y = net.op("Conv", net.input(1, 3, 7, 8), net.weight(4, 3, 3, 3), strides=[3, 3], auto_pad=auto_pad)
     check(net.model(y))
+
+
+@pytest.mark.parametrize("sizes", [(4, 6, 8), (5, 7, 9)])
+def test_patches_of_films(sizes: tuple[int, ...]) -> None:
+    net = Net()
+    y = net.op("Conv", net.input(2, 3, *sizes), net.weight(5, 3, 2, 3, 4), net.weight(5), strides=[2, 3, 4])
+    check(net.model(net.op("Relu", y)))
