@@ -25,7 +25,7 @@ from graphprune.fidelity import Fidelity, digest_of, digest_of_data
 from graphprune.metric import Metric, measured, metric_of
 from graphprune.plan import fingerprint
 from graphprune.recover.run import checked, cut
-from graphprune.steps import BUDGETS, planned
+from graphprune.steps import BUDGETS, check_share, planned
 
 SCHEMA = "graphprune.probes"
 LEAST = 0.05
@@ -185,8 +185,7 @@ def _budget(options: Mapping[str, Any]) -> tuple[str, float]:
     if not given:
         return "macs", LEAST
     name, lowest = next(iter(given.items()))
-    if not isinstance(lowest, int | float) or not 0 < lowest <= 1:
-        raise GraphPruneError("GP107", f"{lowest!r} is not a share above 0 and at most 1", f"option {name}")
+    check_share(lowest, name)
     return name, float(lowest)
 
 

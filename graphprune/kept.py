@@ -5,7 +5,7 @@ Writing a pruned model needs nothing of the algebra but this.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,28 +16,24 @@ from graphprune.sizes import Extent, evaluate, product, symbol, symbols
 
 def width(axis: Axis, keep: Keep) -> Extent:
     """The new size of an axis under a keep-set."""
-    axis = find(axis)
-    if isinstance(axis, Dim):
-        return len(keep[axis]) if axis in keep else axis.size
-    widths = [width(part, keep) for part in axis.parts]
-    if isinstance(axis, Prod):
-        return product(widths)
-    total: Extent = 0
-    for size in widths:
-        total = total + size
-    return total
+    return _size(axis, lambda dim: len(keep[dim]) if dim in keep else dim.size)
 
 
 def extent(axis: Axis) -> Extent:
     """The size of an axis as a polynomial over its free dimensions: what it will be under any keep-set."""
+    return _size(axis, lambda dim: dim.size if dim.pin is not None else symbol(dim))
+
+
+def _size(axis: Axis, of: Callable[[Dim], Extent]) -> Extent:
+    """The size of an axis whose primitive dimensions have these sizes."""
     axis = find(axis)
     if isinstance(axis, Dim):
-        return axis.size if axis.pin is not None else symbol(axis)
-    extents = [extent(part) for part in axis.parts]
+        return of(axis)
+    sizes = [_size(part, of) for part in axis.parts]
     if isinstance(axis, Prod):
-        return product(extents)
+        return product(sizes)
     total: Extent = 0
-    for size in extents:
+    for size in sizes:
         total = total + size
     return total
 

@@ -25,7 +25,14 @@ if TYPE_CHECKING:
     from graphprune.dims import Dim
     from graphprune.program import Array
 
-BUDGETS = ("macs", "params", "bytes")
+BUDGETS = {"macs": "macs", "params": "parameters", "bytes": "bytes"}
+"""Options that say how much may remain, and the measures of cost that they are shares of."""
+
+
+def check_share(share: object, option: str) -> None:
+    """Raises GraphPruneError GP107 for what is no share of a cost that may remain."""
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
+        raise GraphPruneError("GP107", f"{share!r} is not a share above 0 and at most 1", f"option {option}")
 
 
 def named_recoveries(refit: str | Sequence[str]) -> tuple[str, ...]:

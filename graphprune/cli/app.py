@@ -87,10 +87,7 @@ def _start(
 
 def run(arguments: list[str]) -> int:
     """Run a command line; its exit code. Raises GraphPruneError for anything that the user can act on."""
-    for name in (
-        "onnx_ir",
-        "onnxscript",
-    ):  # they warn about what the checks of files refuse, or of nodes left as they are
+    for name in ("onnx_ir", "onnxscript"):  # warnings of what checks refuse anyway, and of nodes that stay as they are
         logging.getLogger(name).setLevel(logging.ERROR)
     command: Any = typer.main.get_command(app)
     try:

@@ -27,10 +27,9 @@ from graphprune.division import STEPS, Division, best_division
 from graphprune.errors import BudgetNotMet, GraphPruneError
 from graphprune.fidelity import Fidelity
 from graphprune.plan import Cut, Plan, named
-from graphprune.recover.run import recover
+from graphprune.recover.run import refitted
+from graphprune.steps import BUDGETS, planned
 
-_NAMES = {"macs": "macs", "params": "parameters", "bytes": "bytes"}
-"""Options to measures of cost."""
 _TOLD = {"macs": "MACs", "params": "parameters", "bytes": "bytes"}
 
 
@@ -99,8 +98,6 @@ class Competition:
 
     def plan(self, count: int) -> Plan:
         """The plan for the dense network. Raises GraphPruneError as plans and recoveries do."""
-        from graphprune.steps import planned
-
         chosen, small, analysis = self._without(count)
         names = tuple(each.name for each in chosen.blocks)
         whole = replace(Plan.of(self.analysis, {}), blocks=names)
@@ -124,9 +121,7 @@ class Competition:
         return None if self.judge is None else Fidelity(self.analysis, self.judge.cases)
 
     def _refitted(self, plan: Plan, small: Model) -> Model:
-        if not self.recoveries or self.fit is None:
-            return small
-        return recover(self.analysis, plan.keep(self.analysis), small, self.recoveries, self.fit, self.seed).model
+        return refitted(self.analysis, plan.keep(self.analysis), small, self.recoveries, self.fit, self.seed)
 
     def _without(self, count: int) -> tuple[Chosen, Model, Analysis]:
         """The blocks that go, and the network without them. Raises GraphPruneError as `choose` does."""
@@ -145,8 +140,12 @@ class Competition:
 
     def _left(self, count: int) -> dict[str, float]:
         """The shares of the costs that the network has without so many blocks."""
-        dense, found = self._costs(self.analysis), self._costs(self._without(count)[2])
-        return {option: found[name] / max(1, dense[name]) for option, name in _NAMES.items()}
+        found = self._costs(self._without(count)[2])
+        return {option: found[name] / max(1, self._dense[name]) for option, name in BUDGETS.items()}
+
+    @cached_property
+    def _dense(self) -> dict[str, int]:
+        return self._costs(self.analysis)
 
     def _most(self) -> int:
         """The fewest blocks without which the budgets are met, or all that can go. Raises GraphPruneError GP302 where

@@ -11,12 +11,11 @@ from graphprune.criteria.custom import name_of
 from graphprune.depth.divide import Competition
 from graphprune.errors import GraphPruneError
 from graphprune.plan import Plan
+from graphprune.steps import BUDGETS, check_share
 from graphprune.sweep import split
 
 if TYPE_CHECKING:
     from graphprune.calibrate import Calibration
-
-BUDGETS = ("macs", "params", "bytes")
 
 
 def depth_plan(
@@ -78,8 +77,7 @@ def _check(depth: int | str, budgets: Mapping[str, float], others: Mapping[str, 
         what = "steps cut widths, and no budget was given beside depth"
         raise GraphPruneError("GP107", what, "option steps", "leave it out, or add macs=0.6")
     for name, share in budgets.items():
-        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
-            raise GraphPruneError("GP107", f"{share!r} is not a share above 0 and at most 1", f"option {name}")
+        check_share(share, name)
 
 
 def _given(calibration: Calibration | None) -> Calibration:

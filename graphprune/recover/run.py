@@ -53,8 +53,16 @@ def checked(names: str | Sequence[str], calibration: Calibration | None) -> tupl
 
 def cut(analysis: Analysis, keep: Keep, names: Sequence[str], calibration: Calibration | None, seed: int = 0) -> Model:
     """The network without what is not kept, with other numbers where recoveries are named and there is data."""
-    small = apply_keep(analysis, keep)
-    return recover(analysis, keep, small, names, calibration, seed).model if names and calibration else small
+    return refitted(analysis, keep, apply_keep(analysis, keep), names, calibration, seed)
+
+
+def refitted(
+    analysis: Analysis, keep: Keep, small: Model, names: Sequence[str], calibration: Calibration | None, seed: int = 0
+) -> Model:
+    """What a cut left, with other numbers where recoveries are named and there is data."""
+    if not names or calibration is None:
+        return small
+    return recover(analysis, keep, small, names, calibration, seed).model
 
 
 def recover(

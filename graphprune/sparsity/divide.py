@@ -32,7 +32,7 @@ from graphprune.sparsity.candidates import candidates
 from graphprune.sparsity.choose import Choice, applied, choose
 from graphprune.sparsity.recover import checked, recovered
 from graphprune.sparsity.run import Sparsified, sparsify
-from graphprune.steps import BUDGETS, planned
+from graphprune.steps import BUDGETS, check_share, planned
 
 ROUNDS = 8
 """Times that a sparsity is raised until a format that rounds it meets the budget."""
@@ -73,8 +73,7 @@ def divide(
 
     Raises GraphPruneError: GP107 for options, GP302 where no division meets the budget; as plans and recoveries do.
     """
-    if isinstance(macs, bool) or not isinstance(macs, int | float) or not 0 < macs <= 1:
-        raise GraphPruneError("GP107", f"{macs!r} is not a share above 0 and at most 1", "option macs")
+    check_share(macs, "macs")
     _check_width(width or {})
     names = checked(recover, calibration)
     run = _Run(analysis, float(macs), validation, {"format": parse(str(format)), **choice}, calibration, names,

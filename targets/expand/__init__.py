@@ -16,10 +16,7 @@ from graphprune.targets.expand.maker import Maker
 Expansion = Callable[[Maker, ir.Node], list[ir.Value] | None]
 
 EXPANSIONS: dict[str, tuple[Expansion, ...]] = {
-    "AveragePool": (
-        pools.whole,
-        one_axis.window,
-    ),
+    "AveragePool": (pools.whole, one_axis.window),
     "Conv": (one_axis.window, patches.convolution),
     "ConvTranspose": (one_axis.window, transposed.conv_transpose),
     "DynamicQuantizeLinear": (integers.dynamic,),

@@ -41,7 +41,10 @@ class Maker:
         return value
 
     def reshape(self, value: ir.Value, shape: Sequence[int]) -> ir.Value:
-        return self.op("Reshape", value, self.constant(np.array(shape, np.int64)), shape=shape)
+        """The value, of any type, in this shape."""
+        found = self.op("Reshape", value, self.constant(np.array(shape, np.int64)), shape=shape)
+        found.type = value.type
+        return found
 
     def replace(self, results: Sequence[ir.Value]) -> list[ir.Node]:
         """Puts what was made in the place of the node, and returns it."""

@@ -10,14 +10,13 @@ from graphprune.targets.expand.maker import Maker, array, sizes
 
 def tile(make: Maker, node: ir.Node) -> list[ir.Value] | None:
     """x (a, b) by (r, s) is x as (1, a, 1, b), expanded to (r, a, s, b), as (r a, s b)."""
-    shape, repeats = sizes(node.inputs[0]), array(node.inputs[1])
-    if shape is None or repeats is None or len(node.inputs) != 2:
+    x, repeats = node.inputs[0], array(node.inputs[1])
+    shape = sizes(x)
+    if x is None or shape is None or repeats is None or len(node.inputs) != 2:
         return None
     narrow = [size for extent in shape for size in (1, extent)]
     wide = [size for pair in zip(repeats.tolist(), shape, strict=True) for size in pair]
     whole = [size * count for size, count in zip(shape, repeats.tolist(), strict=True)]
-
-    def shaped(kind: str, value: ir.Value | None, target: list[int]) -> ir.Value:
-        return make.op(kind, value, make.constant(np.array(target, np.int64)))
-
-    return [shaped("Reshape", shaped("Expand", shaped("Reshape", node.inputs[0], narrow), wide), whole)]
+    repeated = make.op("Expand", make.reshape(x, narrow), make.constant(np.array(wide, np.int64)))
+    repeated.type = x.type
+    return [make.reshape(repeated, whole)]

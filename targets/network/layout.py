@@ -195,6 +195,11 @@ def loops(views: Sequence[tuple[Axis, ...]]) -> list[Loop]:
     return joined
 
 
+def plain(found: Sequence[Loop]) -> tuple[tuple[int, tuple[int, ...]], ...]:
+    """Loops as kernels take them: extents and strides."""
+    return tuple((loop.extent, loop.strides) for loop in found)
+
+
 class NotMine(Exception):
     """Why a rule does not take a node."""
 

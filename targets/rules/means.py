@@ -11,7 +11,6 @@ from dataclasses import replace
 from math import prod
 
 from graphprune.targets.kernels.functions import Apply, Leaf, Number
-from graphprune.targets.kernels.reduce import Reduce
 from graphprune.targets.network.graph import Node
 from graphprune.targets.network.layout import NotMine
 from graphprune.targets.network.lowering import Lowering
@@ -19,7 +18,7 @@ from graphprune.targets.network.quantised import Quantised, quantised
 from graphprune.targets.network.window import window_of
 from graphprune.targets.rules.pointwise import EIGHT, Fused, call_fused, replaced, with_most_fused
 from graphprune.targets.rules.pooling import slide
-from graphprune.targets.rules.reductions import axes_of, smaller, walk
+from graphprune.targets.rules.reductions import axes_of, reducing, smaller, walk
 from graphprune.targets.rules.workspace import workspace
 
 LIMITS = (3, 2, 1, 0)  # nodes that join the step
@@ -76,15 +75,8 @@ def reduce(at: Lowering, node: Node) -> None:
         result = y.reshape(joined.value.shape)
         if result is None:
             raise NotMine("a result in pieces")
-        walked = walk([x, y.expand(x.shape)], axes)
-        kernel = Reduce(
-            operation="mean",
-            length=walked.length,
-            kept=walked.kept,
-            steps=walked.steps,
-            reduced=walked.reduced,
-            outer=walked.outer,
-            guarded=True,
+        kernel = replace(
+            reducing("mean", walk([x, y.expand(x.shape)], axes)),
             epilogue=joined.expression,
             dtype=x.dtype,
             result=y.dtype,

@@ -11,7 +11,7 @@ from graphprune.targets.kernels.functions import RESULT
 from graphprune.targets.kernels.halve import COLUMNS, Halve
 from graphprune.targets.kernels.window import Window as Pool
 from graphprune.targets.network.graph import Node, Value
-from graphprune.targets.network.layout import NotMine, View, digits, loops
+from graphprune.targets.network.layout import NotMine, View, digits, loops, plain
 from graphprune.targets.network.lowering import Lowering, lines
 from graphprune.targets.network.window import Window, window_of
 from graphprune.targets.rules.contraction import run_of, with_run
@@ -44,7 +44,7 @@ def halve(at: Lowering, node: Node) -> None:
         before=window.before,
         down=window.strides.rows,
         rows=(distance(view.axes[2]), distance(y.axes[2])),
-        outer=tuple((loop.extent, loop.strides) for loop in loops([view.axes[:2], y.axes[:2]])),
+        outer=plain(loops([view.axes[:2], y.axes[:2]])),
     )
     at.call(kernel, [view, y], node, node.op)
     at.views[result] = y

@@ -9,7 +9,7 @@ from graphprune.targets.kernels.normalize import Normalize
 from graphprune.targets.kernels.reduce import Reduce
 from graphprune.targets.kernels.softmax import Softmax
 from graphprune.targets.network.graph import Node, Value
-from graphprune.targets.network.layout import Loop, NotMine, View, loops
+from graphprune.targets.network.layout import NotMine, View, loops, plain
 from graphprune.targets.network.lowering import Lowering
 from graphprune.targets.rules.pointwise import Fused, call_fused, with_most_fused
 from graphprune.targets.rules.shape import constant
@@ -60,11 +60,6 @@ def walk(views: Sequence[View], axes: Sequence[int]) -> Walk:
     raise NotMine("nothing lies side by side")
 
 
-def plain(found: Sequence[Loop]) -> tuple[tuple[int, tuple[int, ...]], ...]:
-    """Loops as kernels take them: extents and strides."""
-    return tuple((loop.extent, loop.strides) for loop in found)
-
-
 def source(at: Lowering, node: Node, dtype: str = "float32") -> tuple[Value, View]:
     """The first input, where vectors may read it; an input of the network is copied."""
     value = node.inputs[0]
@@ -97,16 +92,10 @@ def axes_of(node: Node, rank: int) -> list[int]:
     return sorted(axis % rank for axis in found) if found else list(range(rank))
 
 
-def reduce(at: Lowering, node: Node) -> None:
-    """ReduceSum, -Mean, -Max and others of their kind, and the global pools."""
-    value, x = source(at, node)
-    axes = axes_of(node, len(value.shape))
-    y = smaller(at, x, axes)
-    result = y.reshape(node.outputs[0].shape)
-    assert result is not None
-    walked = walk([x, y.expand(x.shape)], axes)
-    kernel = Reduce(
-        operation=OPERATIONS[node.op],
+def reducing(operation: str, walked: Walk) -> Reduce:
+    """The kernel that reduces along a walk over x and what is left of it."""
+    return Reduce(
+        operation=operation,
         length=walked.length,
         kept=walked.kept,
         steps=walked.steps,
@@ -114,6 +103,16 @@ def reduce(at: Lowering, node: Node) -> None:
         outer=walked.outer,
         guarded=True,
     )
+
+
+def reduce(at: Lowering, node: Node) -> None:
+    """ReduceSum, -Mean, -Max and others of their kind, and the global pools."""
+    value, x = source(at, node)
+    axes = axes_of(node, len(value.shape))
+    y = smaller(at, x, axes)
+    result = y.reshape(node.outputs[0].shape)
+    assert result is not None
+    kernel = reducing(OPERATIONS[node.op], walk([x, y.expand(x.shape)], axes))
     at.call(kernel, [x, y], node, node.op)
     at.views[node.outputs[0]] = result
 

@@ -9,7 +9,7 @@ import numpy as np
 from graphprune.targets.kernels.gather import Gather
 from graphprune.targets.kernels.gemv import Gemv
 from graphprune.targets.network.graph import Node
-from graphprune.targets.network.layout import Digit, NotMine, View, loops, merged
+from graphprune.targets.network.layout import Digit, NotMine, View, loops, merged, plain
 from graphprune.targets.network.lowering import Lowering
 from graphprune.targets.rules.contraction import weights_of
 from graphprune.targets.rules.pointwise import Fused, call_fused, others_of, with_most_fused
@@ -34,7 +34,7 @@ def gather(at: Lowering, node: Node) -> None:
     tokens = loops([where.axes, y.axes[:-1]])
     feature = y.axes[-1]
     kernel = Gather(
-        tokens=tuple((loop.extent, loop.strides) for loop in tokens),
+        tokens=plain(tokens),
         features=value.shape[-1],
         rows=table.shape[0],
         pitch=table.shape[1],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from graphprune.targets.kernels.scan import Scan
 from graphprune.targets.network.graph import Node
-from graphprune.targets.network.layout import NotMine, loops, merged
+from graphprune.targets.network.layout import NotMine, loops, merged, plain
 from graphprune.targets.network.lowering import Lowering
 from graphprune.targets.rules.shape import constant, first, laid_out
 
@@ -26,7 +26,7 @@ def cumulative(at: Lowering, node: Node) -> None:
     kernel = Scan(
         count=value.shape[axis],
         steps=(steps[0], steps[1]),
-        outer=tuple((loop.extent, loop.strides) for loop in around),
+        outer=plain(around),
         exclusive=bool(node.attributes.get("exclusive", 0)),
         reverse=bool(node.attributes.get("reverse", 0)),
         dtype=value.dtype,

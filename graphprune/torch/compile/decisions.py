@@ -14,8 +14,7 @@ from graphprune.dims import Keep
 from graphprune.errors import BudgetNotMet
 from graphprune.plan import Plan, named
 from graphprune.program import Array
-
-_BUDGETS = {"macs": "macs", "params": "parameters", "bytes": "bytes"}
+from graphprune.steps import BUDGETS
 
 
 @dataclass(eq=False)
@@ -120,9 +119,9 @@ def _left(analysis: Analysis, keep: Keep, options: Mapping[str, Any]) -> dict[st
     found = dict(options)
     costing = Costing(analysis, options.get("sizes") or {})
     widths = {dim: len(kept) for dim, kept in keep.items()}
-    for option, measure in _BUDGETS.items():
+    for option, measure in BUDGETS.items():
         if found.get(option) is not None:
             saved = 1 - costing.cost(measure, widths) / max(1, costing.cost(measure, {}))
             found[option] = min(1.0, float(found[option]) + saved)
-    asked = [found[option] for option in _BUDGETS if found.get(option) is not None]
+    asked = [found[option] for option in BUDGETS if found.get(option) is not None]
     return None if asked and all(share >= 1 for share in asked) else found
