@@ -7,8 +7,9 @@ FOLDER has the four gz files of https://github.com/zalandoresearch/fashion-mnist
 trained from nothing by `gp.finetune`; zeros are unstructured, in all weights. Three kinds of rows, each with the same
 number of steps in all its rows:
 
-- *init*: masks of the untrained network, then training: drawn at random, SNIP and GraSP (on 512
-  images), SynFlow (100 rounds); these three rank all weights of the network together, as their papers do.
+- *init*: masks of the untrained network, then training: drawn at random (the same share in each layer, ERK, smart
+  ratios), SNIP and GraSP (on 512 images), SynFlow (100 rounds); ERK and smart ratios divide the zeros among all layers,
+  and the last three rank all weights of the network together, as their papers do.
 - *while*: gradual magnitude pruning within the same steps.
 - *after*: the trained dense network, its smallest weights zero, retrained for half of the steps
   more: at its last learning rate, with the whole schedule replayed (rewinding), and with few parameters (norms and
@@ -111,6 +112,22 @@ def random(model: nn.Module, batch: Data, sparsity: float) -> Masks:
     return uniform({name: torch.rand_like(each) for name, each in weights(model).items()}, sparsity)
 
 
+def smart(model: nn.Module, batch: Data, sparsity: float) -> Masks:
+    """By chance, with smart ratios for the layers (Su et al., NeurIPS 2020)."""
+    return by_chance(model, batch, sparsity, "smart")
+
+
+def erk(model: nn.Module, batch: Data, sparsity: float) -> Masks:
+    """By chance, with the densities of ERK (Liu et al., ICLR 2022)."""
+    return by_chance(model, batch, sparsity, "erk")
+
+
+def by_chance(model: nn.Module, batch: Data, sparsity: float, allocate: str) -> Masks:
+    options = {"format": "unstructured", "criterion": "random", "seed": int(torch.initial_seed())}
+    found = gp.sparsify(model, batch[0][:1], sparsity=sparsity, allocate=allocate, only=["*"], verify=False, **options)
+    return {name: torch.from_numpy(found.masks[name]) for name in weights(model)}
+
+
 def snip(model: nn.Module, batch: Data, sparsity: float) -> Masks:
     """``|g w|`` (Lee et al., ICLR 2019)."""
     held = weights(model)
@@ -151,7 +168,7 @@ def synflow(model: nn.Module, batch: Data, sparsity: float) -> Masks:
 
 
 INIT: dict[str, Callable[[nn.Module, Data, float], Masks]] = {
-    "random": random, "snip": snip, "grasp": grasp, "synflow": synflow,
+    "random": random, "random erk": erk, "random smart": smart, "snip": snip, "grasp": grasp, "synflow": synflow,
 }  # fmt: skip
 AFTER: dict[str, dict[str, Any]] = {
     "after: no retraining": {},

@@ -68,7 +68,7 @@ class Zeros:
         str,
         _option(
             "--allocate",
-            help="uniform: this sparsity in every layer; erk: small ones stay denser; global: in all together.",
+            help="uniform: the same in every layer; erk: by size; smart: by place; global, lamp: in all together.",
             show_default=True,
             **_PANEL,
         ),

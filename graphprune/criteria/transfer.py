@@ -76,11 +76,18 @@ def lamp(score: Array) -> Array:
     >>> lamp(np.array([1.0, 2.0, 3.0])).round(3).tolist()
     [0.071, 0.308, 1.0]
     """
-    order = np.argsort(score, kind="stable")
-    square = np.square(score[order])
-    left = np.cumsum(square[::-1])[::-1]
-    found = np.zeros_like(score)
-    found[order] = np.divide(square, left, out=np.zeros_like(square), where=left > 0)
+    return share_of_rest(np.square(score), np.argsort(score, kind="stable"))
+
+
+def share_of_rest(worth: Array, order: Array) -> Array:
+    """What each is worth of itself and all that go after it in the order; worths are not negative.
+
+    >>> share_of_rest(np.array([3.0, 1.0]), np.array([1, 0])).tolist()
+    [1.0, 0.25]
+    """
+    left = np.cumsum(worth[order][::-1])[::-1]
+    found = np.zeros_like(worth)
+    found[order] = np.divide(worth[order], left, out=np.zeros_like(left), where=left > 0)
     return found
 
 

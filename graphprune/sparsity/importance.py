@@ -10,7 +10,7 @@ import numpy as np
 
 from graphprune.analysis import Analysis
 from graphprune.calibrate import Calibration, Gram, Moments, Statistic, collect
-from graphprune.criteria import CRITERIA, GradientCriterion, WeightCriterion
+from graphprune.criteria import CRITERIA, GradientCriterion, GroupCriterion, WeightCriterion
 from graphprune.criteria.custom import criterion_of, name_of
 from graphprune.criteria.obs import damped, inverse
 from graphprune.dialects import tools_of
@@ -34,6 +34,7 @@ class Importance:
     statistics: Mapping[Layer, Statistic] = field(default_factory=dict)
     derivatives: Mapping[str, Array] = field(default_factory=dict)
     together: int = 1
+    seed: int = 0
 
     @property
     def name(self) -> str:
@@ -46,6 +47,9 @@ class Importance:
         weight = layer.stored.read().astype(np.float64)
         if isinstance(self.criterion, WeightCriterion):
             return layer.cubes(np.asarray(self.criterion.elements(weight), np.float64))
+        if isinstance(self.criterion, GroupCriterion):
+            drawn = self.criterion.group(layer.stored.name, weight.size, self.seed)
+            return layer.cubes(np.asarray(drawn, np.float64).reshape(weight.shape))
         if isinstance(self.criterion, GradientCriterion):
             return layer.cubes(self.derivatives[layer.stored.name].reshape(weight.shape))
         groups, _, inputs = layer.shape
@@ -77,14 +81,15 @@ def importance(
     """What a criterion makes of single weights.
 
     criterion: a name of `graphprune.criteria` or an object: a criterion of weights, one of gradients (its score of an
-               entry that has this weight alone), ``wanda``, ``|w| sqrt(E[x^2])``, or ``obs``, ``w_S' [(H^-1)_SS]^-1
-               w_S`` for the inputs S that are removed together, with ``H = E[x x']`` (of one ``w^2 / (H^-1)_jj``)
+               entry that has this weight alone), ``random`` (drawn for each weight, from the seed and the name of the
+               tensor), ``wanda``, ``|w| sqrt(E[x^2])``, or ``obs``, ``w_S' [(H^-1)_SS]^-1 w_S`` for the inputs S that
+               are removed together, with ``H = E[x x']`` (of one ``w^2 / (H^-1)_jj``)
     Raises GraphPruneError: GP106 for names that are not known; GP704 where the criterion says nothing about single
     weights, or needs data that is not there; GP402, GP701 and GP703 for the data.
     """
     chosen = criterion_of(criterion)
-    if isinstance(chosen, WeightCriterion):
-        return Importance(chosen)
+    if isinstance(chosen, WeightCriterion | GroupCriterion):
+        return Importance(chosen, seed=seed)
     if isinstance(chosen, GradientCriterion):
         return Importance(chosen, derivatives=_gradients(analysis, layers, chosen, calibration, seed))
     name = str(getattr(chosen, "name", ""))
@@ -101,7 +106,7 @@ def importance(
 
 def single_weights() -> list[str]:
     """The names of the criteria that say something about single weights."""
-    kinds = (WeightCriterion, GradientCriterion)
+    kinds = (WeightCriterion, GradientCriterion, GroupCriterion)
     return [name for name in CRITERIA.builtin if name in _OF_DATA or isinstance(CRITERIA.load(name)(), kinds)]
 
 

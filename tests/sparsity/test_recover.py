@@ -209,3 +209,47 @@ def test_erk_keeps_small_layers_whole_where_there_is_room() -> None:
     assert sum(map(np.sum, result.masks.values())) == pytest.approx(
         0.9 * sum(mask.size for mask in result.masks.values()), rel=0.01
     )
+
+
+def test_smart_ratios_are_the_formula_and_meet_the_sparsity() -> None:
+    result = sparse(kinds(), format="unstructured", sparsity=0.7, allocate="smart")
+    sizes = [each.kept.size for each in result.choice.layers]
+    density = [float(each.kept.mean()) for each in result.choice.layers]
+    count = len(sizes)
+    assert density[-1] == pytest.approx(0.3, abs=0.01)
+    ratio = [(count - place) ** 2 + (count - place) for place in range(count)]
+    scale = [got / each for got, each in zip(density[:-1], ratio, strict=False) if got < 1]
+    assert len(scale) > 1 and max(scale) == pytest.approx(min(scale), rel=0.05)
+    assert np.dot(density, sizes) == pytest.approx(0.3 * sum(sizes), rel=0.01)
+    assert density[:-1] == sorted(density[:-1], reverse=True)
+
+
+def test_smart_ratios_of_one_layer_are_the_sparsity() -> None:
+    result = sparse(kinds(), format="unstructured", sparsity=0.9, allocate="smart", only=["plain"])
+    assert [float(each.kept.mean()) for each in result.choice.layers] == [pytest.approx(0.1, rel=0.01)]
+
+
+def test_lamp_ranks_weights_by_their_share_in_what_is_left_of_their_layer() -> None:
+    model = kinds()
+    result = sparse(model, format="unstructured", sparsity=0.8, allocate="lamp")
+    squares = {name: np.sort(numbers(model, name).astype(np.float64).reshape(-1) ** 2) for name in result.masks}
+    scores = {name: each / np.cumsum(each[::-1])[::-1] for name, each in squares.items()}
+    every = np.sort(np.concatenate(list(scores.values())))
+    threshold = every[round(0.8 * len(every))]
+    for name, mask in result.masks.items():
+        assert np.mean(mask) == pytest.approx(np.mean(scores[name] >= threshold), abs=0.003)
+    plain = sparse(model, format="unstructured", sparsity=0.8, allocate="global")
+    assert any(
+        np.mean(plain.masks[name]) != pytest.approx(np.mean(mask), rel=0.05) for name, mask in result.masks.items()
+    )
+
+
+def test_lamp_does_not_see_the_scale_of_a_layer() -> None:
+    model = kinds()
+    before = sparse(model, format="4x1", sparsity=0.5, allocate="lamp").masks
+    scaled = model.graph.initializers["square"]
+    scaled.const_value = ir.tensor(numbers(model, "square") * 0.125, name="square")
+    after = sparse(model, format="4x1", sparsity=0.5, allocate="lamp").masks
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+    moved = sparse(model, format="4x1", sparsity=0.5, allocate="global").masks
+    assert not np.array_equal(before["square"], moved["square"])

@@ -178,8 +178,21 @@ def test_mistakes_are_told(options: dict[str, Any], code: str, words: str) -> No
 
 
 def test_criteria_of_single_weights() -> None:
-    assert {"l1", "l2", "wanda", "taylor", "snip"} <= set(single_weights())
-    assert not {"chip", "fpgm", "random"} & set(single_weights())
+    assert {"l1", "l2", "random", "wanda", "taylor", "snip"} <= set(single_weights())
+    assert not {"chip", "fpgm"} & set(single_weights())
+
+
+def test_zeros_by_chance_follow_the_seed_alone() -> None:
+    """The control of every table: no weight is looked at."""
+    model, other = kinds(), kinds()
+    for value in other.graph.initializers.values():
+        if value.const_value is not None and len(value.const_value.shape) > 1:
+            value.const_value = ir.tensor(value.const_value.numpy() * -2 + 1, name=value.name)
+    options = {"format": "unstructured", "sparsity": 0.5, "criterion": "random", "verify": False}
+    once, again, another = (sparse(each, **options, seed=seed) for each, seed in ((model, 3), (other, 3), (model, 4)))
+    assert all(np.array_equal(once.masks[name], again.masks[name]) for name in once.masks)
+    assert all(np.mean(once.masks[name] == another.masks[name]) < 0.7 for name in once.masks)
+    assert all(np.mean(mask) == pytest.approx(0.5, abs=0.01) for mask in once.masks.values())
 
 
 def test_weights_that_are_not_finite_are_left() -> None:
