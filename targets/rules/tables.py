@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from graphprune.targets.kernels.tir import Machine
 from graphprune.targets.network.layout import NotMine, View
+from graphprune.targets.rules.estimate import CACHE, CLOSE, LINE, entries, read
 
 ROWS = (1, 2, 4, 6, 8, 12, 16)
 VECTORS = (1, 2, 3, 4, 6, 8)
+FEW = 32  # vectors of a run: tiles of one size then divide it
+PARTS = (CLOSE, 3 * CLOSE, 9 * CLOSE)  # bytes of x that one part may have
 WORTH = 1.5  # forms whose estimate is within this of the best are worth a measurement
 FORMS = 6  # and no more than these
-CLOSE = 1 << 15  # bytes of x that stay in a first-level cache beside what is written
-CACHE = 1 << 19  # bytes of x that stay close: a part of any second-level cache
 
 
 @dataclass
@@ -42,6 +44,21 @@ class Product:
             blocks = np.logical_or.reduce(padded.reshape(-1, rows, inputs), axis=1)
             self._stored[rows] = rows * int(np.count_nonzero(blocks))
         return self._stored[rows]
+
+    def starts(self) -> np.ndarray:
+        """Where the taps of one channel begin."""
+        taps = self.weights.shape[1] // self.channels
+        return np.asarray(self.x.offset + self.offsets.reshape(-1, taps, self.channels)[0, :, 0])
+
+    def held(self, numbers: int) -> int:
+        """Bytes of x in the cache lines that so many neighbours of the run are made of."""
+        starts, line = self.starts(), LINE // 4
+        read = {place for first in starts for place in range(first // line, -(-(first + numbers) // line))}
+        return len(read) * LINE * self.channels
+
+    def split(self, lanes: int) -> float:
+        """The share of the vectors of x that lie in two cache lines."""
+        return float(np.count_nonzero(self.starts() % lanes) / len(self.starts())) * lanes * 4 / LINE
 
     _stored: dict[int, int] = field(default_factory=dict, repr=False)
 
@@ -72,29 +89,53 @@ class Run:
 def tiles(product: Product, run: Run, machine: Machine) -> tuple[float, list[Tile]]:
     """What the best tile should cost, and tiles by that, the cheapest first; where weights are zero, the best that
     ignores it is last."""
-    length = run.length
-    found = [
-        (run.passes * cost(product.stored(rows), rows, vectors, length, machine.lanes), Tile(rows, vectors))
+    known = [
+        Tile(rows, vectors)
         for rows in ROWS
         if fits(product, rows)
-        for vectors in VECTORS
-        if rows * vectors + vectors + 1 <= machine.registers and vectors <= -(-length // machine.lanes)
+        for vectors in widths(run.length, machine.lanes)
+        if rows * vectors + vectors + 1 <= machine.registers
     ]
-    found += across(product, run, machine)
+    known += [replace(tile, parts=parts) for tile in known for parts in divisions(product, tile, machine.lanes)]
+    found = [(cycles(product, run, tile, machine.lanes), tile) for tile in known] + across(product, run, machine)
     found.sort(key=lambda entry: entry[0])
-    sums = product.numbers != "int8"  # a part leaves its sums where the result will be
     worth = [tile for estimate, tile in found if estimate <= WORTH * found[0][0]][:FORMS]
-    for tile in list(worth):
-        parts = -(-product.channels * tile.vectors * machine.lanes * 4 // CLOSE)
-        if 1 < parts <= product.channels // 16 and tile.rows <= 2 and not tile.pixels and sums:
-            worth.append(replace(tile, parts=parts))
     if product.stored(1) < 0.9 * product.weights.size:
-        whole = min(
-            (tile for _, tile in found if not tile.pixels),
-            key=lambda tile: cost(product.weights.size, tile.rows, tile.vectors, length, machine.lanes),
-        )
-        worth.append(Tile(whole.rows, whole.vectors, full=True))
+        whole = [replace(tile, full=True) for tile in known if tile.parts == 1]
+        worth.append(min(whole, key=lambda tile: cycles(product, run, tile, machine.lanes)))
     return found[0][0], worth
+
+
+def widths(length: int, lanes: int) -> Sequence[int]:
+    """Vectors that a tile may have: those that divide a short run into tiles of one size, as far as that goes."""
+    total = -(-length // lanes)
+    if total > FEW:
+        return VECTORS
+    return sorted({-(-total // pieces) for pieces in range(1, total + 1)})
+
+
+def divisions(product: Product, tile: Tile, lanes: int) -> list[int]:
+    """Into how many parts the inputs may be cut: so that what a tile reads of one stays close."""
+    if tile.rows > 2 or product.numbers == "int8":  # a part leaves its sums where the result will be
+        return []
+    held = product.held(tile.vectors * lanes)
+    most = min(product.channels, product.stored(tile.rows) // (4 * product.weights.shape[0]))
+    return sorted({parts for size in PARTS if 1 < (parts := -(-held // size)) <= most})
+
+
+def cycles(product: Product, run: Run, tile: Tile, lanes: int) -> float:
+    """What a tile should cost in all."""
+    stored = product.weights.size if tile.full else product.stored(tile.rows)
+    lists = -(-product.weights.shape[0] // tile.rows) * tile.parts
+    whole, rest = divmod(-(-run.length // lanes), tile.vectors)
+    total = 0.0
+    for count, vectors in ((whole, tile.vectors), (1, rest)):
+        if count and vectors:
+            far = read(product.held(vectors * lanes) / tile.parts, product.split(lanes), lanes)
+            total += count * entries(stored / tile.rows, lists, tile.rows, vectors, far)
+            if tile.parts > 1:
+                total += count * lists * tile.rows * vectors
+    return run.passes * total + 1e-6 * tile.rows
 
 
 def across(product: Product, run: Run, machine: Machine) -> list[tuple[float, Tile]]:
@@ -119,17 +160,6 @@ def across(product: Product, run: Run, machine: Machine) -> list[tuple[float, Ti
 def fits(product: Product, rows: int) -> bool:
     """Whether rows of one group have the same inputs to choose from."""
     return rows == 1 or (rows <= product.weights.shape[0] and (product.offsets.ndim == 1 or product.group % rows == 0))
-
-
-def cost(weights: int, rows: int, vectors: int, length: int, lanes: int) -> float:
-    """Cycles, roughly: two multiply-adds and two loads a cycle, a chain of adds that needs eight in flight, and one
-    cycle for the entry."""
-    whole, rest = divmod(-(-length // lanes), vectors)
-    total = 0.0
-    for count, wide in ((whole, vectors), (1, rest)):
-        if wide:
-            total += count * (max(rows * wide / 2, (rows + wide) / 2, 4.0) + 1.0)
-    return total * weights / rows + 1e-6 * rows
 
 
 def signature(product: Product) -> tuple[int, ...]:
