@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from graphprune.criteria.custom import name_of
+from graphprune.criteria.custom import criterion_of, name_of
 from graphprune.errors import BudgetNotMet, GraphPruneError, did_you_mean, one_line
 
 if TYPE_CHECKING:
@@ -265,8 +265,20 @@ def make_plan(
         raise _not_met(problem, fractions)
     widths = allocator(problem)
     problem.check(widths, allocate)
-    left = [*left, *_limited(groups, allowed, widths), *_refused(analysis)]
-    return _made(analysis, problem.keep(widths), options, sizes or {}, left, costing)
+    left += [*_limited(groups, allowed, widths), *_refused(analysis)]
+    return _made(analysis, _kept(problem, widths, criterion, calibration, seed), options, sizes or {}, left, costing)
+
+
+def _kept(
+    problem: Problem, widths: Mapping[Dim, int], criterion: Any, calibration: Calibration | None, seed: int
+) -> dict[Dim, Array]:
+    """The entries with the highest scores, or what the criterion makes of them once their number is known."""
+    keep, chosen = problem.keep(widths), criterion_of(criterion)
+    if not getattr(chosen, "rearranges", False):
+        return keep
+    from graphprune.criteria.rearrange import rearranged
+
+    return rearranged(problem.analysis, problem.groups, keep, chosen, calibration, seed)
 
 
 def _made(

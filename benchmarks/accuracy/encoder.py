@@ -11,7 +11,7 @@ temperature of 0.05, among the 128); all paragraphs of the test text that are lo
 first of them). Heads and widths inside the perceptrons are cut, the masks of the paper; the residual stream stays.
 
 The paper has three steps: masks by the Fisher information of each, as much of it kept as the budget allows (`kwon`,
-not normalised, allocated by `greedy`), masks rearranged inside layers (not here), and factors for what stays
+not normalised, allocated by `greedy`), masks rearranged inside layers (`kwon_block`), and factors for what stays
 (`mask_tuning`).
 """
 
@@ -46,9 +46,11 @@ ROWS: dict[str, dict[str, Any]] = {
     "l2": {"criterion": "l2"},
     "taylor": {"criterion": "taylor"},
     "kwon": _KWON,
+    "kwon_block": {**_KWON, "criterion": "kwon_block"},
     "random + mask_tuning": {"criterion": "random", "recover": "mask_tuning"},
     "l2 + mask_tuning": {"criterion": "l2", "recover": "mask_tuning"},
     "kwon + mask_tuning": {**_KWON, "recover": "mask_tuning"},
+    "kwon_block + mask_tuning": {**_KWON, "criterion": "kwon_block", "recover": "mask_tuning"},
     "random + least_squares": {"criterion": "random", "recover": "least_squares"},
     "l2 + least_squares": {"criterion": "l2", "recover": "least_squares"},
     "kwon + least_squares": {**_KWON, "recover": "least_squares"},

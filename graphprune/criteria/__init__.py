@@ -48,6 +48,7 @@ CRITERIA = Registry(
         "hrank": "graphprune.criteria.hrank:HRank",
         "hutchinson": "graphprune.criteria.hutchinson:Hutchinson",
         "kwon": "graphprune.criteria.kwon:Kwon",
+        "kwon_block": "graphprune.criteria.kwon_block:KwonBlock",
         "l1": "graphprune.criteria.l1:L1",
         "l2": "graphprune.criteria.l2:L2",
         "lamp": "graphprune.criteria.lamp:LAMP",
@@ -87,6 +88,7 @@ class WeightCriterion(Protocol):
 class GradientCriterion(Protocol):
     """A score that is a sum over the weights of an entry and a derivative of the loss by them. With an attribute
     ``reads`` that is true only the weights that read an entry count, not those that compute it, where there are some.
+    With ``rearranges`` the entries of a group are judged together once their number is known.
     """
 
     @property

@@ -207,15 +207,37 @@ def _gradient_parts(
     calibration: Calibration | None,
     seed: int,
 ) -> dict[Dim, list[Array]]:
-    """As :func:`_parts`, for sums of products with derivatives, averaged over them where there are several. Where the
-    criterion ``reads``, what computes an entry counts only if nothing reads it."""
-    wanted = {group.dim for group in groups}
-    total: dict[tuple[Value, int, Dim], Array] = {}
-    reading: set[tuple[Value, int, Dim]] = set()
+    """As :func:`_parts`, for sums of products with derivatives, averaged over them where there are several."""
+    total: dict[Place, Array] = {}
     count = 0
+    for count, sums in enumerate(gradient_sums(analysis, groups, criterion, calibration, seed), 1):  # noqa: B007
+        for place, each in sums.items():
+            total[place] = total.get(place, 0) + criterion.finish(each)
+    found: dict[Dim, list[Array]] = {}
+    for place, score in total.items():
+        found.setdefault(place[2], []).append(score / count)
+    return found
+
+
+Place = tuple[Value, int, Dim]
+"""A weight, one of its axes, and the dimension in it."""
+
+
+def gradient_sums(
+    analysis: Analysis,
+    groups: Sequence[Group],
+    criterion: GradientCriterion,
+    calibration: Calibration | None,
+    seed: int,
+) -> Iterator[dict[Place, Array]]:
+    """For each derivative that the criterion asks for: the sums of its products with the weights, by entry ``[size]``.
+    Where the criterion ``reads``, what computes an entry counts only if nothing reads it."""
+    wanted = {group.dim for group in groups}
+    reads = getattr(criterion, "reads", False)
     tools = tools_of(analysis.program.native)
     for derivatives in tools.derivatives(analysis.program, criterion.derivative, calibration, seed):
-        count += 1
+        found: dict[Place, Array] = {}
+        reading: set[Place] = set()
         for value, contractions in _by_weight(analysis).items():
             once = _once(contractions, wanted)
             weight = analysis.program.dialect.constant(value) if once and value.name in derivatives else None
@@ -224,16 +246,11 @@ def _gradient_parts(
             products = criterion.products(weight, derivatives[value.name])
             for (place, dim), axis in once.items():
                 others = tuple(k for k in range(products.ndim) if k != place)
-                score = criterion.finish(_entries(products.sum(axis=others, dtype=np.float64), axis, dim))
-                total[value, place, dim] = total.get((value, place, dim), 0) + score
-                if getattr(criterion, "reads", False) and not any(_is_output(each, place) for each in contractions):
+                found[value, place, dim] = _entries(products.sum(axis=others, dtype=np.float64), axis, dim)
+                if reads and not any(_is_output(each, place) for each in contractions):
                     reading.add((value, place, dim))
-    read = {dim for _, _, dim in reading}
-    found: dict[Dim, list[Array]] = {}
-    for key, score in total.items():
-        if key in reading or key[2] not in read:
-            found.setdefault(key[2], []).append(score / count)
-    return found
+        read = {dim for _, _, dim in reading}
+        yield {key: each for key, each in found.items() if key in reading or key[2] not in read}
 
 
 def _once(contractions: Sequence[Contraction], wanted: set[Dim]) -> dict[tuple[int, Dim], Axis]:
