@@ -1,4 +1,5 @@
-"""Masks of Kwon et al. with their second step: entries of a group are judged together (NeurIPS 2022)."""
+"""The Fisher information of masks with the second step: entries of a group are judged together (Kwon et al., A Fast
+Post-Training Pruning Framework for Transformers, NeurIPS 2022)."""
 
 from __future__ import annotations
 
