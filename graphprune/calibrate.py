@@ -7,8 +7,10 @@ not matter how the data is split into batches. Knows no framework.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from threading import Event
 from typing import Any, Protocol
 
 import numpy as np
@@ -145,22 +147,64 @@ def collect(
     finite.
     """
     found = {layer: make(layer) for layer in layers}
-    staged = tools_of(analysis.program.native).staged(analysis.program, [layer.node for layer in layers])
-    count = 0
-    for count, case in enumerate(cases, 1):
-        state = staged.begin(case)
+    tools = tools_of(analysis.program.native)
+    staged = tools.staged(analysis.program, [layer.node for layer in layers])
+
+    def taken(turn: _Turn) -> None:
+        state = staged.begin(turn.case)
         for place, layer in enumerate(layers):
             staged.step(state)
             data = staged.read(state, layer.activation)
             if not np.isfinite(data).all():
-                what = f"batch {count} of the calibration data makes activations that are not finite"
+                what = f"batch {turn.number} of the calibration data makes activations that are not finite"
                 raise GraphPruneError("GP703", what, layer.name)
             samples = layer.rows(data)
-            found[layer].update(samples, draw(len(samples), rows, (seed, count, place)))
+            with turn.at(place):
+                found[layer].update(samples, draw(len(samples), rows, (seed, turn.number, place)))
         staged.step(state)
+
+    with tools.workers(analysis.program) as each:
+        count = sum(1 for _ in each(lambda turn: turn.run(taken), _turns(cases, len(layers))))
     if not count:
         raise GraphPruneError("GP701", "there is not one batch of calibration data")
     return found
+
+
+@dataclass(eq=False)
+class _Turn:
+    """One case among several that run at a time: at each place it comes after the case before it.
+
+    passed: set once a place is behind this case; before: those of the case before, None for the first
+    """
+
+    number: int
+    case: Case
+    passed: list[Event]
+    before: list[Event] | None
+
+    def run(self, function: Callable[[_Turn], None]) -> None:
+        """Whatever happens, the cases after this one go on: the first that fails is told."""
+        try:
+            function(self)
+        finally:
+            for each in self.passed:
+                each.set()
+
+    @contextmanager
+    def at(self, place: int) -> Iterator[None]:
+        """Within this the case before has passed the place; after it this one has."""
+        if self.before is not None:
+            self.before[place].wait()
+        yield
+        self.passed[place].set()
+
+
+def _turns(cases: Iterable[Case], places: int) -> Iterator[_Turn]:
+    before: list[Event] | None = None
+    for number, case in enumerate(cases, 1):
+        passed = [Event() for _ in range(places)]
+        yield _Turn(number, case, passed, before)
+        before = passed
 
 
 def draw(count: int, most: int | None, seed: Sequence[int]) -> Array | None:

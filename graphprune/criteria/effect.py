@@ -8,7 +8,7 @@ Efficient ConvNets, ICLR 2017) in units that add up. No layer is written; only w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from graphprune.dialects.tools import Staged
 from graphprune.dims import Dim
 from graphprune.layers import Layer
 from graphprune.program import Array
+from graphprune.workers import Each
 
 # Samples are precious where each costs a run of the network for every group: no more cases than this, and none once
 # there are so many along the first axes of the outputs.
@@ -38,7 +39,8 @@ def by_effect(
     Groups whose readers have no weights of their own get the median factor of the others.
     """
     removed = {dim: np.argsort(score, kind="stable")[: max(1, len(score) // 2)] for dim, score in scores.items()}
-    measured = _Measuring(analysis, parts, calibration).run(removed)
+    with tools_of(analysis.program.native).workers(analysis.program) as each:
+        measured = _Measuring(analysis, parts, calibration).run(removed, each)
     factors = {
         dim: error / total
         for dim, error in measured.items()
@@ -64,16 +66,14 @@ class _Measuring:
         for case in list(calibration.cases)[:_MOST_CASES]:
             if sum(max((len(each) for each in outputs if each.ndim), default=1) for outputs in self.expected) < _ENOUGH:
                 self.states.append(self.staged.begin(case))
-                self.expected.append(self._finished(self.staged.fork(self.states[-1])))
+                self.expected.append(_finished(self.staged, self.staged.fork(self.states[-1])))
 
-    def _finished(self, state: Any) -> list[Array]:
-        while state.stage < self.staged.stages:
-            self.staged.step(state)
-        return self.staged.outputs(state)
-
-    def run(self, removed: Mapping[Dim, Array]) -> dict[Dim, float]:
+    def run(self, removed: Mapping[Dim, Array], each: Each) -> dict[Dim, float]:
         """For every group that can be measured: the error of the outputs without these entries."""
-        found: dict[Dim, float] = {}
+        return dict(each(lambda one: (one[0], self._without(one[0], removed[one[0]], one[1])), self._starts(removed)))
+
+    def _starts(self, removed: Mapping[Dim, Array]) -> Iterator[tuple[Dim, list[Any]]]:
+        """Every group that can be measured, and the states in front of the first layer that reads it."""
         begun: set[Dim] = set()
         for layer in self.readers:
             for state in self.states:
@@ -82,23 +82,25 @@ class _Measuring:
             begun.update(first)
             for dim in first:
                 if dim in removed and all(part.layer.stored is not None for part in self.parts[dim]):
-                    found[dim] = self._without(dim, removed[dim])
-        return found
+                    yield dim, [self.staged.fork(state) for state in self.states]
 
-    def _without(self, dim: Dim, gone: Array) -> float:
-        for part in self.parts[dim]:
-            assert part.layer.stored is not None
-            self.staged.write(part.layer.stored, part.layer.weights(refitted(part, gone)))
+    def _without(self, dim: Dim, gone: Array, states: Sequence[Any]) -> float:
+        stored = [(part.layer.stored, part.layer.weights(refitted(part, gone))) for part in self.parts[dim]]
+        staged = self.staged.other({home: weights for home, weights in stored if home is not None})
         errors = []
-        for state, expected in zip(self.states, self.expected, strict=True):
-            for a, b in zip(expected, self._finished(self.staged.fork(state)), strict=True):
+        for state, expected in zip(states, self.expected, strict=True):
+            for a, b in zip(expected, _finished(staged, state), strict=True):
                 if a.dtype.kind == "f" and a.shape == b.shape and a.size:
                     spread = float(np.var(a, dtype=np.float64))
                     errors.append(float(np.square(a - b, dtype=np.float64).mean()) / max(spread, 1e-30))
-        for part in self.parts[dim]:
-            assert part.layer.stored is not None
-            self.staged.write(part.layer.stored, part.layer.weights(part.matrices))
         return float(np.mean(errors)) if errors else float("nan")
+
+
+def _finished(staged: Staged, state: Any) -> list[Array]:
+    """The outputs, from a state on."""
+    while state.stage < staged.stages:
+        staged.step(state)
+    return staged.outputs(state)
 
 
 def refitted(part: Part, gone: Array) -> Array:

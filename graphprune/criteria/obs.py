@@ -5,6 +5,7 @@ NeurIPS 2023; Wang et al., OBSPA, 2024)."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -14,6 +15,7 @@ from graphprune.calibrate import Gram
 from graphprune.criteria import Part
 from graphprune.layers import Layer
 from graphprune.program import Array
+from graphprune.workers import lone_products
 
 # Groups of up to this many entries lose one at a time; larger ones lose a share of what is left in each step.
 _ONE_BY_ONE = 128
@@ -22,6 +24,7 @@ _SHARE = 64
 _WASTE = 8
 _GONE = -2
 _LEAF = 256
+_SMALL = 1024
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,13 @@ class OBS:
 
     def together(self, parts: Sequence[Part]) -> Array:
         """Errors in the order of elimination, made non-decreasing so that sorting by score keeps this order."""
-        states = [state for part in parts for state in _states(part, self.dampening)]
-        size = parts[0].size
+        # Steps on small matrices are too short to be divided among threads.
+        small = max(part.matrices.shape[2] for part in parts) <= _SMALL
+        with lone_products() if small else nullcontext():
+            return self._eliminated([state for part in parts for state in _states(part, self.dampening)], parts[0].size)
+
+    @staticmethod
+    def _eliminated(states: Sequence[_State], size: int) -> Array:
         alive = np.ones(size, bool)
         score = np.zeros(size)
         floor = 0.0

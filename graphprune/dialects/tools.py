@@ -10,11 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from graphprune.analysis import Analysis
     from graphprune.calibrate import Calibration
     from graphprune.depth.residual import Residual
     from graphprune.dims import Keep
     from graphprune.program import Array, Node, Program, Stored, Value
+    from graphprune.workers import Each
 
 Model = Any
 """The native model of the dialect."""
@@ -56,6 +59,10 @@ class Staged(Protocol):
 
     def write(self, stored: Stored, array: Array) -> None:
         """Give a stored tensor other numbers, of the same shape, for all stages to come."""
+
+    def other(self, arrays: Mapping[Stored, Array]) -> Staged:
+        """The same with other numbers in some stored tensors, of the same shapes; this one stays as it is. A state of
+        one may go on in the other."""
 
 
 class Tools(Protocol):
@@ -115,6 +122,10 @@ class Tools(Protocol):
         watched: values of the main graph that can be read after the stage that computes them
         Raises GraphPruneError GP402 where it cannot be loaded.
         """
+
+    def workers(self, program: Program) -> AbstractContextManager[Each]:
+        """Threads that run the model of a program, each on itself alone, for independent cases; only one where the
+        order of the cases counts: where running the model draws random numbers, or changes what it keeps."""
 
     def with_stored(self, program: Program, arrays: Mapping[str, Array]) -> Model:
         """A copy of the model of a program with other numbers, of the same shapes, in some stored tensors, by name."""

@@ -14,7 +14,7 @@ Kronecker factors of the curvature (K-FAC, Martens & Grosse, ICML 2015) as preco
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -29,6 +29,8 @@ from graphprune.recover.pair import Outcome, Pair, Recovered
 
 _RUN = 128
 """Samples that are drawn together: windows of neighbours overlap, and what they share is computed once."""
+_PIECE = 16 * _RUN
+"""Samples that are computed together: few enough that what is laid out for them stays in a cache."""
 _INPUTS = 256
 _PULL = 1e-3
 """What holds back the first layer, and its outputs in the preconditioner, as shares of the mean of a diagonal."""
@@ -61,31 +63,34 @@ class GaussNewton:
     def run(self, pair: Pair) -> Recovered:
         """Fit all layers. Raises GraphPruneError GP402 where a model cannot be run, GP701 where there is no data, and
         GP703 for activations that are not finite."""
-        walk = Walk(pair, self.ridge, self.held_out)
+        with pair.workers() as each:
+            walk = Walk(pair, self.ridge, self.held_out, each)
+            return Recovered(walk.arrays, tuple(self._outcomes(walk)))
+
+    def _outcomes(self, walk: Walk) -> Iterator[Outcome]:
+        pair = walk.pair
         firsts = {small.result: small for _, small in pair.layers}
         couples = [couple_of(pair, small, firsts) for _, small in pair.layers]
         places = {small: place for place, (_, small) in enumerate(pair.layers)}
         begun = {places[each.first] for each in couples if isinstance(each, Couple)}
         saved: dict[int, list[Any]] = {}
-        outcomes = []
         for place, couple in enumerate(couples):
             walk.arrive(place)
             start, (dense, small) = None, pair.layers[place]
             cut = dense.shape[2] != small.shape[2]
             if cut and isinstance(couple, str):
-                outcomes.append(_not_followed(small, couple))
+                yield _not_followed(small, couple)
             elif isinstance(couple, Couple):
                 states = saved.pop(places[couple.first])
                 if cut:
                     joint = _Joint(walk, self, place, couple, states)
-                    outcomes.append(joint.outcome)
+                    yield joint.outcome
                     start = joint.start
             if place in begun:
                 saved[place] = [walk.small.staged.fork(state) for _, state in walk.states]
             outcome = walk.fit(place, start)
             if outcome is not None:
-                outcomes.append(outcome)
-        return Recovered(walk.arrays, tuple(outcomes))
+                yield outcome
 
 
 def _not_followed(second: Layer, why: str) -> Outcome:
@@ -101,6 +106,7 @@ class _Samples:
     places: for each sample of the second layer, where under its window they are, ``[samples, window]``; the number
             behind the last one stands for the border
     target: what the second layer is to compute, ``[samples, groups, outputs]``
+    thinned: whether they are among those that curvature is computed from
     """
 
     rows: Array
@@ -108,6 +114,7 @@ class _Samples:
     shape: tuple[int, ...]
     places: Array
     target: Array
+    thinned: bool
 
 
 @dataclass(eq=False)
@@ -147,38 +154,50 @@ class _Joint:
             if self.first.stored is None or self.second.stored is None:
                 raise _Refused("one of the two has no weight of its own that could be written")
             self.bias = self._bias()
-            cases = list(self._samples(saved))
-            held = max(1, walk.held)
-            self.cases, self.judges = cases[:-held], cases[-held:]
+            self.cases, self.judges = self._samples(saved)
             self.outcome = self._fitted(saved)
         except _Refused as refused:
             self.outcome = _not_followed(self.second, str(refused))
 
     # ------------------------------------------------------------------ samples
-    def _samples(self, saved: list[Any]) -> Iterator[_Samples]:
-        """The samples of all cases; of a lone case two halves."""
-        walk, drawn = self.walk, {}
-        for number, (_, after) in enumerate(walk.states):
-            data = walk.small.staged.read(after, self.second.activation)
-            if data.shape not in drawn:
-                drawn[data.shape] = self._drawn(data.shape)
-            halves = [drawn[data.shape]] if len(walk.states) > 1 else self._halves(*drawn[data.shape])
-            for chosen, places in halves:
-                made = self._case(number, saved[number], data, chosen, places)
-                if number == 0:
-                    self._checked(made, self.second.rows(data).take(chosen[:_RUN]))
-                yield made
-
-    def _case(self, number: int, saved: Any, data: Array, chosen: Array, places: Array) -> _Samples:
+    def _samples(self, saved: list[Any]) -> tuple[list[_Samples], list[_Samples]]:
+        """The samples that both layers are fitted to, and those that are held out, in pieces: of the last cases, of a
+        lone one every second run."""
         walk = self.walk
-        used = np.unique(places[places >= 0])
-        lookup = np.full(used[-1] + 2, len(used))
-        lookup[used] = np.arange(len(used))
-        rows = self.first.rows(walk.small.staged.read(saved, self.first.activation)).take(used).transpose(1, 0, 2)
-        if free(self.follows[0]):
-            rows = np.concatenate([rows, np.ones((*rows.shape[:2], 1), rows.dtype)], axis=2)
-        target = walk.target(self.place, number, chosen)
-        return _Samples(np.ascontiguousarray(rows), used, data.shape, lookup[places], target)
+        data = [walk.small.staged.read(after, self.second.activation) for _, after in walk.states]
+        drawn = {shape: self._drawn(shape) for shape in dict.fromkeys(each.shape for each in data)}
+
+        def made(number: int) -> list[_Samples]:
+            found = self._pieces(number, saved[number], data[number], *drawn[data[number].shape])
+            if number == 0:
+                first = drawn[data[0].shape][0][: len(found[0].places)]
+                self._checked(found[0], self.second.rows(data[0]).take(first[:_RUN]))
+            return found
+
+        cases = list(walk.each(made, range(len(data))))
+        if len(cases) == 1:
+            return cases[0][::2], cases[0][1::2]
+        fitted, held = cases[: -walk.held], cases[-walk.held :]
+        return [piece for case in fitted for piece in case], [piece for case in held for piece in case]
+
+    def _pieces(self, number: int, saved: Any, data: Array, chosen: Array, places: Array) -> list[_Samples]:
+        """The samples of a case, some runs at a time."""
+        target = self.walk.target(self.place, number, chosen)
+        rows, found = self.first.rows(self.walk.small.staged.read(saved, self.first.activation)), []
+        size = _PIECE if len(self.walk.states) > 1 else min(_PIECE, max(1, len(chosen) // 2))
+        for begin in range(0, len(chosen), size):
+            here = slice(begin, begin + size)
+            thinned = (number if len(self.walk.states) > 1 else begin // (2 * size)) % self.options.thin == 0
+            used = np.unique(places[here][places[here] >= 0])
+            lookup = np.full(used[-1] + 2, len(used))
+            lookup[used] = np.arange(len(used))
+            own = rows.take(used).transpose(1, 0, 2)
+            if free(self.follows[0]):
+                own = np.concatenate([own, np.ones((*own.shape[:2], 1), own.dtype)], axis=2)
+            found.append(
+                _Samples(np.ascontiguousarray(own), used, data.shape, lookup[places[here]], target[here], thinned)
+            )
+        return found
 
     def _drawn(self, shape: tuple[int, ...]) -> tuple[Array, Array]:
         """Which samples of the second layer are taken, and which of the first are under their windows; -1 for none."""
@@ -207,11 +226,6 @@ class _Joint:
         if any(len(np.unique(own)) < len(own) for column in places.T for own in [column[column >= 0]]):
             raise _Refused(f"one place of the window of {second.name} reads the same twice")
         return chosen, places
-
-    @staticmethod
-    def _halves(chosen: Array, places: Array) -> list[tuple[Array, Array]]:
-        odd = (np.arange(len(chosen)) // _RUN) % 2 == 1 if len(chosen) > _RUN else np.arange(len(chosen)) % 2 == 1
-        return [(chosen[~odd], places[~odd]), (chosen[odd], places[odd])]
 
     def _checked(self, case: _Samples, expected: Array) -> None:
         """What is computed here must be what the network computes."""
@@ -283,10 +297,14 @@ class _Joint:
         (groups, outputs, inputs), old = self.second.shape, self._second()
         sums = Sums.empty(groups, inputs, outputs)
         point = _Point(first, old, sums, [], [])
-        for case in self.cases:
+
+        def computed(case: _Samples) -> tuple[Sums, Array, Array]:
             values, slopes = self._between(case, first)
             rows = self._gathered(values, case.places)
-            sums.add(rows.transpose(1, 0, 2), case.target)
+            return Sums.of(rows.transpose(1, 0, 2), case.target), rows, slopes
+
+        for own, rows, slopes in self.walk.each(computed, self.cases):
+            sums.take(own)
             point.inputs.append(rows)
             point.slopes.append(slopes)
         return replace(point, second=self._best(sums, self.ridge))
@@ -303,7 +321,9 @@ class _Joint:
 
     def _heard(self, first: Array) -> list[Array]:
         """What the second layer reads in the cases that were held out."""
-        return [self._gathered(self._between(case, first)[0], case.places) for case in self.judges]
+        return list(
+            self.walk.each(lambda case: self._gathered(self._between(case, first)[0], case.places), self.judges)
+        )
 
     def _error(self, heard: list[Array], second: Array) -> float:
         """The squared error on cases that were held out, as a share of what is to be computed."""
@@ -332,36 +352,38 @@ class _Joint:
         walk, damping = self.walk, self.options.damping
         point = self._at(self._initial())
         heard = self._heard(point.first)
-        judged = {each: self._error(heard, self._best(point.sums, each)) for each in ridges(self.options.ridge)}
+        tried = ridges(self.options.ridge)
+        errors = walk.each(lambda ridge: self._error(heard, self._best(point.sums, ridge)), tried)
+        judged = dict(zip(tried, errors, strict=True))
         self.ridge = min(judged, key=lambda each: judged[each])
         before, point = judged[self.ridge], replace(point, second=self._best(point.sums, self.ridge))
         after = before
         grams = self._grams()
         for _ in range(self.options.steps):
-            tried = self._at(point.first + self._step(point, grams, damping))
-            error = self._error(self._heard(tried.first), tried.second)
+            moved = self._at(point.first + self._step(point, grams, damping))
+            error = self._error(self._heard(moved.first), moved.second)
             if error < after:
-                point, after, damping = tried, error, damping / 3
+                point, after, damping = moved, error, damping / 3
             else:
                 damping *= 10
         if not after < before:
             note = "GP705 fitted through what follows, the error on held-out data would not be lower"
             return Outcome(self.first.name, before, after, False, note)
-        moved = point.first - self._initial()
+        change = point.first - self._initial()
         if not free(self.follows[0]):
-            moved = np.concatenate([moved, np.zeros((len(moved), 1, moved.shape[2]))], axis=1)
-        moved[:, :-1] += walk.weights(self.first)[:, :-1]
-        walk.write(self.first, self.follows[0], moved)
+            change = np.concatenate([change, np.zeros((len(change), 1, change.shape[2]))], axis=1)
+        change[:, :-1] += walk.weights(self.first)[:, :-1]
+        walk.write(self.first, self.follows[0], change)
         self.start = self._ordered(point.second)
-        for number, (before_, _) in enumerate(walk.states):
-            walk.small.reach(saved[number], self.second.node)
-            walk.states[number] = (before_, saved[number])
+        list(walk.each(lambda state: walk.small.reach(state, self.second.node), saved))
+        walk.states = [(dense, state) for (dense, _), state in zip(walk.states, saved, strict=True)]
         return Outcome(self.first.name, before, after, True)
 
     def _grams(self) -> Array:
         """``sum x x'`` of the inputs of the first layer, held back: ``[groups, inputs + 1, inputs + 1]``."""
-        some = self.cases[:: self.options.thin]
-        found = np.asarray(sum(product(rows, rows) for rows in (case.rows.transpose(1, 0, 2) for case in some)))
+        some = [case for case in self.cases if case.thinned]
+        turned = [case.rows.transpose(1, 0, 2) for case in some]
+        found = np.asarray(sum(self.walk.each(lambda rows: product(rows, rows), turned)))
         found *= sum(case.rows.shape[1] for case in self.cases) / sum(case.rows.shape[1] for case in some)
         usual = np.diagonal(found, axis1=1, axis2=2)[:, : self.first.shape[2]].mean(axis=1)
         found[:, range(found.shape[1]), range(found.shape[1])] += _PULL * usual[:, None] + 1e-12
@@ -371,54 +393,49 @@ class _Joint:
         """Damped Gauss-Newton by preconditioned conjugate gradients: the change of the first layer."""
         weight = (point.second[:, :-1] * self.gain[:, None, :]).astype(np.float32)
         every = range(len(self.cases))
-        some = every[:: self.options.thin]
+        some = [k for k in every if self.cases[k].thinned]
         share = sum(len(self.cases[k].target) for k in some) / sum(len(case.target) for case in self.cases)
         ridge = self.ridge * np.diagonal(point.sums.gram, axis1=1, axis2=2)[:, :-1].mean(axis=1) + 1e-12
         size = weight.shape[1]
         inner = np.linalg.inv(point.sums.gram[:, :size, :size] + ridge[:, None, None] * np.eye(size))
         curvature = self._curvature(point, weight)
         left, right = np.linalg.inv(grams), np.linalg.inv(curvature)
+        each = self.walk.each
 
         def preconditioned(x: Array) -> Array:
             found: Array = left @ x @ right
             return found
 
-        def forward(x: Array) -> list[Array]:
-            """What the second layer would compute more of."""
-            moved = []
-            for case, slopes in ((self.cases[k], point.slopes[k]) for k in some):
-                change = np.matmul(case.rows, x.astype(np.float32)).transpose(1, 0, 2).reshape(slopes.shape) * slopes
-                moved.append(np.matmul(self._gathered(change, case.places), weight))
-            pairs = list(zip((point.inputs[k] for k in some), moved, strict=True))
-            both = sum(np.matmul(rows.transpose(0, 2, 1), each).astype(np.float64) for rows, each in pairs)
-            regained = (inner @ both / share).astype(np.float32)  # what the second layer makes up for by itself
-            return [each - np.matmul(rows, regained) for rows, each in pairs]
+        def moved(k: int, x: Array) -> tuple[Array, Array]:
+            """What the second layer would compute more of, and its sums with what that reads."""
+            case, slopes = self.cases[k], point.slopes[k]
+            change = np.matmul(case.rows, x).transpose(1, 0, 2).reshape(slopes.shape) * slopes
+            more = np.matmul(self._gathered(change, case.places), weight)
+            return more, np.matmul(point.inputs[k].transpose(0, 2, 1), more).astype(np.float64)
 
-        def backward(gaps: list[Array], chosen: range) -> Array:
-            found = np.zeros(point.first.shape)
-            for case, slopes, gap in zip(
-                (self.cases[k] for k in chosen), (point.slopes[k] for k in chosen), gaps, strict=True
-            ):
-                back = self._scattered(np.matmul(gap, weight.transpose(0, 2, 1)), case.places, len(slopes)) * slopes
-                back = back.reshape(len(back), len(found), -1).transpose(1, 0, 2)
-                found += np.matmul(case.rows.transpose(0, 2, 1), back)
+        def returned(k: int, gap: Array) -> Array:
+            """What a gap behind the second layer is in the weights of the first."""
+            case, slopes = self.cases[k], point.slopes[k]
+            back = self._scattered(np.matmul(gap, weight.transpose(0, 2, 1)), case.places, len(slopes)) * slopes
+            back = back.reshape(len(back), len(point.first), -1).transpose(1, 0, 2)
+            found: Array = np.matmul(case.rows.transpose(0, 2, 1), back).astype(np.float64)
             return found
 
-        solution = np.zeros(point.first.shape)
-        missing = zip(point.inputs, self.cases, strict=True)
-        residual = backward([self._gap(rows, case, point.second) for rows, case in missing], every)
-        direction = fine = preconditioned(residual)
-        for _ in range(self.options.directions):
-            pushed = backward(forward(direction), some) / share + damping * (grams @ direction @ curvature)
-            along = float((direction * pushed).sum())
-            if not along > 0:
-                break
-            power = float((residual * fine).sum())
-            solution += power / along * direction
-            residual = residual - power / along * pushed
-            fine = preconditioned(residual)
-            direction = fine + float((residual * fine).sum()) / power * direction
-        return solution
+        def curved(x: Array) -> Array:
+            narrow = x.astype(np.float32)
+            found = list(each(lambda k: moved(k, narrow), some))
+            both = sum(own for _, own in found)
+            regained = (inner @ both / share).astype(np.float32)  # what the second layer makes up for by itself
+            gaps = [(k, more, point.inputs[k]) for k, (more, _) in zip(some, found, strict=True)]
+            pulled = each(lambda one: returned(one[0], one[1] - np.matmul(one[2], regained)), gaps)
+            result: Array = np.asarray(sum(pulled)) / share + damping * (grams @ x @ curvature)
+            return result
+
+        def missing(k: int) -> Array:
+            return returned(k, self._gap(point.inputs[k], self.cases[k], point.second))
+
+        whole = np.asarray(sum(each(missing, every)))
+        return solved_by_directions(curved, whole, preconditioned, self.options.directions)
 
     def _curvature(self, point: _Point, weight: Array) -> Array:
         """What an output of the first layer is worth to the second, for each group of the first:
@@ -436,3 +453,27 @@ class _Joint:
         whole += _FLOOR * np.diag(whole).mean() * np.eye(self.width) + 1e-12 * np.eye(self.width)
         each = self.width // self.first.shape[0]
         return np.stack([whole[k : k + each, k : k + each] for k in range(0, self.width, each)])
+
+
+def solved_by_directions(
+    curved: Callable[[Array], Array], right: Array, preconditioned: Callable[[Array], Array], count: int
+) -> Array:
+    """The ``x`` of ``curved(x) = right`` by so many directions of preconditioned conjugate gradients.
+
+    >>> matrix = np.array([[2.0, 1.0], [1.0, 3.0]])
+    >>> solved_by_directions(lambda x: matrix @ x, np.array([3.0, 4.0]), lambda x: x, 2).round(6).tolist()
+    [1.0, 1.0]
+    """
+    solution, residual = np.zeros(right.shape), right
+    direction = fine = preconditioned(residual)
+    for _ in range(count):
+        pushed = curved(direction)
+        along = float((direction * pushed).sum())
+        if not along > 0:
+            break
+        power = float((residual * fine).sum())
+        solution += power / along * direction
+        residual = residual - power / along * pushed
+        fine = preconditioned(residual)
+        direction = fine + float((residual * fine).sum()) / power * direction
+    return solution

@@ -23,6 +23,7 @@ from graphprune.layers import Layer
 from graphprune.program import Array, Node, Stored
 from graphprune.recover.grid import Grid
 from graphprune.recover.pair import Follow, Outcome, Pair, Recovered
+from graphprune.workers import Each, in_turn
 
 Late = tuple[Node, Node]
 """The sums that a branch goes into, in the dense and in the pruned network."""
@@ -51,8 +52,9 @@ class LeastSquares:
     def run(self, pair: Pair) -> Recovered:
         """Fit all layers. Raises GraphPruneError GP402 where a model cannot be run, GP701 where there is no data, and
         GP703 for activations that are not finite."""
-        walk = Walk(pair, self.ridge, self.held_out)
-        outcomes = [outcome for place in range(len(pair.layers)) if (outcome := walk.layer(place)) is not None]
+        with pair.workers() as each:
+            walk = Walk(pair, self.ridge, self.held_out, each)
+            outcomes = [outcome for place in range(len(pair.layers)) if (outcome := walk.layer(place)) is not None]
         return Recovered(walk.arrays, tuple(outcomes))
 
 
@@ -69,16 +71,26 @@ class Sums:
     def empty(cls, groups: int, inputs: int, outputs: int) -> Sums:
         return cls(np.zeros((groups, inputs + 1, inputs + 1)), np.zeros((groups, inputs + 1, outputs)))
 
-    def add(self, rows: Array, target: Array) -> None:
-        total, last = rows.sum(axis=0, dtype=np.float64), rows.shape[2]
-        self.gram[:, :last, :last] += product(rows, rows)
-        self.gram[:, last, :last] += total
-        self.gram[:, :last, last] += total
-        self.gram[:, last, last] += len(rows)
-        self.cross[:, :last] += product(rows, target)
-        self.cross[:, last] += target.sum(axis=0, dtype=np.float64)
-        self.square += float(np.vdot(target, target))
-        self.count += len(rows)
+    @classmethod
+    def of(cls, rows: Array, target: Array) -> Sums:
+        """Of samples ``[samples, groups, inputs]`` and ``[samples, groups, outputs]``."""
+        _, groups, last = rows.shape
+        found = cls.empty(groups, last, target.shape[2])
+        total = rows.sum(axis=0, dtype=np.float64)
+        found.gram[:, :last, :last] = product(rows, rows)
+        found.gram[:, last, :last] = found.gram[:, :last, last] = total
+        found.gram[:, last, last] = found.count = len(rows)
+        found.cross[:, :last] = product(rows, target)
+        found.cross[:, last] = target.sum(axis=0, dtype=np.float64)
+        found.square = float(np.vdot(target, target))
+        return found
+
+    def take(self, other: Sums) -> None:
+        """Add others to these."""
+        self.gram += other.gram
+        self.cross += other.cross
+        self.square += other.square
+        self.count += other.count
 
     def __add__(self, other: Sums) -> Sums:
         return Sums(
@@ -96,10 +108,11 @@ class Walk:
     """Both networks, stopped before the same layer, for all cases; the pruned one with what was fitted so far.
 
     ridge, held_out: see :class:`LeastSquares`
+    each: computes what is wanted of every case, and of every ridge that is tried
     """
 
-    def __init__(self, pair: Pair, ridge: float, held_out: float):
-        self.pair, self.ridge = pair, ridge
+    def __init__(self, pair: Pair, ridge: float, held_out: float, each: Each = in_turn):
+        self.pair, self.ridge, self.each = pair, ridge, each
         cases = list(pair.calibration.cases)
         if not cases:
             raise GraphPruneError("GP701", "there is not one batch of calibration data")
@@ -135,9 +148,12 @@ class Walk:
     def arrive(self, place: int) -> None:
         """Go on to a layer; in the dense network behind it, where its results can be read."""
         dense, small = self.pair.layers[place]
-        for before, after in self.states:
-            self.dense.reach(before, dense.node)
-            self.small.reach(after, small.node)
+
+        def reached(states: tuple[Any, Any]) -> None:
+            self.dense.reach(states[0], dense.node)
+            self.small.reach(states[1], small.node)
+
+        list(self.each(reached, self.states))
         inputs, differs = self._first(place, dense, small)
         self.changed = differs or self.rewritten(dense, small)
         self.added = None
@@ -147,8 +163,7 @@ class Walk:
             self.dense.reach(ahead, following)
             self.added = self._constant(dense, inputs, self.dense.staged.read(ahead, dense.result))
         if self.added is not None and following is not None:
-            for before, _ in self.states:
-                self.dense.reach(before, following)
+            list(self.each(lambda states: self.dense.reach(states[0], following), self.states))
 
     def rewritten(self, dense: Layer, small: Layer) -> bool:
         """Whether the layer computes something else for the same inputs; without some outputs the others are what they
@@ -190,8 +205,12 @@ class Walk:
             return None
         fit, judge = self._sums(place, small)
         old = self.weights(small) if start is None else start
-        tried = {each: self.storable(small, follow, self.minimum(small, fit, old, each)) for each in ridges(self.ridge)}
-        errors = {each: judge.error(new) for each, new in tried.items()}
+
+        def judged(ridge: float) -> float:
+            return judge.error(self.storable(small, follow, self.minimum(small, fit, old, ridge)))
+
+        tried = ridges(self.ridge)
+        errors = dict(zip(tried, self.each(judged, tried), strict=True))
         ridge = min(errors, key=lambda each: errors[each])
         before, after = judge.error(old), errors[ridge]
         better = after < before
@@ -240,18 +259,24 @@ class Walk:
     def _sums(self, place: int, small: Layer) -> tuple[Sums, Sums]:
         """What the fit is computed from, and what it is judged on."""
         groups, outputs, inputs = small.shape
-        fit, judge = Sums.empty(groups, inputs, outputs), Sums.empty(groups, inputs, outputs)
-        for number, (_, after) in enumerate(self.states):
-            rows = small.rows(self.small.staged.read(after, small.activation))
+
+        def summed(number: int) -> list[Sums]:
+            """Of a case; of a lone one, of its two halves."""
+            rows = small.rows(self.small.staged.read(self.states[number][1], small.activation))
             chosen = draw(len(rows), self.pair.calibration.rows, (self.pair.seed, number, place))
             taken, target = rows.take(chosen), self.target(place, number, chosen)
             if not np.isfinite(taken.sum() + target.sum()):
                 raise GraphPruneError("GP703", f"batch {number + 1} makes activations that are not finite", small.name)
+            halves = [(taken, target)] if self.held else [(taken[k::2], target[k::2]) for k in range(2)]
+            return [Sums.of(*half) for half in halves]
+
+        fit, judge = Sums.empty(groups, inputs, outputs), Sums.empty(groups, inputs, outputs)
+        for number, found in enumerate(self.each(summed, range(len(self.states)))):
             if self.held:
-                (judge if number >= len(self.states) - self.held else fit).add(taken, target)
+                (judge if number >= len(self.states) - self.held else fit).take(found[0])
             else:
-                fit.add(taken[::2], target[::2])
-                judge.add(taken[1::2], target[1::2])
+                fit.take(found[0])
+                judge.take(found[1])
         return fit, judge
 
     def target(self, place: int, number: int, chosen: Array | None) -> Array:

@@ -33,8 +33,9 @@ class MaskTuning:
 
     def run(self, pair: Pair) -> Recovered:
         """Tune all layers. Raises GraphPruneError as `least_squares` does."""
-        walk = _Tuning(pair, self.ridge, self.held_out)
-        outcomes = [outcome for place in range(len(pair.layers)) if (outcome := walk.layer(place)) is not None]
+        with pair.workers() as each:
+            walk = _Tuning(pair, self.ridge, self.held_out, each)
+            outcomes = [outcome for place in range(len(pair.layers)) if (outcome := walk.layer(place)) is not None]
         return Recovered(walk.arrays, tuple(outcomes))
 
 

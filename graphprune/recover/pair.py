@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,6 +19,7 @@ from graphprune.kept import indices
 from graphprune.layers import Layer, gain, layers
 from graphprune.program import Array, BatchNorm, Node, Stored, Use, Value
 from graphprune.recover.grid import Grid, grid_of
+from graphprune.workers import Each
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,12 @@ class Pair:
     def of(cls, dense: Analysis, keep: Keep, small: Model, calibration: Calibration, seed: int = 0) -> Pair:
         """The pair of an analysed model and the model that was written from it."""
         return cls(dense, keep, analyze_program(tools_of(small).read(small)), calibration, seed)
+
+    @contextmanager
+    def workers(self) -> Iterator[Each]:
+        """Threads that run both networks: see :meth:`graphprune.dialects.tools.Tools.workers`."""
+        with tools_of(self.small.program.native).workers(self.small.program) as each:
+            yield each
 
     @cached_property
     def layers(self) -> list[tuple[Layer, Layer]]:

@@ -90,8 +90,7 @@ def test_least_squares_of_a_layer_has_no_slope() -> None:
     mask = next(each for each in choose(analysis, "unstructured", 0.5).layers if each.tensor == "b0")
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((500, 1, 108)) @ rng.standard_normal((108, 108)) / 10
-    sums = Sums.empty(1, 108, 6)
-    sums.add(rows, rows @ rng.standard_normal((108, 6)) + 3)
+    sums = Sums.of(rows, rows @ rng.standard_normal((108, 6)) + 3)
     old, ridge = rng.standard_normal((1, 109, 6)), 1e-3
     kept = mask.kept.reshape(1, 6, 108)
     new, same = Fit(mask, old, True, False).step("least_squares", sums, ridge, kept)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,6 +51,7 @@ class AtenStaged:
             if node.users:
                 self.last.setdefault(max(node.users, key=nodes.index), []).append(node)
         self.mutates = any(mutates(node) for node in nodes)
+        self.own: dict[str, torch.Tensor] = {}
 
     def begin(self, case: tuple[tuple[Any, ...], dict[str, Any]]) -> _State:
         codegen = self.graph.graph._codegen
@@ -77,7 +78,10 @@ class AtenStaged:
 
         def given(each: FxNode) -> Any:
             # Attributes are looked up where they are read, not where the graph names them: they may have been written.
-            return known[each] if each.op != "get_attr" else operator.attrgetter(str(each.target))(self.graph)
+            if each.op != "get_attr":
+                return known[each]
+            name = str(each.target)
+            return self.own[name] if name in self.own else operator.attrgetter(name)(self.graph)
 
         if node.op == "call_function":
             args, kwargs = torch.fx.map_arg((node.args, node.kwargs), given)
@@ -116,12 +120,24 @@ class AtenStaged:
     def write(self, stored: Stored, array: Array) -> None:
         write_tensor(self.graph, stored, array)
 
+    def other(self, arrays: Mapping[Stored, Array]) -> AtenStaged:
+        made = copy.copy(self)
+        made.own = dict(self.own)
+        for stored, array in arrays.items():
+            made.own.update(dict.fromkeys(stored.native, _like(self.graph, stored, array)))
+        return made
+
+
+def _like(graph: GraphModule, stored: Stored, array: Array) -> torch.Tensor:
+    """Other numbers in the type, shape and place of a stored tensor."""
+    old: torch.Tensor = operator.attrgetter(stored.native[0])(graph)
+    new = torch.as_tensor(array).to(old.dtype).to(old.device).reshape(old.shape)
+    return torch.nn.Parameter(new, old.requires_grad) if isinstance(old, torch.nn.Parameter) else new
+
 
 def write_tensor(graph: GraphModule, stored: Stored, array: Array) -> None:
     """Give a stored tensor other numbers, under all the names it has."""
-    old: torch.Tensor = operator.attrgetter(stored.native[0])(graph)
-    new = torch.as_tensor(array).to(old.dtype).to(old.device).reshape(old.shape)
-    made = torch.nn.Parameter(new, old.requires_grad) if isinstance(old, torch.nn.Parameter) else new
+    made = _like(graph, stored, array)
     for name in stored.native:
         put(graph, name, made)
 
@@ -130,3 +146,26 @@ def mutates(node: FxNode) -> bool:
     """Whether a call writes to memory that it reads."""
     schema = getattr(node.target, "_schema", None)
     return schema is not None and bool(schema.is_mutable)
+
+
+def apart(graph: GraphModule) -> bool:
+    """Whether a graph computes the same for a case whatever runs beside it: plain calls that write to nothing and draw
+    no random numbers."""
+    return not any(_bound(node) for node in graph.graph.nodes if node.op not in {"placeholder", "get_attr", "output"})
+
+
+def _bound(node: FxNode) -> bool:
+    if node.target is operator.getitem:
+        return False
+    return not isinstance(node.target, torch._ops.OpOverload) or _draws(node, node.target) or mutates(node)
+
+
+def _draws(node: FxNode, target: torch._ops.OpOverload) -> bool:
+    """Whether a call draws random numbers: of a kind that does, with no probability of zero, and not in evaluation."""
+    if torch.Tag.nondeterministic_seeded not in target.tags:
+        return False
+    names = [each.name for each in target._schema.arguments]
+    defaults = {each.name: each.default_value for each in target._schema.arguments if each.has_default_value()}
+    given = {**defaults, **dict(zip(names, node.args, strict=False)), **node.kwargs}
+    still = {"train": False, "dropout_p": 0, "p": 0}
+    return not any(name in given and given[name] == value for name, value in still.items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,14 @@ from graphprune.depth.residual import Residual
 from graphprune.dialects.aten import depth, masks, reader, writer
 from graphprune.dialects.aten.capture import CAPTURE_FAILS, Captured
 from graphprune.dialects.aten.cases import Case, cases
-from graphprune.dialects.aten.stages import AtenStaged, write_tensor
+from graphprune.dialects.aten.stages import AtenStaged, apart, write_tensor
 from graphprune.dialects.aten.untouched import untouched
 from graphprune.dialects.aten.vmap import levels_closed
 from graphprune.dialects.tools import Tools
 from graphprune.dims import Keep
 from graphprune.errors import GraphPruneError
 from graphprune.program import Array, Node, Program, Value
+from graphprune.workers import Each, workers
 
 
 class _Runner:
@@ -49,6 +51,13 @@ def copied(case: Case) -> Case:
     """Inputs that a model may write to without changing the case."""
     found: Case = pytree.tree_map(lambda each: each.clone() if isinstance(each, torch.Tensor) else each, case)
     return found
+
+
+def _threads(count: int) -> int:
+    """Run on so many threads from here on; how many it were."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    return before
 
 
 def output_names(captured: Captured) -> list[str]:
@@ -98,6 +107,9 @@ class AtenTools:
 
     def staged(self, program: Program, before: Sequence[Node], watched: Sequence[Value] = ()) -> AtenStaged:
         return AtenStaged(program, before, watched)
+
+    def workers(self, program: Program) -> AbstractContextManager[Each]:
+        return workers(_threads, None if apart(program.native.graph) else 1)
 
     def with_stored(self, program: Program, arrays: Mapping[str, Array]) -> Captured:
         captured: Captured = program.native

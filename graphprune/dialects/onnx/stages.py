@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from threading import Lock
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx_ir import serde
 
-from graphprune.dialects.onnx.runner import Runner
+from graphprune.dialects.onnx.runner import Runner, has_onnxruntime
 from graphprune.errors import GraphPruneError
 from graphprune.program import Array, Node, Program, Stored, Value
 
@@ -43,6 +45,7 @@ class OnnxStaged:
     def __init__(self, program: Program, before: Sequence[Node], watched: Sequence[Value]):
         self.model: ir.Model = program.native
         self.numbers: dict[str, Array] = {}
+        self.building = Lock()
         nodes = [node for node in self.model.graph if not _is_constant(node)]
         self.constants = {**_initializers(self.model), **_constants(self.model)}
         order = {node: place for place, node in enumerate(nodes)}
@@ -95,8 +98,8 @@ class OnnxStaged:
                 what = f"the value {missing[0]!r} is neither an input nor computed before"
                 raise GraphPruneError("GP402", what, str(self.model.graph.name))
             given = {name: state.known[name] for name in part.takes}
-            if part.runner is None:
-                part.runner = Runner(self._built(part, given), optimised=True)
+            with self.building:
+                part.runner = part.runner or Runner(self._built(part, given), optimised=True)
             found = part.runner(given)
             state.known.update(zip(part.gives, found, strict=True))
         for name in part.drops:
@@ -148,6 +151,24 @@ class OnnxStaged:
         for part in self.parts:
             if any(stored.name in _reads(node) for node in part.nodes):
                 part.runner = None
+
+    def other(self, arrays: Mapping[Stored, Array]) -> OnnxStaged:
+        made = copy.copy(self)
+        made.numbers, made.parts = dict(self.numbers), [replace(part) for part in self.parts]
+        for stored, array in arrays.items():
+            made.write(stored, array)
+        return made
+
+
+_DRAWN = frozenset({"Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
+                    "RandomUniformLike"})  # fmt: skip
+
+
+def apart(model: ir.Model) -> bool:
+    """Whether a model computes the same for a case whatever runs beside it: it draws no random numbers, and what runs
+    it may be called from several threads."""
+    inside = [*model.graph.all_nodes(), *(node for body in model.functions.values() for node in body.all_nodes())]
+    return has_onnxruntime() and not any(node.op_type in _DRAWN for node in inside)
 
 
 def with_stored(program: Program, arrays: Mapping[str, Array]) -> ir.Model:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from graphprune.errors import GraphPruneError
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     import onnx_ir as ir
 
     from graphprune.analysis import Analysis
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from graphprune.dialects.tools import Staged, Tools
     from graphprune.dims import Keep
     from graphprune.program import Array, Node, Program, Value
+    from graphprune.workers import Each
 
 _SHORT = {10: "float16", 16: "bfloat16"}
 """ONNX's numbers of the short floating-point types."""
@@ -80,6 +83,13 @@ class OnnxTools:
         from graphprune.dialects.onnx.runner import Runner
 
         return Runner(model)
+
+    def workers(self, program: Program) -> AbstractContextManager[Each]:
+        from graphprune.dialects.onnx.stages import apart
+        from graphprune.workers import workers
+
+        # onnxruntime has threads of its own, as many as there are cores, for all that runs at a time.
+        return workers(lambda count: count, None if apart(program.native) else 1)
 
     def staged(self, program: Program, before: Sequence[Node], watched: Sequence[Value] = ()) -> Staged:
         from graphprune.dialects.onnx.stages import OnnxStaged
