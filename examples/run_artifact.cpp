@@ -15,6 +15,7 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <tvm/ffi/container/array.h>
 #include <tvm/ffi/container/tensor.h>
 #include <tvm/ffi/extra/json.h>
@@ -128,6 +129,17 @@ void* Map(const std::string& path, int64_t expected) {
   return found;
 }
 
+// Code for AMX runs in processes that asked Linux for its registers, once: ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA.
+void AskForTiles(const json::Array& features) {
+  for (const auto& each : features) {
+    if (each.cast<ffi::String>() != "amx_tile") continue;
+#if defined(__linux__) && defined(__x86_64__)
+    if (syscall(SYS_arch_prctl, 0x1023, 18) == 0) return;
+#endif
+    throw std::runtime_error("this variant needs AMX, which the operating system refuses");
+  }
+}
+
 int Run(const std::string& folder, const std::string& variant, const std::map<std::string, std::string>& inputs) {
   auto manifest = json::Parse(Read(folder + "/manifest.json")).cast<json::Object>();
   if (Text(manifest, "schema") != "graphprune.artifact" || Number(manifest, "version") != 1) {
@@ -142,6 +154,7 @@ int Run(const std::string& folder, const std::string& variant, const std::map<st
     auto build = each.cast<json::Object>();
     if (Text(build, "name") != variant) continue;
     // What the processor must have is in "features"; a variant that it cannot run ends in an illegal instruction.
+    AskForTiles(List(build, "features"));
     auto library = ffi::Module::LoadFromFile(folder + "/" + Text(Inner(build, "library"), "file"));
     ffi::Function main = library->GetFunction("main").value();
 

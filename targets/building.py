@@ -130,7 +130,8 @@ def chosen(
     target: Target, names: Sequence[str] | None, precision: str = "float32", integers: bool = False
 ) -> tuple[Processor, ...]:
     """Rows of a target by name, or all that round no more than `precision`, the best first; those for `integers` where
-    they are wanted. Raises GraphPruneError GP106 for unknown names, GP107 for none."""
+    they are wanted, and those that nobody has run so far where this machine can run them. Raises GraphPruneError GP106
+    for unknown names, GP107 for none."""
     if precision not in PRECISIONS:
         raise GraphPruneError(
             "GP106", f"{precision!r} is no precision", "precision", did_you_mean(precision, PRECISIONS)
@@ -145,7 +146,8 @@ def chosen(
     if names is not None:
         return tuple(each for each in target.processors if each.name in names)
     allowed = PRECISIONS[: PRECISIONS.index(precision) + 1]
-    return tuple(each for each in target.processors if each.rounding in allowed and integers >= each.integers)
+    fit = [each for each in target.processors if each.rounding in allowed and integers >= each.integers]
+    return tuple(each for each in fit if each.proven or each.runs_on(cpu.cpu()))
 
 
 def _judged(verify: bool) -> list[str]:

@@ -26,6 +26,8 @@ class Processor:
     rounding:  the shortest type that values are rounded to on the way
     attributes: features beyond those of `mcpu`, as LLVM writes them
     integers:  whether only quantised networks gain by it
+    proven:    whether its code has been run on such a processor; where it has not, it is built by default only where it
+               can be run and compared
     """
 
     name: str
@@ -37,6 +39,7 @@ class Processor:
     rounding: str = "float32"
     attributes: tuple[str, ...] = ()
     integers: bool = False
+    proven: bool = True
 
     def runs_on(self, cpu: Cpu) -> bool:
         """Whether a processor has everything that the compiler may use."""

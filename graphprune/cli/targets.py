@@ -38,6 +38,8 @@ def targets(
         return 0
     checked = _checked(output)
     data["verified"] = [asdict(each) for each in checked]
+    others = [row["variant"] for row in rows if row["variant"] and not row["runs here"].startswith("yes")]
+    notes += [f"not verified, because they do not run here: {', '.join(others)}"] * bool(others)
     output.console.show("\n".join([*found, "", *_verdicts(checked), "", *notes]), data)
     return 1 if any(each.failure for each in checked) else 0
 

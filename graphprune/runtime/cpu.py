@@ -7,11 +7,13 @@ machines it is often wrong.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 import platform
-from collections.abc import Set
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Set
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from graphprune.errors import GraphPruneError, did_you_mean
@@ -21,6 +23,10 @@ MASK = "GRAPHPRUNE_CPU"
 
 _CPUINFO = Path("/proc/cpuinfo")
 _X86_64 = frozenset({"x86_64", "amd64"})
+
+_ARCH_PRCTL, _ASK_FOR_STATE, _TILES = 158, 0x1023, 18
+"""The system call with which a process on Linux asks for the registers of AMX: ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+(the kernel's Documentation/arch/x86/xstate.rst)."""
 
 _V2 = ("cx16", "lahf_lm", "pni", "popcnt", "sse4_1", "sse4_2", "ssse3")
 _V3 = (*_V2, "abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe", "xsave")
@@ -34,12 +40,13 @@ LEVELS: dict[str, tuple[str, ...]] = {name: tuple(sorted(each)) for name, each i
 class Cpu:
     """A processor. machine: its architecture, `x86_64` or another; name: as its maker calls it, empty where unknown;
     features: None where the operating system does not tell, and then nothing beyond v1 is taken for granted;
-    masked: the level that GRAPHPRUNE_CPU limits it to, or empty."""
+    masked: the level that GRAPHPRUNE_CPU limits it to, or empty; refused: what it has and this process may not use."""
 
     machine: str
     name: str
     features: frozenset[str] | None
     masked: str = ""
+    refused: str = ""
 
     def missing(self, needed: Set[str]) -> tuple[str, ...]:
         """Those of the features that it has not, sorted."""
@@ -57,7 +64,8 @@ class Cpu:
             return f"{self.name or 'a processor'} ({self.machine})"
         known = "" if self.features is not None else ", its features are not known on this system"
         limit = f", limited to {self.masked} by {MASK}" if self.masked else ""
-        return f"{self.name or 'a processor'} (x86-64-{self.level}{known}{limit})"
+        refused = f", the operating system refuses {self.refused}" if self.refused else ""
+        return f"{self.name or 'a processor'} (x86-64-{self.level}{known}{limit}{refused})"
 
 
 def cpu() -> Cpu:
@@ -73,7 +81,7 @@ def masked(processor: Cpu, level: str) -> Cpu:
         what = f"{level!r} is not a level of x86-64"
         raise GraphPruneError("GP106", what, f"environment variable {MASK}", did_you_mean(level, LEVELS))
     left = None if processor.features is None else processor.features & frozenset(LEVELS[level])
-    return Cpu(processor.machine, processor.name, left, level)
+    return replace(processor, features=left, masked=level)
 
 
 @functools.cache
@@ -84,7 +92,26 @@ def _found() -> Cpu:
         told = _CPUINFO.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return Cpu(machine, "", None)
-    return parsed(told, machine)
+    return permitted(parsed(told, machine), ask)
+
+
+def permitted(processor: Cpu, asked: Callable[[], bool]) -> Cpu:
+    """The processor with AMX where the operating system lets this process use it, for which it has to be asked once; a
+    process that was not given it ends with an illegal instruction."""
+    features = processor.features or frozenset()
+    tiles = {name for name in features if name.startswith("amx_")}
+    if not tiles or asked():
+        return processor
+    return replace(processor, features=features - tiles, refused="AMX")
+
+
+def ask() -> bool:
+    """Asks Linux for the registers of AMX, for all threads of this process and those that it starts."""
+    if sys.platform != "linux" or platform.machine().lower() not in _X86_64:
+        return False
+    call = ctypes.CDLL(None, use_errno=True).syscall
+    call.restype = ctypes.c_long
+    return bool(call(*map(ctypes.c_long, (_ARCH_PRCTL, _ASK_FOR_STATE, _TILES))) == 0)
 
 
 def parsed(told: str, machine: str = "x86_64") -> Cpu:

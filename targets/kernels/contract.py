@@ -15,6 +15,7 @@ Sums of 8-bit integers are integers; `scale[row]` makes them numbers before the 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -78,6 +79,10 @@ class Contract:
         with self.terms.instructions(machine):
             self.walk(machine, arrays)
 
+    def within(self) -> AbstractContextManager[Any]:
+        """What the statements of each task stand in, and what they may need of it."""
+        return nullcontext()
+
     def walk(self, machine: Machine, arrays: Sequence[Array]) -> None:
         lanes = machine.lanes
         tile = self.vectors * lanes
@@ -85,7 +90,8 @@ class Contract:
         groups = -(-self.outputs // self.rows)
         blocks = -(-(full + (rest > 0)) // self.block)
         chunk = -(-groups // self.chunks)
-        with tasks(prod(extent for extent, _, _ in self.outer) * blocks * self.chunks, machine) as task:
+        count = prod(extent for extent, _, _ in self.outer) * blocks * self.chunks
+        with tasks(count, machine) as task, self.within() as room:
             piece = task % self.chunks
             block = task // self.chunks % blocks
             place = task // (self.chunks * blocks)
@@ -103,18 +109,18 @@ class Contract:
                 if full:
                     with tir.serial(0, tirx.Min(const(self.block), const(full) - first)) as column:
                         start = (first + column) * tile
-                        self.tile(machine, arrays, bases, (part, group), start, self.vectors)
+                        self.tile(machine, arrays, bases, (part, group, room), start, self.vectors)
                 if rest:
                     with tir.If(block == blocks - 1), tir.Then():
                         start = const(full * tile)
-                        self.tile(machine, arrays, bases, (part, group), start, -(-rest // lanes))
+                        self.tile(machine, arrays, bases, (part, group, room), start, -(-rest // lanes))
 
     def tile(
         self,
         machine: Machine,
         arrays: Sequence[Array],
         bases: list[Any],
-        where: tuple[Any, Any],
+        where: tuple[Any, Any, Any],
         start: Any,
         vectors: int,
     ) -> None:
@@ -122,7 +128,7 @@ class Contract:
         epilogue or as what the next part goes on with."""
         lanes, rows = machine.lanes, self.rows
         x, weights, offsets, pointers, *_ = arrays
-        part, group = where
+        part, group, _ = where
         sums = [
             Sum(Register(lanes, self.terms.total), group * rows + r, start + v * lanes, lanes)
             for r in range(rows)

@@ -24,14 +24,15 @@ SPAN = 1 << 30  # how many numbers an array is declared to have; code does not d
 @dataclass(frozen=True)
 class Machine:
     """What a kernel must know of the processor: numbers in a vector, vector registers, threads to keep busy, whether
-    products of bfloat16 pairs are wanted (see `pairs.py`), and whether one instruction multiplies four bytes (see
-    `quads.py`)."""
+    products of bfloat16 pairs are wanted (see `pairs.py`), whether one instruction multiplies four bytes (see
+    `quads.py`), and whether one multiplies tiles of such words (see `tiles.py`)."""
 
     lanes: int
     registers: int
     threads: int = 1
     pairs: bool = False
     dots: bool = False
+    tiles: bool = False
 
 
 class Kernel(Protocol):

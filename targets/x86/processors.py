@@ -9,10 +9,35 @@ from __future__ import annotations
 from graphprune.runtime.cpu import LEVELS
 from graphprune.targets.target import Processor
 
+_SHORT = (*LEVELS["v4"], "avx512_bf16", "avx512_vnni")  # there is no processor that has the first alone
+_TILES = ("+avx512bf16", "+avx512vnni", "+amx-tile", "+amx-bf16", "+amx-int8")
+
 PROCESSORS = (
     Processor(
+        "v4-amx",
+        (*_SHORT, "amx_bf16", "amx_int8", "amx_tile"),
+        "x86-64-v4",
+        lanes=16,
+        registers=32,
+        about="AMX, tiles of bfloat16 and of 8-bit integers (nobody has run it so far)",
+        rounding="bfloat16",
+        attributes=_TILES,
+        proven=False,
+    ),
+    Processor(
+        "v4-amx-int8",
+        (*_SHORT, "amx_int8", "amx_tile"),  # none has these without AVX512_BF16
+        "x86-64-v4",
+        lanes=16,
+        registers=32,
+        about="AMX, tiles of 8-bit integers, for quantised networks (nobody has run it so far)",
+        integers=True,
+        attributes=tuple(name for name in _TILES if name != "+amx-bf16"),
+        proven=False,
+    ),
+    Processor(
         "v4-bf16",
-        (*LEVELS["v4"], "avx512_bf16", "avx512_vnni"),  # there is no processor that has the first alone
+        _SHORT,
         "x86-64-v4",
         lanes=16,
         registers=32,

@@ -3,12 +3,14 @@
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from graphprune.runtime import load
+from graphprune.runtime.cpu import ask
 from graphprune.runtime.ffi import folder_of
 from tests.runtime import handmade
 
@@ -74,6 +76,10 @@ def test_its_mistakes_are_told(program: Path, made: Path, tmp_path: Path) -> Non
         done = run(program, *words)
         assert done.returncode in (1, 2) and text in done.stderr, done.stderr
         assert done.stdout == ""
+    tiles = handmade.network("v1")
+    tiles = replace(tiles, variants=(replace(tiles.variants[0], features=("amx_tile",)),))
+    done = run(program, handmade.artifact(tmp_path / "t.gp", tiles), "v1", f"x={tmp_path / 'x.raw'}")
+    assert ("needs AMX, which the operating system refuses" in done.stderr) != ask()
     stepping = handmade.network("v1", kind="stepping")
     done = run(program, handmade.artifact(tmp_path / "s.gp", stepping), "v1")
     assert "need onnxruntime" in done.stderr

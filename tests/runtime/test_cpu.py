@@ -1,11 +1,12 @@
 """Features of processors: as they are told, level by level, and masked."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 from graphprune.errors import GraphPruneError
-from graphprune.runtime.cpu import LEVELS, Cpu, cpu, masked, parsed
+from graphprune.runtime.cpu import LEVELS, Cpu, ask, cpu, masked, parsed, permitted
 
 
 def having(*names: str) -> Cpu:
@@ -57,3 +58,29 @@ def test_the_environment_masks_this_machine(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("GRAPHPRUNE_CPU", "v33")
     with pytest.raises(GraphPruneError, match="GP106 'v33' is not a level of x86-64"):
         cpu()
+
+
+TILES = "model name : Example\nflags : avx2 amx_tile amx_bf16 amx_int8\n"
+
+
+def test_tiles_are_there_where_the_operating_system_gives_them() -> None:
+    asked: list[bool] = []
+
+    def told(answer: bool) -> bool:
+        asked.append(answer)
+        return answer
+
+    assert permitted(parsed(TILES), lambda: told(True)) == parsed(TILES)
+    refused = permitted(parsed(TILES), lambda: told(False))
+    assert refused.features == {"avx2"} and "refuses AMX" in str(refused)
+    assert "refuses AMX" in str(masked(refused, "v4")) and "refuses" not in str(parsed(TILES))
+    assert asked == [True, False]
+    for other in ("flags : avx2\n", ""):  # nobody asks for what is not there
+        assert permitted(parsed(other), lambda: told(False)) == parsed(other)
+    assert asked == [True, False]
+
+
+def test_asking_is_answered() -> None:
+    """By the operating system of whoever runs this: with tiles where the processor has them, never with an error."""
+    known = parsed(Path("/proc/cpuinfo").read_text()).features if Path("/proc/cpuinfo").exists() else None
+    assert ask() in {False, bool(known and "amx_tile" in known)}

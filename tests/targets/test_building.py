@@ -67,7 +67,8 @@ def test_a_file_becomes_an_artifact(model: Path, given: dict[str, Any], tmp_path
     assert np.array_equal(built.load()(x)["y"], handmade.expected(x))
 
 
-def test_bfloat16_is_one_variant_more(model: Path, given: dict[str, Any]) -> None:
+def test_bfloat16_is_one_variant_more(model: Path, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRAPHPRUNE_CPU", "v4")
     gp.build(model, precision="bfloat16", verify=False)
     assert [each.name for each in given["variants"]] == ["v4-bf16", "v4", "v3", "v1"]
     gp.build(model, variants=["v4-bf16"], verify=False)

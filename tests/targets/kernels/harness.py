@@ -45,6 +45,8 @@ DOTS = [Machine(16, 32, threads, dots=True) for threads in (1, 2) if {"avx512f",
 
 def target_of(machine: Machine) -> dict[str, Any]:
     features = [*["+avx512bf16"] * machine.pairs, *["+avx512vnni"] * machine.dots]
+    if machine.tiles and type(machine) is Machine:  # not one that is emulated
+        features += ["+amx-tile", "+amx-bf16", "+amx-int8"]
     more = {"mattr": features} if features else {}
     return {"kind": "llvm", "mcpu": PROCESSORS[machine.lanes][0], "num-cores": machine.threads, **more}
 

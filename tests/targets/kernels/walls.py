@@ -20,11 +20,13 @@ from graphprune.targets.kernels.halve import Halve
 from graphprune.targets.kernels.normalize import Normalize
 from graphprune.targets.kernels.reduce import Reduce
 from graphprune.targets.kernels.softmax import Softmax
+from graphprune.targets.kernels.strided import Strided
 from graphprune.targets.kernels.take import Take
+from graphprune.targets.kernels.tiles import Tiles
 from graphprune.targets.kernels.tir import Kernel, Machine
 from graphprune.targets.kernels.window import Window
 from graphprune.targets.kernels.zip import Unzip, Zip
-from tests.targets.kernels import harness
+from tests.targets.kernels import amx, harness
 
 Case = tuple[Kernel, list[np.ndarray]]
 
@@ -98,6 +100,16 @@ def contract(length: int, guarded: bool, outputs: int = 5) -> Case:
     return kernel, [zeros(2, pitch), zeros(12), *table, zeros(outputs), y]
 
 
+def tiles(length: int, outputs: int) -> Case:
+    """Blocks of 32 outputs by 5 words, the first and the last of 10."""
+    pitch, groups = harness.pitch(length), -(-outputs // 32)
+    kernel = Tiles(outputs, length, length, 32, 2, guarded=True, numbers="int8", result="int32", depth=5, down=pitch)
+    table = [np.array([0, 5] * groups, np.int32) * pitch, np.arange(groups + 1, dtype=np.int32) * 2]
+    sizes = (10 * pitch, 2 * groups * 32 * 5), (outputs, outputs * length)
+    x, weights, bias, y = (np.zeros(size, np.int32) for pair in sizes for size in pair)
+    return kernel, [x, weights, *table, bias, y]
+
+
 def across(length: int, outputs: int, lanes: int) -> Case:
     rows = 2 * lanes
     groups = -(-outputs // rows)
@@ -120,7 +132,15 @@ def halve(width: int, padded: bool) -> Case:
     return kernel, [zeros(5, width), zeros(2, columns)]
 
 
+def strided(width: int, padded: bool) -> Case:
+    """The same for a convolution."""
+    columns = (width + 2 * padded - 2) // 2 + 1
+    kernel = Strided("mean", (3, 2), (5, width), (2, columns), (1, 1) if padded else (0, 0), 2, (width, columns))
+    return kernel, [zeros(5, width), zeros(6), zeros(1), zeros(2, columns)]
+
+
 LENGTHS = (1, 23, 64)
+TILES = amx.MACHINES[:1]
 CASES: dict[str, Callable[[Machine], Case]] = {}
 for _n in LENGTHS:
     for _flag in (True, False):
@@ -134,9 +154,11 @@ for _n in LENGTHS:
             f"turn {_n} guarded {_flag}": lambda m, n=_n, f=_flag: turn(n, 21, f),
             f"take {_n} along the run {_flag}": lambda m, n=_n, f=_flag: take(n, f),
             f"gemv {_n} dense {_flag}": lambda m, n=_n, f=_flag: gemv(n, f, m.lanes),
+            **{f"tiles {_n} all {_flag}": lambda m, n=_n, f=_flag: tiles(n, 64 if f else 33) for _ in TILES},
             f"across {_n} all {_flag}": lambda m, n=_n, f=_flag: across(n, 4 * m.lanes if f else 5, m.lanes),
             f"by two {_n} zipped {_flag}": lambda m, n=_n, f=_flag: by_two(n, f),
             f"halve {_n} padded {_flag}": lambda m, n=_n, f=_flag: halve(n + 1, f),
+            f"strided {_n} padded {_flag}": lambda m, n=_n, f=_flag: strided(n + 1, f),
             f"contract {_n} guarded {_flag}": lambda m, n=_n, f=_flag: contract(n, f),
         }
 
@@ -158,12 +180,15 @@ BROKEN: dict[str, Callable[[Machine], Case]] = {
 
 
 def main(names: list[str]) -> None:
-    for machine in harness.MACHINES[::2]:
+    for machine in [*harness.MACHINES[::2], *TILES]:
         for name in names or CASES:
+            if (machine in TILES) != name.startswith("tiles"):
+                continue
             kernel, arrays = {**CASES, **BROKEN}[name](machine)
             for at_end in (True, False):
                 print(machine.lanes, name, "at the end" if at_end else "at the beginning", flush=True)
-                harness.call(kernel, machine, [harness.walled(array, at_end) for array in arrays])
+                with amx.emulated(machine):
+                    harness.call(kernel, machine, [harness.walled(array, at_end) for array in arrays])
     print("all kept inside", flush=True)
 
 

@@ -63,7 +63,23 @@ def test_a_processor_runs_what_it_has_all_features_of() -> None:
 def test_variants_are_chosen_by_name_the_best_first() -> None:
     assert [each.name for each in chosen(X86(), None)] == ["v4", "v3", "v1"]
     assert [each.name for each in chosen(X86(), ["v1", "v4"])] == ["v4", "v1"]
+    assert [each.name for each in chosen(X86(), ["v4-amx-int8", "v4-amx"])] == ["v4-amx", "v4-amx-int8"]
     with pytest.raises(GraphPruneError, match="GP106 the target x86 has no variant 'v5'"):
         chosen(X86(), ["v5"])
     with pytest.raises(GraphPruneError, match="GP107 no variant was chosen"):
         chosen(X86(), [])
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("integers", [False, True])
+def test_what_nobody_has_run_is_built_by_default_where_it_can_be(
+    precision: str, integers: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = frozenset(name for each in PROCESSORS for name in each.features)
+    tiles = {name for name in every if name.startswith("amx_")}
+    first = ["v4-amx"] * (precision == "bfloat16") + ["v4-amx-int8"] * integers
+    for features, wanted in ((every, first), (every - tiles, [])):
+        monkeypatch.setattr("graphprune.runtime.cpu._found", lambda found=features: Cpu("x86_64", "", found))
+        names = [each.name for each in chosen(X86(), None, precision, integers)]
+        assert [name for name in names if "amx" in name] == wanted
+        assert names[len(wanted) :][-3:] == ["v4", "v3", "v1"]
