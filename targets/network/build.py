@@ -57,6 +57,7 @@ def build(
             threads,
             pairs=processor.rounding == "bfloat16",
             dots="avx512_vnni" in processor.features,
+            tiles="amx_tile" in processor.features,
         )
         tuner = None
         if tune and not tuned and processor.runs_on(cpu.cpu()):
@@ -148,7 +149,7 @@ def stored(lowered: Lowering, call: Call) -> tuple[str, float | None]:
     if density > 0.99:
         return f"dense{kind}", 1.0
     if kind:
-        return f"block {rows}x{WORDS[numbers]}{kind}", density
+        return f"block {rows}x{WORDS[numbers] * getattr(kernel, 'depth', 1)}{kind}", density
     return ("unstructured" if rows == 1 else f"block {rows}x1"), density
 
 

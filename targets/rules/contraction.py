@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from graphprune.targets.kernels.across import Across
 from graphprune.targets.kernels.contract import Contract, Operand
 from graphprune.targets.kernels.terms import TERMS
+from graphprune.targets.kernels.tiles import Tiles
 from graphprune.targets.kernels.tir import Machine
 from graphprune.targets.network.graph import Node, Value
 from graphprune.targets.network.layout import Loop, NotMine, View, digits, extent, loops, merged, together
@@ -221,7 +223,10 @@ class Form:
             -(-outputs // tile.rows),
             machine.threads,
         )
-        return Contract(
+        kind: Callable[..., Contract] = Contract
+        if tile.depth:
+            kind = partial(Tiles, depth=tile.depth, down=product.down(tile.depth))
+        return kind(
             outputs=outputs,
             length=way.length,
             row=way.rows[0],

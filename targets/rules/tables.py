@@ -7,8 +7,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from graphprune.targets.kernels.terms import TERMS
 from graphprune.targets.kernels.tir import Machine
 from graphprune.targets.network.layout import NotMine, View
+from graphprune.targets.rules import deep
 from graphprune.targets.rules.estimate import CACHE, CLOSE, LINE, entries, read
 
 ROWS = (1, 2, 4, 6, 8, 12, 16)
@@ -35,15 +37,21 @@ class Product:
     numbers: str = "float32"
     scale: np.ndarray | None = None
 
-    def stored(self, rows: int) -> int:
-        """Weights in the table when `rows` outputs share a list of entries, the zeros among them too."""
-        if rows not in self._stored:
+    def stored(self, rows: int, depth: int = 1) -> int:
+        """Weights in the table when `rows` outputs share a list of entries of `depth` inputs, the zeros among them
+        too."""
+        if (rows, depth) not in self._stored:
             outputs, inputs = self.weights.shape
             padded = np.zeros((-(-outputs // rows) * rows, inputs), bool)
             np.not_equal(self.weights, 0, out=padded[:outputs])
-            blocks = np.logical_or.reduce(padded.reshape(-1, rows, inputs), axis=1)
-            self._stored[rows] = rows * int(np.count_nonzero(blocks))
-        return self._stored[rows]
+            blocks = np.logical_or.reduce(padded.reshape(-1, rows, inputs // depth, depth), axis=(1, 3))
+            self._stored[rows, depth] = rows * depth * int(np.count_nonzero(blocks))
+        return self._stored[rows, depth]
+
+    def down(self, depth: int) -> int:
+        """How far apart `depth` neighbouring inputs lie, where that is the same for all; 0 where it is not."""
+        steps = np.diff(self.offsets.reshape(-1, depth), axis=1)
+        return int(steps[0, 0]) if (steps == steps[0, 0]).all() else 0
 
     def starts(self) -> np.ndarray:
         """Where the taps of one channel begin."""
@@ -60,20 +68,21 @@ class Product:
         """The share of the vectors of x that lie in two cache lines."""
         return float(np.count_nonzero(self.starts() % lanes) / len(self.starts())) * lanes * 4 / LINE
 
-    _stored: dict[int, int] = field(default_factory=dict, repr=False)
+    _stored: dict[tuple[int, int], int] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
 class Tile:
     """Output rows that share a list of entries, and vectors of the run, in registers; `full` keeps weights of zero, and
     `parts` cuts the inputs so that those of one part stay in the first-level cache. With `pixels` vectors lie across
-    the outputs, for that many neighbours of the run."""
+    the outputs, for that many neighbours of the run. With a `depth` an entry is that many neighbouring inputs."""
 
     rows: int
     vectors: int
     full: bool = False
     parts: int = 1
     pixels: int = 0
+    depth: int = 0
 
 
 @dataclass(frozen=True)
@@ -97,6 +106,7 @@ def tiles(product: Product, run: Run, machine: Machine) -> tuple[float, list[Til
         if rows * vectors + vectors + 1 <= machine.registers
     ]
     known += [replace(tile, parts=parts) for tile in known for parts in divisions(product, tile, machine.lanes)]
+    known += blocks(product, run, machine)
     found = [(cycles(product, run, tile, machine.lanes), tile) for tile in known] + across(product, run, machine)
     found.sort(key=lambda entry: entry[0])
     worth = [tile for estimate, tile in found if estimate <= WORTH * found[0][0]][:FORMS]
@@ -125,8 +135,12 @@ def divisions(product: Product, tile: Tile, lanes: int) -> list[int]:
 
 def cycles(product: Product, run: Run, tile: Tile, lanes: int) -> float:
     """What a tile should cost in all."""
-    stored = product.weights.size if tile.full else product.stored(tile.rows)
+    stored = product.weights.size if tile.full else product.stored(tile.rows, max(1, tile.depth))
     lists = -(-product.weights.shape[0] // tile.rows) * tile.parts
+    if tile.depth:
+        strips = -(-run.length // lanes)
+        entered = stored / tile.rows / tile.depth
+        return run.passes * deep.cycles(entered, lists, tile.rows // lanes, strips, tile.vectors)
     whole, rest = divmod(-(-run.length // lanes), tile.vectors)
     total = 0.0
     for count, vectors in ((whole, tile.vectors), (1, rest)):
@@ -136,6 +150,19 @@ def cycles(product: Product, run: Run, tile: Tile, lanes: int) -> float:
             if tile.parts > 1:
                 total += count * lists * tile.rows * vectors
     return run.passes * total + 1e-6 * tile.rows
+
+
+def blocks(product: Product, run: Run, machine: Machine) -> list[Tile]:
+    """Tiles whose entries are blocks, on a machine that multiplies such."""
+    if not machine.tiles or not TERMS[product.numbers].tiles:
+        return []
+    return [
+        Tile(tall * machine.lanes, wide, depth=depth)
+        for depth in deep.depths(product.channels)
+        if product.down(depth)
+        for tall, wide in deep.SHAPES
+        if fits(product, tall * machine.lanes) and wide <= -(-run.length // machine.lanes)
+    ]
 
 
 def across(product: Product, run: Run, machine: Machine) -> list[tuple[float, Tile]]:
@@ -166,20 +193,23 @@ def signature(product: Product) -> tuple[int, ...]:
     """What decides between forms: the sizes, and how many weights are there in twentieths."""
     size = product.weights.size
     shares = (round(20 * product.stored(rows) / size) for rows in (1, 4, 8, 16) if rows <= product.weights.shape[0])
-    return (*product.weights.shape, product.group, *shares)
+    deepest = tuple(deep.depths(product.channels))[:1] if TERMS[product.numbers].tiles else ()
+    blocks = (round(20 * product.stored(16, depth) / size) for depth in deepest)
+    return (*product.weights.shape, product.group, *shares, *blocks)
 
 
 def table(product: Product, tile: Tile) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Weights [entries][rows], the offset of each entry, and where the entries of each group of rows begin."""
-    rows = tile.rows
+    """Weights [entries][rows][depth], the offset of each entry, and where those of each group of rows begin."""
+    rows, depth = tile.rows, max(1, tile.depth)
     outputs, inputs = product.weights.shape
     groups = -(-outputs // rows)
     padded = np.zeros((groups * rows, inputs), product.weights.dtype)
     padded[:outputs] = product.weights
-    blocks = padded.reshape(groups, rows, inputs)
-    there = np.ones((groups, inputs), bool) if tile.full else (blocks != 0).any(axis=1)
+    blocks = padded.reshape(groups, rows, inputs // depth, depth)
+    there = np.ones((groups, inputs // depth), bool) if tile.full else (blocks != 0).any(axis=(1, 3))
     present, columns = np.nonzero(there)
-    values = np.ascontiguousarray(blocks[present, :, columns]).reshape(-1)
+    values = blocks[present, :, columns]
+    columns *= depth
     if product.offsets.ndim > 1:
         offsets = product.offsets[present * rows // product.group, columns]
     else:
@@ -187,14 +217,14 @@ def table(product: Product, tile: Tile) -> tuple[np.ndarray, np.ndarray, np.ndar
     # entries by part of the channels, then by group; columns are taps of all channels, one tap after the other
     part = columns % product.channels * tile.parts // product.channels
     order = np.lexsort((columns, present, part))
-    values = values.reshape(-1, rows)[order].reshape(-1)
+    values = np.ascontiguousarray(values[order]).reshape(-1)
     offsets = offsets[order]
     pointers = np.zeros(tile.parts * groups + 1, "int32")
     pointers[1:] = np.cumsum(np.bincount(part * groups + present, minlength=tile.parts * groups))
     if offsets.size and offsets.max() >= 1 << 31:
         raise NotMine("more than 2^31 numbers")
     if not values.size:
-        values, offsets = np.zeros(rows, product.weights.dtype), np.zeros(1, "int64")
+        values, offsets = np.zeros(rows * depth, product.weights.dtype), np.zeros(1, "int64")
     return values, offsets.astype("int32"), pointers
 
 
