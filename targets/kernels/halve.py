@@ -114,13 +114,19 @@ class Halve:
         operation = OPERATIONS[self.operation]
         found = None
         for tap in range(self.taps[1]):
-            places = [2 * lane + tap for lane in range(lanes)]
-            value = shuffled(rows[0], rows[1], [place % (2 * lanes) for place in places], lanes)
-            if places[-1] >= 2 * lanes:
-                order = [lane if place < 2 * lanes else place - lanes for lane, place in enumerate(places)]
-                value = shuffled(value, rows[2], order, lanes)
+            value = picked(rows, tap, lanes)
             found = value if found is None else named(operation.combine(found, value), lanes)
         return found if self.operation == "max" else found * splat(1.0 / (self.taps[0] * self.taps[1]), lanes)
+
+
+def picked(rows: Sequence[Any], tap: int, lanes: int) -> Any:
+    """Every second number of two or three vectors that follow each other, from number `tap`."""
+    places = [2 * lane + tap for lane in range(lanes)]
+    value = shuffled(rows[0], rows[1], [place % (2 * lanes) for place in places], lanes)
+    if places[-1] >= 2 * lanes:
+        order = [lane if place < 2 * lanes else place - lanes for lane, place in enumerate(places)]
+        value = shuffled(value, rows[2], order, lanes)
+    return value
 
 
 def read(x: Array, place: Any, start: int, lanes: int, places: range | None, operation: Operation) -> Any:

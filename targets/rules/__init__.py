@@ -17,6 +17,7 @@ from graphprune.targets.rules import (
     rows,
     scans,
     shape,
+    strided,
     taken,
 )
 
@@ -30,7 +31,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "BatchNormalization": (pointwise.batch_norm,),
     "Concat": (shape.concat,),
     "ConvInteger": (quantised.convolution,),
-    "Conv": (quantised.convolution, contraction.convolution),
+    "Conv": (quantised.convolution, strided.depthwise, contraction.convolution),
     "CumSum": (scans.cumulative,),
     "DequantizeLinear": (quantised.dequantise, pointwise.elementwise),
     "Dropout": (shape.identity,),

@@ -20,6 +20,7 @@ from graphprune.targets.kernels.halve import Halve
 from graphprune.targets.kernels.normalize import Normalize
 from graphprune.targets.kernels.reduce import Reduce
 from graphprune.targets.kernels.softmax import Softmax
+from graphprune.targets.kernels.strided import Strided
 from graphprune.targets.kernels.take import Take
 from graphprune.targets.kernels.tiles import Tiles
 from graphprune.targets.kernels.tir import Kernel, Machine
@@ -131,6 +132,13 @@ def halve(width: int, padded: bool) -> Case:
     return kernel, [zeros(5, width), zeros(2, columns)]
 
 
+def strided(width: int, padded: bool) -> Case:
+    """The same for a convolution."""
+    columns = (width + 2 * padded - 2) // 2 + 1
+    kernel = Strided("mean", (3, 2), (5, width), (2, columns), (1, 1) if padded else (0, 0), 2, (width, columns))
+    return kernel, [zeros(5, width), zeros(6), zeros(1), zeros(2, columns)]
+
+
 LENGTHS = (1, 23, 64)
 TILES = amx.MACHINES[:1]
 CASES: dict[str, Callable[[Machine], Case]] = {}
@@ -150,6 +158,7 @@ for _n in LENGTHS:
             f"across {_n} all {_flag}": lambda m, n=_n, f=_flag: across(n, 4 * m.lanes if f else 5, m.lanes),
             f"by two {_n} zipped {_flag}": lambda m, n=_n, f=_flag: by_two(n, f),
             f"halve {_n} padded {_flag}": lambda m, n=_n, f=_flag: halve(n + 1, f),
+            f"strided {_n} padded {_flag}": lambda m, n=_n, f=_flag: strided(n + 1, f),
             f"contract {_n} guarded {_flag}": lambda m, n=_n, f=_flag: contract(n, f),
         }
 

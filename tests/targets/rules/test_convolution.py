@@ -195,3 +195,38 @@ def test_nan_and_inf_reach_the_windows_they_are_in() -> None:
     (array,) = case.values()
     array[0, 0, 2, 3], array[0, 1, 6, 6] = float("nan"), float("inf")
     compare(built(model), [case, feeds(model)])
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(
+    machine=st.sampled_from(MACHINES),
+    batch=st.integers(1, 2),
+    size=st.tuples(st.sampled_from(SIZES), st.sampled_from([3, 7, 16, 33, 56, 70])),
+    kernel=st.tuples(st.sampled_from([1, 2, 3, 5]), st.sampled_from([1, 2, 3, 5])),
+    rows=st.integers(1, 3),
+    pads=st.tuples(*[st.integers(0, 2)] * 4),
+    after=st.sampled_from(["", "Relu", "HardSwish", "residual", "padded"]),
+    before=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_every_second_column_of_each_channel(
+    machine: Machine, batch: int, size: tuple[int, int], kernel: tuple[int, int], rows: int,
+    pads: tuple[int, int, int, int], after: str, before: bool, seed: int,
+) -> None:  # fmt: skip
+    """The kernel `Strided`; where another array joins it comes behind, and a border of the result stays zero."""
+    net = Net(seed=seed)
+    size = max(size[0], kernel[0] - pads[0] - pads[2]), max(size[1], kernel[1] - pads[1] - pads[3])
+    x = net.input(batch, 5, *size)
+    x = net.op("Abs", x) if before else x
+    weights = [net.weight(5, 1, *kernel), *([net.weight(5)] if seed % 2 else [])]
+    attributes = {"group": 5, "strides": (rows, 2), "pads": pads}
+    y = net.op("Conv", x, *weights, **attributes)
+    if after == "residual":
+        y = net.op("Add", y, net.op("Conv", x, net.weight(5, 1, *kernel), **attributes))
+    elif after == "padded":
+        y = net.op("Conv", y, net.weight(3, 5, 3, 3), pads=(1, 1, 1, 1))
+    elif after:
+        y = net.op(after, y)
+    model = net.model(y)
+    check(model, machine)
+    assert any(name.startswith("strided") for name in built(model, machine).program.names)
