@@ -10,6 +10,7 @@ Each weight is read once, in slices, and never more than one of them is held.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -390,13 +391,20 @@ def _marginals(stored: _Stored, criterion: WeightCriterion, places: Sequence[int
             numbers = numbers * scale
         worth = criterion.elements(numbers)
         for place in places:
-            others = tuple(k for k in range(worth.ndim) if k != place)
-            part = worth.sum(axis=others, dtype=np.float64)
+            part = _over_others(worth, place)
             if place == 0:
                 sums[place][begin:end] = part
             else:
                 sums[place] += part
     return sums
+
+
+def _over_others(worth: Array, place: int) -> Array:
+    """The sums over all axes but one, in float64: first over those before it, which lie side by side in memory. NumPy
+    takes three times as long for all at once where the last axes are short, as those of a kernel are."""
+    before = worth.reshape(-1, math.prod(worth.shape[place:])).sum(axis=0, dtype=np.float64) if place else worth
+    found: Array = before.reshape(worth.shape[place], -1).sum(axis=1, dtype=np.float64)
+    return found
 
 
 def _slices(weight: Array) -> Iterator[tuple[int, int, Array]]:

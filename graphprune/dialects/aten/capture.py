@@ -25,6 +25,7 @@ from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
 from graphprune.dialects.aten.inline import graphs_of
+from graphprune.dialects.aten.lazily import compiled_when_run
 from graphprune.dialects.aten.normal import normalise
 from graphprune.dialects.aten.untouched import untouched
 from graphprune.errors import GraphPruneError
@@ -59,7 +60,7 @@ class Captured:
         """A copy of the graph whose parameters are those of the original, and its nodes, those of bodies included, by
         those of the original."""
         memo: dict[int, Any] = {id(tensor): tensor for tensor in _tensors_of(self.graph)}
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), compiled_when_run():
             warnings.simplefilter("ignore")  # copying a graph uses what PyTorch itself calls deprecated
             other = copy.deepcopy(self.graph, memo)
         pairs = zip(graphs_of(self.graph), graphs_of(other), strict=True)
@@ -73,6 +74,7 @@ def _tensors_of(graph: GraphModule) -> Iterator[torch.Tensor]:
             yield from (value for value in held.values() if isinstance(value, torch.Tensor))
 
 
+@compiled_when_run()
 def capture(
     model: torch.nn.Module | ExportedProgram,
     args: Sequence[Any] = (),
