@@ -28,6 +28,8 @@ from .functions import RESULT, Expression, evaluate
 from .terms import TERMS, Terms
 from .tir import INT32, Array, Machine, Register, const, loop, splat, tail, tasks, wide
 
+Bounds = tuple[Any, Any]  # the first, and the one behind the last
+
 
 @dataclass(frozen=True)
 class Operand:
@@ -84,11 +86,8 @@ class Contract:
         return nullcontext()
 
     def walk(self, machine: Machine, arrays: Sequence[Array]) -> None:
-        lanes = machine.lanes
-        tile = self.vectors * lanes
-        full, rest = divmod(self.length, tile)
         groups = -(-self.outputs // self.rows)
-        blocks = -(-(full + (rest > 0)) // self.block)
+        blocks = -(-self.length // (self.vectors * machine.lanes * self.block))
         chunk = -(-groups // self.chunks)
         count = prod(extent for extent, _, _ in self.outer) * blocks * self.chunks
         with tasks(count, machine) as task, self.within() as room:
@@ -101,19 +100,27 @@ class Contract:
                 strides += [operand.outer[index] for operand in self.operands]
                 bases = [base + place % extent * stride for base, stride in zip(bases, strides, strict=True)]
                 place = place // extent
-            first = block * self.block
-            with (
-                loop(self.parts) as part,
-                tir.serial(piece * chunk, tirx.Min(piece * chunk + chunk, const(groups))) as group,
-            ):
-                if full:
-                    with tir.serial(0, tirx.Min(const(self.block), const(full) - first)) as column:
-                        start = (first + column) * tile
-                        self.tile(machine, arrays, bases, (part, group, room), start, self.vectors)
-                if rest:
-                    with tir.If(block == blocks - 1), tir.Then():
-                        start = const(full * tile)
-                        self.tile(machine, arrays, bases, (part, group, room), start, -(-rest // lanes))
+            bounds = piece * chunk, tirx.Min(piece * chunk + chunk, const(groups))
+            self.strips(machine, arrays, bases, (block * self.block, block == blocks - 1, room), bounds)
+
+    def strips(
+        self, machine: Machine, arrays: Sequence[Array], bases: list[Any], where: tuple[Any, Any, Any], bounds: Bounds
+    ) -> None:
+        """The tiles of one task, for the groups of output rows within the bounds; `where` is the first tile, whether
+        the rest of the run is with them, and what the task stands in."""
+        lanes = machine.lanes
+        tile = self.vectors * lanes
+        full, rest = divmod(self.length, tile)
+        first, last, room = where
+        with loop(self.parts) as part, tir.serial(*bounds) as group:
+            if full:
+                with tir.serial(0, tirx.Min(const(self.block), const(full) - first)) as column:
+                    start = (first + column) * tile
+                    self.tile(machine, arrays, bases, (part, group, room), start, self.vectors)
+            if rest:
+                with tir.If(last), tir.Then():
+                    start = const(full * tile)
+                    self.tile(machine, arrays, bases, (part, group, room), start, -(-rest // lanes))
 
     def tile(
         self,

@@ -11,6 +11,7 @@ import numpy as np
 
 from graphprune.targets.kernels.across import Across
 from graphprune.targets.kernels.contract import Contract, Operand
+from graphprune.targets.kernels.packed import Packed
 from graphprune.targets.kernels.terms import TERMS
 from graphprune.targets.kernels.tiles import Tiles
 from graphprune.targets.kernels.tir import Machine
@@ -219,13 +220,21 @@ class Form:
         block, chunks = division(
             count(way.outer),
             -(-way.length // wide),
-            1 if tile.parts > 1 else close(product, wide),
+            1 if tile.parts > 1 or tile.packed else close(product, wide),
             -(-outputs // tile.rows),
             machine.threads,
         )
         kind: Callable[..., Contract] = Contract
         if tile.depth:
             kind = partial(Tiles, depth=tile.depth, down=product.down(tile.depth))
+        if tile.packed:
+            kind = partial(
+                Packed,
+                lanes=machine.lanes,
+                channels=product.channels,
+                channel=tile.packed.channel,
+                spans=tile.packed.spans,
+            )
         return kind(
             outputs=outputs,
             length=way.length,

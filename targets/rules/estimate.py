@@ -14,6 +14,7 @@ CLOSE = 1 << 15  # bytes of x that stay in a first-level cache beside what is wr
 CACHE = 1 << 19  # bytes that stay close: a part of any second-level cache
 ENDS = 15.0  # cycles at the end of a list of entries
 SEEN = 40  # entries that the processor works on at the same time: sums of shorter lists overlap with the next ones
+COPY = 1.5  # cycles to copy a vector
 CHAIN = 4.0  # cycles of an addition
 
 

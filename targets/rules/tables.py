@@ -11,7 +11,8 @@ from graphprune.targets.kernels.terms import TERMS
 from graphprune.targets.kernels.tir import Machine
 from graphprune.targets.network.layout import NotMine, View
 from graphprune.targets.rules import deep
-from graphprune.targets.rules.estimate import CACHE, CLOSE, LINE, entries, read
+from graphprune.targets.rules.estimate import CACHE, CLOSE, COPY, LINE, entries, read
+from graphprune.targets.rules.packing import Packing, packing
 
 ROWS = (1, 2, 4, 6, 8, 12, 16)
 VECTORS = (1, 2, 3, 4, 6, 8)
@@ -75,7 +76,8 @@ class Product:
 class Tile:
     """Output rows that share a list of entries, and vectors of the run, in registers; `full` keeps weights of zero, and
     `parts` cuts the inputs so that those of one part stay in the first-level cache. With `pixels` vectors lie across
-    the outputs, for that many neighbours of the run. With a `depth` an entry is that many neighbouring inputs."""
+    the outputs, for that many neighbours of the run. With a `depth` an entry is that many neighbouring inputs. `packed`
+    copies what a part reads to whole cache lines."""
 
     rows: int
     vectors: int
@@ -83,6 +85,7 @@ class Tile:
     parts: int = 1
     pixels: int = 0
     depth: int = 0
+    packed: Packing | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,7 @@ def tiles(product: Product, run: Run, machine: Machine) -> tuple[float, list[Til
         if rows * vectors + vectors + 1 <= machine.registers
     ]
     known += [replace(tile, parts=parts) for tile in known for parts in divisions(product, tile, machine.lanes)]
+    known += packings(product, known, machine.lanes)
     known += blocks(product, run, machine)
     found = [(cycles(product, run, tile, machine.lanes), tile) for tile in known] + across(product, run, machine)
     found.sort(key=lambda entry: entry[0])
@@ -133,6 +137,18 @@ def divisions(product: Product, tile: Tile, lanes: int) -> list[int]:
     return sorted({parts for size in PARTS if 1 < (parts := -(-held // size)) <= most})
 
 
+def packings(product: Product, known: Sequence[Tile], lanes: int) -> list[Tile]:
+    """Those of the tiles with few rows that are worth a copy of what they read, with the copy."""
+    found = []
+    for tile in known:
+        if tile.rows > 2 or tile.parts > 1 or product.numbers == "int8":
+            continue
+        copy = packing(product, tile.vectors, lanes)
+        parts = copy.parts(product.channels) if copy else []
+        found += [replace(tile, parts=each, packed=copy) for each in parts]
+    return found
+
+
 def cycles(product: Product, run: Run, tile: Tile, lanes: int) -> float:
     """What a tile should cost in all."""
     stored = product.weights.size if tile.full else product.stored(tile.rows, max(1, tile.depth))
@@ -145,7 +161,12 @@ def cycles(product: Product, run: Run, tile: Tile, lanes: int) -> float:
     total = 0.0
     for count, vectors in ((whole, tile.vectors), (1, rest)):
         if count and vectors:
-            far = read(product.held(vectors * lanes) / tile.parts, product.split(lanes), lanes)
+            if tile.packed:
+                copied = product.channels * tile.packed.size
+                far = read(4 * copied / tile.parts, 0.0, lanes)
+                total += count * COPY * copied / lanes
+            else:
+                far = read(product.held(vectors * lanes) / tile.parts, product.split(lanes), lanes)
             total += count * entries(stored / tile.rows, lists, tile.rows, vectors, far)
             if tile.parts > 1:
                 total += count * lists * tile.rows * vectors
@@ -200,6 +221,8 @@ def signature(product: Product) -> tuple[int, ...]:
 
 def table(product: Product, tile: Tile) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Weights [entries][rows][depth], the offset of each entry, and where those of each group of rows begin."""
+    if tile.packed:
+        product = replace(product, offsets=tile.packed.offsets(product, tile.parts), _stored={})
     rows, depth = tile.rows, max(1, tile.depth)
     outputs, inputs = product.weights.shape
     groups = -(-outputs // rows)
