@@ -141,7 +141,7 @@ def packings(product: Product, known: Sequence[Tile], lanes: int) -> list[Tile]:
     """Those of the tiles with few rows that are worth a copy of what they read, with the copy."""
     found = []
     for tile in known:
-        if tile.rows > 2 or tile.parts > 1 or product.numbers == "int8":
+        if tile.rows > 4 or tile.parts > 1 or product.numbers == "int8":
             continue
         copy = packing(product, tile.vectors, lanes)
         parts = copy.parts(product.channels) if copy else []
