@@ -338,7 +338,7 @@ def recovered(
     """
     if not recover:
         return result
-    from graphprune.recover.run import checked
+    from graphprune.recover.run import checked, on_outputs
     from graphprune.recover.run import recover as refit
 
     names = checked(recover, calibration)
@@ -346,7 +346,8 @@ def recovered(
         return result
     done = refit(analysis, result.plan.keep(analysis), result.model, names, calibration, seed)
     plan = replace(result.plan, options={**result.plan.options, "recover": list(names)})
-    report = result.report.with_(notes=(*result.report.notes, *done.notes))
+    outputs = on_outputs(analysis, result.model, done.model, calibration)
+    report = result.report.with_(notes=(*result.report.notes, *done.notes, *outputs))
     return Result(done.model, plan, report, result.verification)
 
 

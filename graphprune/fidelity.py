@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -50,19 +51,51 @@ def relative_error(dense: Sequence[Array], found: Sequence[Array]) -> float:
     >>> relative_error([np.array([1, 2])], [np.array([1, 3])])
     0.5
     """
-    above = below = 0.0
+    gap = Gap()
     for a, b in zip(dense, found, strict=True):
-        if a.shape != b.shape:
+        gap.add(a, b)
+    return gap.relative
+
+
+@dataclass
+class Gap:
+    """What :func:`relative_error` is made of, batch by batch."""
+
+    above: float = 0.0
+    below: float = 0.0
+
+    def add(self, dense: Array, found: Array) -> None:
+        """One batch more."""
+        if dense.shape != found.shape:
+            self.above = float("inf")
+        elif dense.dtype.kind not in "fcV":
+            self.above, self.below = self.above + float(np.sum(dense != found)), self.below + dense.size
+        else:
+            wide = np.complex128 if dense.dtype.kind == "c" else np.float64
+            one, two = dense.astype(wide), found.astype(wide)
+            self.above += float(np.square(np.abs(two - one)).sum())
+            self.below += float(np.square(np.abs(one)).sum())
+
+    @property
+    def relative(self) -> float:
+        """The error of all that was added."""
+        if not np.isfinite(self.above):
             return float("inf")
-        if a.dtype.kind in "iub" or a.dtype.kind not in "fcV":
-            above, below = above + float(np.sum(a != b)), below + a.size
-            continue
-        wide = np.complex128 if a.dtype.kind == "c" else np.float64
-        one, two = a.astype(wide), b.astype(wide)
-        above, below = above + float(np.square(np.abs(two - one)).sum()), below + float(np.square(np.abs(one)).sum())
-    if not np.isfinite(above):
-        return float("inf")
-    return above / below if below else (0.0 if above == 0 else float("inf"))
+        return self.above / self.below if self.below else (0.0 if self.above == 0 else float("inf"))
+
+
+def errors_of(analysis: Analysis, models: Sequence[Model], cases: Iterable[Case]) -> list[float]:
+    """The error of each model, as :meth:`Fidelity.error` has it, with the outputs of one case at a time in memory.
+    Raises GraphPruneError GP402 where a model cannot be run."""
+    dense, *others = (tools_of(each).runner(each) for each in (analysis.program.native, *models))
+    gaps: list[list[Gap]] = [[] for _ in others]
+    for case in cases:
+        expected = dense(case)
+        for run, found in zip(others, gaps, strict=True):
+            found += [Gap() for _ in expected[len(found) :]]
+            for gap, one, two in zip(found, expected, run(case), strict=True):
+                gap.add(one, two)
+    return [float(np.mean([gap.relative for gap in found])) for found in gaps]
 
 
 def digest_of(analysis: Analysis) -> str:

@@ -82,4 +82,12 @@ ROWS = (
         "there than anywhere else. Here the same batch is in both.",
         "give other data to judge on; or none, and a part of the calibration data is held out",
     ),
+    Code(
+        "GP712",
+        "recovery raised the error of the outputs",
+        "After recovery the outputs of the network are further from those of the dense one than right after the cut, "
+        "on the last fifth of the calibration data. That happens although each fit lowers the error of its own layer, "
+        "most of all where there is little data. The result is what was asked for.",
+        "choose another recovery (least_squares), give more calibration data, or recover='none'",
+    ),
 )

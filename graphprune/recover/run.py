@@ -15,9 +15,13 @@ from graphprune.dialects import tools_of
 from graphprune.dialects.tools import Model
 from graphprune.dims import Keep
 from graphprune.errors import GraphPruneError
+from graphprune.fidelity import errors_of
 from graphprune.program import Array
 from graphprune.recover import RECOVERIES
 from graphprune.recover.pair import Outcome, Pair
+
+HELD_OUT = 0.2
+"""The share of cases, the last ones, that fits are judged on."""
 
 _ALONE = "GP706"
 """Begins the notes on layers that are fitted, but not together with others."""
@@ -81,6 +85,18 @@ def recover(
         arrays.update(made.arrays)
         notes.append(f"{name}: {_told(made.outcomes)}")
     return Refitted(small, arrays, tuple(notes))
+
+
+def on_outputs(analysis: Analysis, before: Model, after: Model, calibration: Calibration) -> tuple[str, ...]:
+    """What recovery did to the outputs, on the cases that fits are judged on; nothing where there is but one case.
+    Raises GraphPruneError GP402 where a model cannot be run."""
+    cases = list(calibration.cases)
+    if len(cases) < 2:
+        return ()
+    first, second = errors_of(analysis, (before, after), cases[-max(1, round(len(cases) * HELD_OUT)) :])
+    text = f"recovery: error of the outputs on the last fifth of the data {first:.3g} -> {second:.3g}"
+    worse = "; GP712 that is more than without it: recover in another way, or not at all"
+    return (text + worse if second > first else text,)
 
 
 def _told(outcomes: Sequence[Outcome]) -> str:

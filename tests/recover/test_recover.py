@@ -11,10 +11,11 @@ import graphprune as gp
 from graphprune.calibrate import Calibration
 from graphprune.dialects import tools_of
 from graphprune.errors import GraphPruneError
+from graphprune.fidelity import Fidelity, errors_of
 from graphprune.recover import RECOVERIES
 from graphprune.recover.least_squares import Walk
 from graphprune.recover.obspa import error, updated
-from graphprune.recover.pair import Pair
+from graphprune.recover.pair import Pair, Recovered
 from tests.recover.networks import data, model, normalised, residual, stored
 
 
@@ -230,3 +231,35 @@ def test_obspa_lowers_the_error_of_layers_and_of_the_network(cases: list[dict[st
 def test_obspa_beside_bias_is_refused() -> None:
     with pytest.raises(GraphPruneError, match="GP107"):
         gp.prune(residual(), ratio=0.3, calibration=data()[0]["x"], recover=["obspa", "bias"])
+
+
+class Shrinks:
+    """A recovery that only makes things worse: all weights halved."""
+
+    def run(self, pair: Pair) -> Recovered:
+        arrays = {each.stored.name: each.stored.read() * np.float32(0.5) for _, each in pair.layers if each.stored}
+        return Recovered(arrays, ())
+
+
+def test_what_recovery_does_to_the_outputs_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    dense, cases = residual(), data()
+    good = gp.prune(dense, ratio=0.4, calibration=cases, recover="least_squares")
+    plain = gp.prune(dense, ratio=0.4)
+    fidelity = Fidelity(gp.analyze(dense), cases[-max(1, round(len(cases) * 0.2)) :])
+    before, after = (fidelity.error(fidelity.outputs(each.model)) for each in (plain, good))
+    assert after < before
+    assert f"the last fifth of the data {before:.3g} -> {after:.3g}" in str(good.report)
+    assert "GP712" not in str(good.report)
+    monkeypatch.setitem(RECOVERIES.builtin, "least_squares", f"{__name__}:Shrinks")
+    assert "GP712" in str(gp.prune(dense, ratio=0.4, calibration=cases, recover="least_squares").report)
+    assert "last fifth" not in str(gp.prune(dense, ratio=0.4, calibration=cases[:1], recover="least_squares").report)
+
+
+def test_errors_case_by_case_are_those_of_all_together() -> None:
+    dense, cases = residual(), data()
+    others = [gp.prune(dense, ratio=each, verify=False).model for each in (0.2, 0.5)]
+    analysis, fidelity = gp.analyze(dense), Fidelity(gp.analyze(dense), cases)
+    expected = [fidelity.error(fidelity.outputs(each)) for each in others]
+    assert errors_of(analysis, others, cases) == pytest.approx(expected, rel=1e-12)
+    assert expected[0] != pytest.approx(expected[1], rel=0.1)
+    assert errors_of(analysis, [dense], cases) == [0.0]
