@@ -20,7 +20,10 @@ _TOOLS = {
     ("onnx_ir", "Model"): "graphprune.dialects.onnx.tools:ONNX",
     ("graphprune.dialects.aten", "Captured"): "graphprune.dialects.aten.tools:ATEN",
 }
+# By class, or by package.
 _HINTS = {
+    "Tensor": "the model comes first, and then its example inputs: gp.prune(model, example_inputs)",
+    "dict": "weights alone say not how they are used: load them into their module, and give that",
     "onnx": "turn it into one with onnx_ir.from_proto(model)",
     "torch": "export it with torch.onnx.export(model, inputs, dynamo=True)",
 }
@@ -39,8 +42,8 @@ def tools_of(model: Any) -> Tools:
             if each.__name__ == name and f"{each.__module__}.".startswith(f"{package}."):
                 tools: Tools = pkgutil.resolve_name(target)
                 return tools
-    roots = [each.__module__.partition(".")[0] for each in kind.__mro__]
-    remedy = next((_HINTS[root] for root in roots if root in _HINTS), "gp.load(path) reads one from a file")
+    names = [name for each in kind.__mro__ for name in (each.__name__, each.__module__.partition(".")[0])]
+    remedy = next((_HINTS[name] for name in names if name in _HINTS), "gp.load(path) reads one from a file")
     raise GraphPruneError(
         "GP103", f"a {kind.__module__}.{kind.__qualname__} is not a model that can be read", "", remedy
     )

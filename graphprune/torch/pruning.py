@@ -284,7 +284,10 @@ class _Cut:
 
     @no_collection()
     def into(self, model: nn.Module) -> str:
-        """Cut a module and run it; where it disagrees with the pruned graph it is put back, and the reason returned."""
+        """Cut a module and run it; where it disagrees with the pruned graph it is put back, and the reason returned.
+
+        Raises GraphPruneError GP402 where the graph cannot run on the example inputs either: they are at fault then.
+        """
         if self.plan.blocks:
             return "its code computes the residual blocks that are left out"
         self.fit = fit(model, self.analysis, self.keep, self.cuts)
@@ -294,6 +297,8 @@ class _Cut:
             first, self.fit = self.fit, other
             if other.edits == first.edits or self._tried(model):
                 self.fit = first
+                if not any(each.is_meta for each in model.parameters()):
+                    ATEN.runner(self.small)((self.small.args, self.small.kwargs))  # GP402: not the code is at fault
                 return reason
         attach(model, Pruned(self.plan, self.cuts, self.fit.edits, "module", "", self.shapes))
         self.notes = tuple(self.fit.stale)
@@ -308,7 +313,8 @@ class _Cut:
             before.restore()
             lines = [] if error.__cause__ is None else lines_of(error.__cause__)
             at = f" ({lines[-1]})" if lines else ""
-            return "; ".join([error.what + at, *map(str, self.fit.suspects(lines)[:3])])
+            suspects = list(dict.fromkeys(map(str, self.fit.suspects(lines))))
+            return "; ".join([error.what + at, *suspects[:3]])
         except BaseException:
             before.restore()
             raise

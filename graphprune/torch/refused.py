@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
@@ -27,7 +28,8 @@ _QUANTISED = ("torch.ao.nn.quantized", "torch.nn.quantized", "torch.ao.nn.intrin
 
 
 def refuse(model: nn.Module, example_inputs: Any = None) -> None:
-    """Raise GraphPruneError GP103 for wrappers, sharded, quantised and lazy modules, and for fake tensors."""
+    """Raise GraphPruneError GP103 for wrappers, sharded, quantised and lazy modules, and for fake tensors; GP107 for
+    inputs that are arrays of NumPy."""
     for each in type(model).__mro__:
         if each.__name__ in _WRAPPERS:
             what = f"{each.__name__} is a wrapper around a model, and cannot be pruned itself"
@@ -39,9 +41,12 @@ def refuse(model: nn.Module, example_inputs: Any = None) -> None:
         if tensor.is_inference():
             remedy = "build and load the model outside of torch.inference_mode; it may be called within"
             raise GraphPruneError("GP103", "it was made in inference mode, and cannot be captured", name, remedy)
-    for tensor in pytree.tree_leaves(example_inputs):
-        if isinstance(tensor, Tensor):
-            _refuse_tensor("an example input", tensor)
+    for each in pytree.tree_leaves(example_inputs):
+        if isinstance(each, Tensor):
+            _refuse_tensor("an example input", each)
+        elif isinstance(each, np.ndarray):
+            what = "an example input is an array of NumPy, and the model takes tensors"
+            raise GraphPruneError("GP107", what, f"its shape is {each.shape}", "torch.from_numpy(array) is the tensor")
 
 
 def _refuse_part(path: str, module: nn.Module) -> None:

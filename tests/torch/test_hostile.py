@@ -411,6 +411,24 @@ def test_inputs_that_forward_does_not_take() -> None:
     refused(Base(), "text", "GP112")
     refused(Base(), None, "GP107", "there are no inputs", "example_inputs")
     refused(Base(), (), "GP112", "argument")
+    refused(Base(), vectors().numpy(), "GP107", "NumPy", "torch.from_numpy")
+
+
+class Words(Base):
+    """Ids below 50, looked up in a table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(50, 7)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.table(x))
+
+
+@pytest.mark.parametrize("verify", [False, True])
+def test_inputs_that_export_takes_and_no_run_does(verify: bool) -> None:
+    refused(Words(), torch.full((2, 3), 50), "GP402", "out of range", "numbers in their range", verify=verify)
+    pruned(Words(), torch.full((2, 3), 49), verify=verify)
 
 
 def test_wrong_options() -> None:

@@ -43,8 +43,10 @@ class _Runner:
                     reader.numbers(each).copy() for each in pytree.tree_leaves(found) if isinstance(each, torch.Tensor)
                 ]
         except CAPTURE_FAILS as error:
-            what = f"PyTorch cannot run it: {type(error).__name__}: {str(error).strip().splitlines()[:1]}"
-            raise GraphPruneError("GP402", what, type(self.graph).__name__) from error
+            first = (str(error).strip().splitlines() or [""])[0]
+            what = f"PyTorch cannot run it: {type(error).__name__}: {first}"
+            remedy = "example inputs must be what forward takes: tensors of its types, and numbers in their range"
+            raise GraphPruneError("GP402", what, type(self.graph).__name__, remedy) from error
 
 
 def copied(case: Case) -> Case:
