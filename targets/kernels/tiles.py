@@ -40,11 +40,12 @@ def code(dot: str, tall: int, wide: int, depth: int) -> str:
     rows = [SIDE] * right + [depth] * wide
     across = [SIDE] * left + [depth] * tall + [SIDE] * wide
     missing = [0] * (TILES - len(rows))
-    sizes = [part for words in across + missing for part in (4 * words, 0)]
-    layout = [1, *[0] * 15, *sizes, *[0] * 16, *rows, *missing, *[0] * 8]  # palette 1; bytes of a row, then rows
+    bytes_ = [part for words in across + missing for part in (4 * words, 0)]
+    layout = [1, *[0] * 15, *bytes_, *[0] * 16, *rows, *missing, *[0] * 8]  # palette 1; bytes of a row, then rows
+    sizes = ", ".join(f"i8 {byte}" for byte in layout)
     name = f"{dot}_{tall}x{wide}x{depth}"
     text = f"""
-@graphprune_tiles_{name} = linkonce_odr hidden constant [64 x i8] [{", ".join(f"i8 {byte}" for byte in layout)}], align 64
+@graphprune_tiles_{name} = linkonce_odr hidden constant [64 x i8] [{sizes}], align 64
 {function(f"configure_{name}", "", ["ldtilecfg(ptr @graphprune_tiles_" + name + ")"])}
 {function(f"release_{name}", "", ["tilerelease()"])}"""
     for count in range(1, wide + 1):

@@ -1,9 +1,10 @@
 """Which forms of a product tiles can have (`kernels/tiles.py`), and what they should cost.
 
 An entry is a block of some outputs by `depth` neighbouring words of x, at one distance. Depths divide the words of all
-channels, so that no word is left over. Cycles are assumed, and have not been held against a processor: those of a product
-follow from the peak that Intel publishes for Sapphire Rapids (1,024 multiply-adds of 8 bits a cycle), those of a load from
-two lines a cycle; the others are guesses. Where the network is built on such a processor, measurements decide.
+channels, so that no word is left over. Cycles are assumed, and have not been held against a processor: those of a
+product follow from the peak that Intel publishes for Sapphire Rapids (1,024 multiply-adds of 8 bits a cycle), those of
+a load from two lines a cycle; the others are guesses. Where the network is built on such a processor, measurements
+decide.
 """
 
 from __future__ import annotations
