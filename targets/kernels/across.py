@@ -18,7 +18,7 @@ from tvm.script.ir_builder import tirx as tir
 
 from .contract import Operand, either
 from .functions import RESULT, Expression, evaluate
-from .loops import extent, fetch, placed, put, units
+from .loops import extent, fetch, fetch_early, placed, put, units
 from .terms import TERMS, Terms
 from .tir import INT32, Array, Machine, Register, const, loop, splat, wide
 from .transpose import turn
@@ -141,9 +141,3 @@ class Across:
             either(bool(self.outputs % self.rows), here < self.outputs, put_row)
 
         turn(lanes, count, lanes, lambda pixel: sums[pixel].get(), write, self.terms.total)
-
-
-def fetch_early(array: Array, index: Any) -> None:
-    """Asks for the cache line of a number, into the second level; nothing happens where there is no such memory."""
-    address = tir.address_of(array.buffer[array.offset + index])
-    tir.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch", address, const(0), const(2), const(1)))

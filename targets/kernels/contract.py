@@ -25,9 +25,13 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as tir
 
 from .functions import RESULT, Expression, evaluate
+from .loops import fetch_early
 from .terms import TERMS, Terms
 from .tir import INT32, Array, Machine, Register, const, loop, splat, tail, tasks, wide
 
+AHEAD = 512  # numbers of the weights from what is multiplied to what is asked for
+WHOLE = 4  # output rows from which on an entry asks for its share of a cache line
+LINE = 16  # numbers of a cache line
 Bounds = tuple[Any, Any]  # the first, and the one behind the last
 
 
@@ -65,6 +69,7 @@ class Contract:
     numbers: str = "float32"  # a row of TERMS
     scaled: bool = False
     result: str = "float32"
+    ahead: int = 0  # cache lines of weights that a list asks for ahead, 0 where nothing is
     parts: int = 1  # pieces of the inputs: all outputs meet one, which stays in the first-level cache, then the next
 
     @property
@@ -145,8 +150,12 @@ class Contract:
         either(many, part == 0, lambda: self.begin(sums, arrays), lambda: self.go_on(sums, arrays, bases))
         entries = part * -(-self.outputs // rows) + group
         first = pointers[entries]
+        if rows < WHOLE:
+            self.ask(weights, offsets, first)
         with tir.serial(0, pointers[entries + 1] - first) as entry:
             here = bases[0] + start + offsets[first + entry]
+            if rows >= WHOLE and self.ahead:
+                fetch_early(weights, (first + entry) * rows + AHEAD)
             for index, each in enumerate(sums):
                 r, v = divmod(index, vectors)
                 weight = tirx.Broadcast(weights[(first + entry) * rows + r], lanes)
@@ -155,6 +164,13 @@ class Contract:
                 each.register.set(self.terms.add(total, number, weight, lanes))
         last = part == self.parts - 1
         either(many, last, lambda: self.end(sums, arrays, bases), lambda: self.pause(sums, arrays, bases))
+
+    def ask(self, weights: Array, offsets: Array, first: Any) -> None:
+        """Asks for weights and offsets of a list some lists ahead, all at once: an entry has few bytes of a line."""
+        for line in range(self.ahead):
+            fetch_early(weights, first * self.rows + AHEAD + line * LINE)
+        for line in range(-(-self.ahead // self.rows)):
+            fetch_early(offsets, first + AHEAD // self.rows + line * LINE)
 
     def begin(self, sums: Sequence[Sum], arrays: Sequence[Array]) -> None:
         for each in sums:

@@ -179,6 +179,12 @@ def fetch(array: Array, index: Any, lanes: int, step: int = 1, left: int | None 
     return gathered.get()
 
 
+def fetch_early(array: Array, index: Any) -> None:
+    """Asks for the cache line of a number, into the second level; nothing happens where there is no such memory."""
+    address = tir.address_of(array.buffer[array.offset + index])
+    tir.evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch", address, const(0), const(2), const(1)))
+
+
 def put(
     array: Array, index: Any, value: Any, lanes: int, step: int = 1, left: int | None = None, mask: Any = None
 ) -> None:

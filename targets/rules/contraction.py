@@ -10,7 +10,7 @@ from math import prod
 import numpy as np
 
 from graphprune.targets.kernels.across import Across
-from graphprune.targets.kernels.contract import Contract, Operand
+from graphprune.targets.kernels.contract import WHOLE, Contract, Operand
 from graphprune.targets.kernels.packed import Packed
 from graphprune.targets.kernels.terms import TERMS
 from graphprune.targets.kernels.tiles import Tiles
@@ -25,6 +25,7 @@ from graphprune.targets.rules.tables import Product, Run, Tile, close, division,
 from graphprune.targets.rules.workspace import workspace
 
 LIMITS = (12, 6, 3, 2, 1, 0)  # nodes that join an epilogue, from the most that is tried
+MOST = 8  # cache lines that are asked for at the same time
 SURE = 0.7  # what is estimated to take less than this of another form is not measured against it
 
 
@@ -249,6 +250,7 @@ class Form:
             operands=way.operands(way.outer),
             block=block,
             chunks=chunks,
+            ahead=asked(product, tile, count(way.outer) * -(-way.length // (wide * block))),
             parts=tile.parts,
             numbers=product.numbers,
             scaled=product.scale is not None,
@@ -291,6 +293,19 @@ def emit(at: Lowering, node: Node, product: Product, paired: Paired | None, foun
         form.words.emit(at, node)
     at.weights[node] = form.product.weights.size
     call_fused(at, node, found, kernel, views)
+
+
+def asked(product: Product, tile: Tile, walks: int) -> int:
+    """Cache lines of weights that are asked for ahead: as many as a list of entries has, roughly, so that like layers
+    have one kernel. Weights are far away once; to ask costs time in each of the walks over them, the less so the more
+    rows share an entry."""
+    if walks > tile.rows or tile.depth:
+        return 0
+    if tile.rows >= WHOLE:
+        return 1
+    lists = -(-product.weights.shape[0] // tile.rows) * tile.parts
+    lines = int(product.weights.size if tile.full else product.stored(tile.rows)) // (16 * lists)
+    return min(MOST, 1 << (max(1, lines).bit_length() - 1))
 
 
 def count(loops: Sequence[Loop]) -> int:

@@ -71,6 +71,7 @@ def product(weight: np.ndarray, rows: int, x: np.ndarray) -> tuple[np.ndarray, n
     vectors=st.sampled_from([1, 2, 4]),
     chunks=st.sampled_from([1, 2, 3]),
     parts=st.sampled_from([1, 1, 2, 3]),
+    ahead=st.sampled_from([0, 1, 4]),
     density=st.sampled_from([0.0, 0.2, 1.0]),
     bias=st.booleans(),
     epilogue=st.sampled_from(sorted(EPILOGUES)),
@@ -80,7 +81,7 @@ def product(weight: np.ndarray, rows: int, x: np.ndarray) -> tuple[np.ndarray, n
 )
 def test_shapes(
     machine: Machine, outer: int, outputs: int, inputs: int, length: int, rows: int, vectors: int, chunks: int,
-    parts: int, density: float, bias: bool, epilogue: str, border: str, odd: bool, seed: int,
+    parts: int, ahead: int, density: float, bias: bool, epilogue: str, border: str, odd: bool, seed: int,
 ) -> None:  # fmt: skip
     generator = np.random.default_rng(seed)
     groups = -(-outputs // rows)
@@ -121,6 +122,7 @@ def test_shapes(
         operands=operands,
         chunks=min(chunks, groups),
         parts=parts,
+        ahead=ahead,
     )
     found = harness.run(kernel, machine, *arrays, y)
     if border != "scratch":

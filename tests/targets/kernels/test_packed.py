@@ -79,7 +79,7 @@ def test_shapes(
     kernel = Packed(
         outputs, length, pitch, rows, vectors,
         outer=((outer, count * plane, outputs * pitch),), masked=border == "masked", guarded=border == "guarded",
-        epilogue=EPILOGUES[epilogue], operands=operands, chunks=min(chunks, groups), parts=parts,
+        epilogue=EPILOGUES[epilogue], operands=operands, chunks=min(chunks, groups), parts=parts, ahead=seed % 3,
         channels=count, channel=plane, spans=copy.spans, lanes=machine.lanes,
     )  # fmt: skip
     found = harness.run(kernel, machine, *arrays, np.full((outer, outputs, pitch), 77.0, np.float32))
