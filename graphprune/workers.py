@@ -7,34 +7,22 @@ else as well. And as no item is divided, the number of threads changes no bit of
 
 from __future__ import annotations
 
-import ctypes
 import os
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache
 from itertools import islice
 from threading import Lock
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
+
+from threadpoolctl import threadpool_limits
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 _MOST = 8
 """Threads: each has activations of one batch laid out in memory."""
-
-# Names of the functions that say, and change, on how many threads a library of matrix products runs.
-_BLAS = (
-    ("scipy_openblas_get_num_threads64_", "scipy_openblas_set_num_threads64_"),
-    ("scipy_openblas_get_num_threads", "scipy_openblas_set_num_threads"),
-    ("openblas_get_num_threads64_", "openblas_set_num_threads64_"),
-    ("openblas_get_num_threads", "openblas_set_num_threads"),
-    ("MKL_Get_Max_Threads", "MKL_Set_Num_Threads"),
-    ("bli_thread_get_num_threads", "bli_thread_set_num_threads"),
-)
-_LIBRARY = ("numpy._core._multiarray_umath", "numpy.core._multiarray_umath")
 
 Limit = Callable[[int], int]
 """Has networks run on so many threads where this thread runs them, and says how many it were."""
@@ -104,36 +92,20 @@ class _Ahead:
 
 
 _lock = Lock()
-_found: list[int] = []
-"""On how many threads products ran for each that is inside now."""
+_inside: list[threadpool_limits] = []
+"""The limit that the first put, for each that is inside now."""
 
 
 @contextmanager
 def lone_products() -> Iterator[None]:
     """Products of matrices on one thread each, where the library can be told so. May be nested, and entered by several
     threads: the last to leave puts back what the first found."""
-    get, put = _blas()
     with _lock:
-        _found.append(_found[0] if _found else get())
-        put(1)
+        _inside.append(_inside[0] if _inside else threadpool_limits(limits=1, user_api="blas"))
     try:
         yield
     finally:
         with _lock:
-            before = _found.pop()
-            if not _found:
-                put(before)
-
-
-@cache
-def _blas() -> tuple[Callable[[], int], Callable[[int], Any]]:
-    """The functions of the library that NumPy is linked to; such as do nothing where it is another one."""
-    path = next((sys.modules[name].__file__ for name in _LIBRARY if name in sys.modules), None)
-    try:
-        library = ctypes.CDLL(path)
-    except OSError:
-        return lambda: 1, lambda count: None
-    for get, put in _BLAS:
-        if hasattr(library, get) and hasattr(library, put):
-            return getattr(library, get), getattr(library, put)
-    return lambda: 1, lambda count: None
+            limit = _inside.pop()
+            if not _inside:
+                limit.restore_original_limits()
