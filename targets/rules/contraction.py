@@ -305,7 +305,7 @@ def asked(product: Product, tile: Tile, walks: int) -> int:
         return 1
     lists = -(-product.weights.shape[0] // tile.rows) * tile.parts
     lines = int(product.weights.size if tile.full else product.stored(tile.rows)) // (16 * lists)
-    return min(MOST, 1 << (max(1, lines).bit_length() - 1))
+    return min(MOST, int(2 ** (max(1, lines).bit_length() - 1)))
 
 
 def count(loops: Sequence[Loop]) -> int:
