@@ -178,6 +178,13 @@ def _first_line(error: BaseException) -> str:
     return (lines[0] if lines else "")[:300]
 
 
+def cannot_run(graph: GraphModule, error: BaseException) -> GraphPruneError:
+    """What to raise where a graph fails on the inputs that it is given."""
+    what = f"PyTorch cannot run it: {type(error).__name__}: {_first_line(error)}"
+    remedy = "examples and calibration data must be what forward takes: tensors of its types, numbers in their range"
+    return GraphPruneError("GP402", what, type(graph).__name__, remedy)
+
+
 _NOT_THE_MODEL = tuple(
     folder + os.sep
     for folder in (os.path.dirname(torch.__file__), str(Path(__file__).parents[2]), os.path.dirname(os.__file__))

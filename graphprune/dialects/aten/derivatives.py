@@ -19,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
 from graphprune.calibrate import Calibration
-from graphprune.dialects.aten.capture import CAPTURE_FAILS, Captured
+from graphprune.dialects.aten.capture import CAPTURE_FAILS, Captured, cannot_run
 from graphprune.dialects.aten.dialect import _evaluated
 from graphprune.dialects.aten.stages import mutates
 from graphprune.dialects.aten.writer import put
@@ -237,8 +237,7 @@ class _Network:
         try:
             outputs = self.graph(*args, **kwargs)
         except CAPTURE_FAILS as error:
-            what = f"PyTorch cannot run it: {type(error).__name__}: {str(error).strip().splitlines()[:1]}"
-            raise GraphPruneError("GP402", what, type(self.graph).__name__) from error
+            raise cannot_run(self.graph, error) from error
         return self.function(outputs, labels)
 
 

@@ -14,7 +14,7 @@ from torch.fx import Node as FxNode
 from torch.fx import _pytree as fx_pytree
 from torch.utils import _pytree as pytree
 
-from graphprune.dialects.aten.capture import CAPTURE_FAILS, Captured
+from graphprune.dialects.aten.capture import CAPTURE_FAILS, Captured, cannot_run
 from graphprune.dialects.aten.reader import numbers
 from graphprune.dialects.aten.vmap import levels_closed
 from graphprune.dialects.aten.writer import put
@@ -69,8 +69,7 @@ class AtenStaged:
                 for node in self.parts[state.stage]:
                     self._run(node, state)
         except CAPTURE_FAILS as error:
-            what = f"PyTorch cannot run it: {type(error).__name__}: {str(error).strip().splitlines()[:1]}"
-            raise GraphPruneError("GP402", what, type(self.graph).__name__) from error
+            raise cannot_run(self.graph, error) from error
         state.stage += 1
 
     def _run(self, node: FxNode, state: _State) -> None:

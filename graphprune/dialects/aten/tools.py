@@ -14,14 +14,13 @@ from graphprune.analysis import Analysis
 from graphprune.calibrate import Calibration
 from graphprune.depth.residual import Residual
 from graphprune.dialects.aten import depth, masks, reader, writer
-from graphprune.dialects.aten.capture import CAPTURE_FAILS, Captured
+from graphprune.dialects.aten.capture import CAPTURE_FAILS, Captured, cannot_run
 from graphprune.dialects.aten.cases import Case, cases
 from graphprune.dialects.aten.stages import AtenStaged, apart, write_tensor
 from graphprune.dialects.aten.untouched import untouched
 from graphprune.dialects.aten.vmap import levels_closed
 from graphprune.dialects.tools import Tools
 from graphprune.dims import Keep
-from graphprune.errors import GraphPruneError
 from graphprune.program import Array, Node, Program, Value
 from graphprune.workers import Each, workers
 
@@ -43,10 +42,7 @@ class _Runner:
                     reader.numbers(each).copy() for each in pytree.tree_leaves(found) if isinstance(each, torch.Tensor)
                 ]
         except CAPTURE_FAILS as error:
-            first = (str(error).strip().splitlines() or [""])[0]
-            what = f"PyTorch cannot run it: {type(error).__name__}: {first}"
-            remedy = "example inputs must be what forward takes: tensors of its types, and numbers in their range"
-            raise GraphPruneError("GP402", what, type(self.graph).__name__, remedy) from error
+            raise cannot_run(self.graph, error) from error
 
 
 def copied(case: Case) -> Case:
