@@ -1,7 +1,7 @@
 """The accuracy of a ResNet of CIFAR-10 that was pruned by the recipe `reconstruct` and trained on for some minutes.
 
     python benchmarks/accuracy/finetune.py --data FOLDER --weights resnet56-4bfd9763.th --work FOLDER [--minutes 10]
-        [--steps N] [--speedup 2.11] [--rate 0.003] [--test] [--json PATH]
+        [--steps N] [--speedup 2.11] [--rate 0.01] [--test] [--json PATH]
 
 Data and weights as for examples/cifar10_finetune.py. The dense network is the teacher: its logits, and the outputs of
 its three stages, which keep their shapes as only widths inside residual blocks are cut. The result is the last step:
@@ -113,7 +113,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--speedup", type=float, default=2.11, help="how many times fewer MACs")
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--steps", type=int, help="of 128 images; the minutes where not given")
-    parser.add_argument("--rate", type=float, default=0.003)
+    parser.add_argument("--rate", type=float, default=0.01)
     parser.add_argument("--schedule", default="one_cycle")
     parser.add_argument("--distill", type=float, default=0.9)
     parser.add_argument("--temperature", type=float, default=4.0)
