@@ -203,8 +203,10 @@ def load(
         raise GraphPruneError("GP107", what, "option constructor", "give the class, or lambda: MyModel(...)")
     manifest = manifests.load(path)
     if manifest.kind == "graph" and example_inputs is None:
-        what = f"the saved model is a graph, which is traced again: {manifest.reason or 'its class cannot run'}"
-        raise GraphPruneError("GP107", what, "option example_inputs", "give inputs as for pruning")
+        reason = manifest.reason or "its class cannot run"
+        what = f"the saved model is a graph, which is traced again, and there are no inputs for it: {reason}"
+        remedy = "gp.load(constructor, folder, example_inputs), with inputs as for pruning"
+        raise GraphPruneError("GP107", what, "option example_inputs", remedy)
     plan = Plan.load(path / _PLAN)
     with ExitStack() as files:
         stems = [_WEIGHTS, *([_BUFFERS] if any(each.name.startswith(_BUFFERS) for each in path.iterdir()) else [])]

@@ -67,7 +67,8 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
 def _parsed(path: str) -> onnx.ModelProto:
     try:
         if os.path.isdir(path):
-            raise GraphPruneError("GP101", "it is a folder, not a model file", path)
+            remedy = "give the model file; what gp.save wrote of a module is read by gp.load(its_class, folder)"
+            raise GraphPruneError("GP101", "it is a folder, not a model file", path, remedy)
         if not os.path.exists(path):
             raise GraphPruneError("GP101", "there is no such file", path)
         if not os.path.isfile(path):
