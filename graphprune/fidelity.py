@@ -85,16 +85,16 @@ class Gap:
 
 
 def errors_of(analysis: Analysis, models: Sequence[Model], cases: Iterable[Case]) -> list[float]:
-    """The error of each model, as :meth:`Fidelity.error` has it, with the outputs of one case at a time in memory.
+    """The error of each model, as :meth:`Fidelity.error` has it, with the outputs of a few cases at a time in memory.
     Raises GraphPruneError GP402 where a model cannot be run."""
     dense, *others = (tools_of(each).runner(each) for each in (analysis.program.native, *models))
     gaps: list[list[Gap]] = [[] for _ in others]
-    for case in cases:
-        expected = dense(case)
-        for run, found in zip(others, gaps, strict=True):
-            found += [Gap() for _ in expected[len(found) :]]
-            for gap, one, two in zip(found, expected, run(case), strict=True):
-                gap.add(one, two)
+    with tools_of(analysis.program.native).workers(analysis.program) as each_of:
+        for expected, *results in each_of(lambda case: [run(case) for run in (dense, *others)], cases):
+            for result, found in zip(results, gaps, strict=True):
+                found += [Gap() for _ in expected[len(found) :]]
+                for gap, one, two in zip(found, expected, result, strict=True):
+                    gap.add(one, two)
     return [float(np.mean([gap.relative for gap in found])) for found in gaps]
 
 
