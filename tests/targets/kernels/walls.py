@@ -18,6 +18,7 @@ from graphprune.targets.kernels.gather import Gather
 from graphprune.targets.kernels.gemv import Gemv
 from graphprune.targets.kernels.halve import Halve
 from graphprune.targets.kernels.normalize import Normalize
+from graphprune.targets.kernels.packed import Packed
 from graphprune.targets.kernels.reduce import Reduce
 from graphprune.targets.kernels.softmax import Softmax
 from graphprune.targets.kernels.strided import Strided
@@ -100,6 +101,18 @@ def contract(length: int, guarded: bool, outputs: int = 5) -> Case:
     return kernel, [zeros(2, pitch), zeros(12), *table, zeros(outputs), y]
 
 
+def packed(length: int, guarded: bool, lanes: int) -> Case:
+    """Two taps a vector apart, of two channels in two parts; the second begins 5 behind the channel."""
+    pitch, plane = harness.pitch(length), 5 + lanes + harness.pitch(length)
+    kernel = Packed(
+        5, length, length if guarded else pitch, 2, 2,
+        guarded=guarded, parts=2, channels=2, channel=plane, spans=((5, 1),), lanes=lanes,
+    )  # fmt: skip
+    table = [np.array([0, lanes] * 6, np.int32), np.arange(0, 14, 2, dtype=np.int32)]
+    y = zeros(5, length if guarded else pitch)
+    return kernel, [zeros(2, plane), zeros(24), *table, zeros(5), y]
+
+
 def tiles(length: int, outputs: int) -> Case:
     """Blocks of 32 outputs by 5 words, the first and the last of 10."""
     pitch, groups = harness.pitch(length), -(-outputs // 32)
@@ -159,6 +172,7 @@ for _n in LENGTHS:
             f"by two {_n} zipped {_flag}": lambda m, n=_n, f=_flag: by_two(n, f),
             f"halve {_n} padded {_flag}": lambda m, n=_n, f=_flag: halve(n + 1, f),
             f"strided {_n} padded {_flag}": lambda m, n=_n, f=_flag: strided(n + 1, f),
+            f"packed {_n} guarded {_flag}": lambda m, n=_n, f=_flag: packed(n, f, m.lanes),
             f"contract {_n} guarded {_flag}": lambda m, n=_n, f=_flag: contract(n, f),
         }
 
@@ -175,6 +189,7 @@ BROKEN: dict[str, Callable[[Machine], Case]] = {
     "reads one too far": lambda m: one_too_far(softmax(True, 23), 0),
     "reads one too far along the run": lambda m: one_too_far(softmax(False, 23), 0),
     "writes one too far": lambda m: one_too_far(gemv(23, True, m.lanes), -1),
+    "copies one too far": lambda m: one_too_far(packed(16, True, m.lanes), 0),
     "reads one before": lambda m: (Window("sum", (-1, 0), 23, (1, 1), guarded=True), [zeros(23), zeros(23)]),
 }
 
