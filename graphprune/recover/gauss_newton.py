@@ -25,7 +25,7 @@ from graphprune.layers import Layer
 from graphprune.program import Array, Value
 from graphprune.recover.couple import Couple, couple_of
 from graphprune.recover.least_squares import Sums, Walk, free, ridges, solved
-from graphprune.recover.pair import Outcome, Pair, Recovered
+from graphprune.recover.pair import HELD_OUT, Outcome, Pair, Recovered
 
 _RUN = 128
 """Samples that are drawn together: windows of neighbours overlap, and what they share is computed once."""
@@ -53,7 +53,7 @@ class GaussNewton:
     name: ClassVar[str] = "gauss_newton"
 
     ridge: float = 1e-4
-    held_out: float = 0.2
+    held_out: float = HELD_OUT
     steps: int = 2
     directions: int = 4
     samples: int = 65536

@@ -22,7 +22,7 @@ from graphprune.errors import GraphPruneError
 from graphprune.layers import Layer
 from graphprune.program import Array, Node, Stored
 from graphprune.recover.grid import Grid
-from graphprune.recover.pair import Follow, Outcome, Pair, Recovered
+from graphprune.recover.pair import HELD_OUT, Follow, Outcome, Pair, Recovered, held_cases
 from graphprune.workers import Each, in_turn
 
 Late = tuple[Node, Node]
@@ -47,7 +47,7 @@ class LeastSquares:
     name: ClassVar[str] = "least_squares"
 
     ridge: float = 1e-4
-    held_out: float = 0.2
+    held_out: float = HELD_OUT
 
     def run(self, pair: Pair) -> Recovered:
         """Fit all layers. Raises GraphPruneError GP402 where a model cannot be run, GP701 where there is no data, and
@@ -120,7 +120,7 @@ class Walk:
         self.dense, self.small = _Stops(pair, 0, self.late), _Stops(pair, 1, self.late)
         self.states = [(self.dense.staged.begin(case), self.small.staged.begin(case)) for case in cases]
         # With a single case there is nothing to hold out but rows of it.
-        self.held = max(1, round(len(cases) * held_out)) if len(cases) > 1 else 0
+        self.held = held_cases(len(cases), held_out)
         self.arrays: dict[str, Array] = {}
         # Of the layer at which the networks stand: whether it sees anything else than in the dense one, which samples
         # of the first case were looked at, and what the dense one adds to its products (None where that is unknown).

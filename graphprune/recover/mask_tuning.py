@@ -15,7 +15,7 @@ import numpy as np
 from graphprune.layers import Layer
 from graphprune.program import Array
 from graphprune.recover.least_squares import Sums, Walk, free
-from graphprune.recover.pair import Pair, Recovered
+from graphprune.recover.pair import HELD_OUT, Pair, Recovered
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class MaskTuning:
     name: ClassVar[str] = "mask_tuning"
 
     ridge: float = 1e-4
-    held_out: float = 0.2
+    held_out: float = HELD_OUT
 
     def run(self, pair: Pair) -> Recovered:
         """Tune all layers. Raises GraphPruneError as `least_squares` does."""

@@ -19,7 +19,7 @@ from graphprune.criteria.obs import damped
 from graphprune.errors import GraphPruneError
 from graphprune.layers import Layer
 from graphprune.program import Array
-from graphprune.recover.pair import Outcome, Pair, Recovered
+from graphprune.recover.pair import HELD_OUT, Outcome, Pair, Recovered, held_cases
 
 
 @dataclass(frozen=True)
@@ -34,18 +34,18 @@ class OBSPA:
     name: ClassVar[str] = "obspa"
 
     dampening: float = 1e-3
-    held_out: float = 0.2
+    held_out: float = HELD_OUT
 
     def run(self, pair: Pair) -> Recovered:
         """Raises GraphPruneError GP402, GP701 and GP703."""
         cut = [(dense, small) for dense, small in pair.layers if dense.shape[2] != small.shape[2]]
         cases = list(pair.calibration.cases)
-        held = max(1, round(len(cases) * self.held_out)) if len(cases) > 1 else 0
+        last = held_cases(len(cases), self.held_out)
         if not cases:
             raise GraphPruneError("GP701", "there is not one batch of calibration data")
         layers = [dense for dense, _ in cut]
-        fit = _grams(pair, layers, cases[: len(cases) - held])
-        judge = _grams(pair, layers, cases[len(cases) - held :]) if held else fit
+        fit = _grams(pair, layers, cases[: len(cases) - last])
+        judge = _grams(pair, layers, cases[len(cases) - last :]) if last else fit
         arrays: dict[str, Array] = {}
         outcomes = []
         for dense, small in cut:

@@ -21,6 +21,18 @@ from graphprune.program import Array, BatchNorm, Node, Stored, Use, Value
 from graphprune.recover.grid import Grid, grid_of
 from graphprune.workers import Each
 
+HELD_OUT = 0.2
+"""The share of the cases, the last ones, that fits are judged on."""
+
+
+def held_cases(count: int, share: float = HELD_OUT) -> int:
+    """How many of so many cases are held out: none of a lone one.
+
+    >>> held_cases(1), held_cases(2), held_cases(10)
+    (0, 1, 2)
+    """
+    return max(1, round(count * share)) if count > 1 else 0
+
 
 @dataclass(frozen=True)
 class Outcome:

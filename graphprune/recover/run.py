@@ -18,10 +18,7 @@ from graphprune.errors import GraphPruneError
 from graphprune.fidelity import errors_of
 from graphprune.program import Array
 from graphprune.recover import RECOVERIES
-from graphprune.recover.pair import Outcome, Pair
-
-HELD_OUT = 0.2
-"""The share of cases, the last ones, that fits are judged on."""
+from graphprune.recover.pair import Outcome, Pair, held_cases
 
 _ALONE = "GP706"
 """Begins the notes on layers that are fitted, but not together with others."""
@@ -91,9 +88,10 @@ def on_outputs(analysis: Analysis, before: Model, after: Model, calibration: Cal
     """What recovery did to the outputs, on the cases that fits are judged on; nothing where there is but one case.
     Raises GraphPruneError GP402 where a model cannot be run."""
     cases = list(calibration.cases)
-    if len(cases) < 2:
+    last = held_cases(len(cases))
+    if not last:
         return ()
-    first, second = errors_of(analysis, (before, after), cases[-max(1, round(len(cases) * HELD_OUT)) :])
+    first, second = errors_of(analysis, (before, after), cases[-last:])
     text = f"recovery: error of the outputs on the last fifth of the data {first:.3g} -> {second:.3g}"
     worse = "; GP712 that is more than without it: recover in another way, or not at all"
     return (text + worse if second > first else text,)

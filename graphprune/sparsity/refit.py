@@ -17,7 +17,7 @@ from graphprune.criteria.obs import inverse
 from graphprune.layers import Layer
 from graphprune.program import Array
 from graphprune.recover.least_squares import Sums, Walk, free, ridges
-from graphprune.recover.pair import Outcome, Pair
+from graphprune.recover.pair import HELD_OUT, Outcome, Pair
 from graphprune.sparsity.choose import Choice, LayerMask
 from graphprune.sparsity.columns import Columns
 from graphprune.sparsity.surgeon import constrained, factor, sweep
@@ -102,7 +102,9 @@ class SparseWalk(Walk):
            as well where they see other inputs, but for those that are left alone on request
     """
 
-    def __init__(self, pair: Pair, choice: Choice, names: Sequence[str], ridge: float = 1e-4, held_out: float = 0.2):
+    def __init__(
+        self, pair: Pair, choice: Choice, names: Sequence[str], ridge: float = 1e-4, held_out: float = HELD_OUT
+    ):
         super().__init__(pair, ridge, held_out)
         self.choice, self.names = choice, names
         self.masks = {each.tensor: each for each in choice.layers}

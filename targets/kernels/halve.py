@@ -9,7 +9,7 @@ one of the same window, so that a maximum does not change; a mean has no such ro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +56,6 @@ class Halve:
         lanes = machine.lanes
         height, width = self.output
         strip = lanes * min(VECTORS, -(-width // lanes))
-        inner = [step for step in range(-(-width // strip)) if self.inside(step * strip, strip, lanes)]
         with units(extent(self.outer) * height, 2 * width * self.taps[0], machine) as unit:
             first, second = placed(unit // height, self.outer, [const(0), const(0)])
             row = unit % height
@@ -70,13 +69,20 @@ class Halve:
                     value = self.along(rows[2 * n : 2 * n + 3], lanes)
                     put(y, there + column + n * lanes, value, lanes, 1, min(lanes, count - n * lanes))
 
-            if inner:
-                with loop(len(inner), inner[0]) as step:
-                    emit(step * strip, strip, None)
-            for step in range(-(-width // strip)):
-                if step not in inner:
-                    start = 2 * strip * step - self.before[1]
-                    emit(const(step * strip), min(strip, width - step * strip), range(-start, self.size[1] - start))
+            self.strips(strip, lanes, emit)
+
+    def strips(self, strip: int, lanes: int, emit: Callable[[Any, int, range | None], None]) -> None:
+        """Has a row written in strips: from which column, how many numbers, and which numbers of x exist behind where
+        the first window begins; None where all of them do, which is a loop."""
+        width = self.output[1]
+        inner = [step for step in range(-(-width // strip)) if self.inside(step * strip, strip, lanes)]
+        if inner:
+            with loop(len(inner), inner[0]) as step:
+                emit(step * strip, strip, None)
+        for step in range(-(-width // strip)):
+            if step not in inner:
+                start = 2 * strip * step - self.before[1]
+                emit(const(step * strip), min(strip, width - step * strip), range(-start, self.size[1] - start))
 
     def pieces(self, vectors: int) -> int:
         """Vectors of a row that are read for so many vectors of outputs."""

@@ -8,15 +8,15 @@ those of the copy.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 from tvm.script.ir_builder import tirx as tir
 
 from .contract import Bounds, Contract
-from .tir import Array, Machine, const, loop
+from .tir import Array, Machine, const, loop, room
 
 
 @dataclass(frozen=True)
@@ -38,18 +38,15 @@ class Packed(Contract):
         """Numbers of the copy of a channel."""
         return self.lanes * sum(more + self.vectors for _, more in self.spans)
 
-    @contextmanager
-    def within(self) -> Iterator[Any]:
-        # more than fits a stack: memory of the thread's own, which TVM 0.27 asks for by the number and kind of a device
-        with tir.attr(const(0), "device_id", const(0)), tir.attr(const(0), "device_type", const(1)):
-            yield tir.alloc_buffer((self.channels // self.parts * self.size,), self.terms.word, scope="global")
+    def within(self) -> AbstractContextManager[Any]:
+        return room(self.channels // self.parts * self.size, self.terms.word)
 
     def strips(
         self, machine: Machine, arrays: Sequence[Array], bases: list[Any], where: tuple[Any, Any, Any], bounds: Bounds
     ) -> None:
-        first, _, room = where
+        first, _, own = where
         full, rest = divmod(self.length, self.vectors * machine.lanes)
-        copy = Array(room, const(0), arrays[0].dtype)
+        copy = Array(own, const(0), arrays[0].dtype)
 
         def strip(start: Any, vectors: int) -> None:
             with loop(self.parts) as part:

@@ -17,7 +17,7 @@ from tvm import tirx
 from .functions import RESULT, Expression, evaluate, named
 from .halve import OPERATIONS, VECTORS, Halve, picked, read
 from .loops import extent, placed, put, units
-from .tir import Array, Machine, const, loop, splat
+from .tir import Array, Machine, const, splat
 
 WIDE = 3  # columns of taps from which on one vector of outputs has sums enough for all registers
 
@@ -38,7 +38,6 @@ class Strided(Halve):
         lanes, (tall, wide) = machine.lanes, self.taps
         height, width = self.output
         strip = lanes * min(VECTORS if wide <= WIDE else 1, -(-width // lanes))
-        inner = [step for step in range(-(-width // strip)) if self.inside(step * strip, strip, lanes)]
         with units(extent(self.outer) * height, 2 * width * tall, machine) as unit:
             first, channel, second = placed(unit // height, self.outer, [const(0)] * 3)
             row = unit % height
@@ -70,13 +69,7 @@ class Strided(Halve):
                     result = evaluate(self.epilogue, [total], lanes)
                     put(y, there + column + n * lanes, result, lanes, 1, min(lanes, count - n * lanes))
 
-            if inner:
-                with loop(len(inner), inner[0]) as step:
-                    emit(step * strip, strip, None)
-            for step in range(-(-width // strip)):
-                if step not in inner:
-                    place = 2 * strip * step - self.before[1]
-                    emit(const(step * strip), min(strip, width - step * strip), range(-place, self.size[1] - place))
+            self.strips(strip, lanes, emit)
 
     def exists(self, row: Any, tap: int) -> Any:
         """Whether the row of x that a tap wants is one of the map, or None where it always is."""

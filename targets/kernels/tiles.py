@@ -24,11 +24,10 @@ from tvm import tirx
 from tvm.script.ir_builder import tirx as tir
 
 from .contract import Contract, Sum
-from .tir import INT32, Array, Machine, Register, const
+from .tir import INT32, Array, Machine, Register, const, room
 
 SIDE = 16  # rows of a tile, and words of a row
 TILES = 8
-CPU = 1  # kDLCPU
 FEATURES = {"tdpbf16ps": "+amx-tile,+amx-bf16", "tdpbsud": "+amx-tile,+amx-int8"}
 
 
@@ -103,9 +102,8 @@ class Tiles(Contract):
     def within(self) -> Iterator[Any]:
         """The thread of a task has its tiles, and memory that sums go through."""
         self.do("configure")
-        # TVM takes what is this large from a pool of the thread, and has to be told of which device.
-        with tir.attr(const(0), "device_type", const(CPU)), tir.attr(const(0), "device_id", const(0)):
-            yield tir.alloc_buffer((self.tall * self.vectors * SIDE * SIDE,), self.terms.total, scope="global")
+        with room(self.tall * self.vectors * SIDE * SIDE, self.terms.total) as sums:
+            yield sums
             self.do("release")
 
     def do(self, what: str, *arguments: Any, number: int | None = None) -> None:

@@ -18,6 +18,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 INT32 = "int32"
+CPU = 1  # kDLCPU
 SPAN = 1 << 30  # how many numbers an array is declared to have; code does not depend on it
 
 
@@ -133,6 +134,14 @@ def loop(extent: Any, start: Any = 0) -> Iterator[Any]:
         return
     with T.serial(start, start + extent) as index:
         yield index
+
+
+@contextmanager
+def room(count: int, dtype: str) -> Iterator[Any]:
+    """So many numbers for the thread, of which a stack may not hold all: TVM 0.27 takes them from a pool, and has to be
+    told the number and the kind of the device."""
+    with T.attr(const(0), "device_id", const(0)), T.attr(const(0), "device_type", const(CPU)):
+        yield T.alloc_buffer((count,), dtype, scope="global")
 
 
 @contextmanager
