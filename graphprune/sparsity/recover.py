@@ -12,7 +12,7 @@ from graphprune.calibrate import Calibration
 from graphprune.errors import GraphPruneError, did_you_mean
 from graphprune.fidelity import Fidelity
 from graphprune.recover.batch_norm import BatchNormRecalibration
-from graphprune.recover.pair import Outcome, Pair
+from graphprune.recover.pair import Outcome, Pair, held_cases
 from graphprune.sparsity.choose import Choice, applied
 from graphprune.sparsity.refit import SparseWalk
 
@@ -80,7 +80,7 @@ def _scarce(layers: Sequence[str]) -> list[str]:
 def _recalibrated(analysis: Analysis, choice: Choice, calibration: Calibration, seed: int) -> tuple[Choice, str]:
     """With new statistics of BatchNorms, where they bring the outputs closer on data that they were not taken from."""
     cases = list(calibration.cases)
-    last = max(1, len(cases) // 5) if len(cases) > 1 else 0
+    last = held_cases(len(cases))
     seen, held = (cases[:-last], cases[-last:]) if last else (cases, cases)
 
     def anew(some: Sequence[object]) -> Choice:
