@@ -88,8 +88,10 @@ def by_openvino(model: str, threads: int, precision: str) -> Engine:
 
 def by_deepsparse(model: str, threads: int) -> Engine:
     deepsparse: Any = import_module("deepsparse")
+    onnx: Any = import_module("onnx")
 
-    engine = deepsparse.Engine(model, batch_size=1, num_cores=threads)
+    first = onnx.load(model).graph.input[0].type.tensor_type.shape.dim[0]
+    engine = deepsparse.Engine(model, batch_size=first.dim_value or 1, num_cores=threads)
 
     def bound(inputs: Inputs) -> Run:
         given = [np.ascontiguousarray(inputs[name]) for name in engine.input_names]

@@ -1,12 +1,13 @@
 """Whole networks built by graphprune, dense and sparse, beside onnxruntime, OpenVINO and DeepSparse.
 
     python benchmarks/targets/networks.py [NAME ...] [--formats unstructured 4x1 8x1 16x1] [--sparsities 0.8 0.9 0.95]
-        [--threads 1 2] [--cores 0 1] [--openvino PYTHON] [--deepsparse PYTHON] [--rounds N] [--json PATH]
+        [--batches 1 2 4 8] [--threads 1 2] [--cores 0 1] [--openvino PYTHON] [--deepsparse PYTHON] [--rounds N]
+        [--json PATH]
 
-NAME: bert-base (12 layers, 128 tokens), resnet-50 and mobilenet-v2 (224 x 224, batch norms folded), batch 1, random
-weights. What `gp.sparsify` leaves dense (stem, depthwise layers, what makes an output) is dense for all engines. Every
-engine is a process of its own, and one at a time runs. OpenVINO is timed on the dense file, DeepSparse and onnxruntime
-on the same zeros as we have. See README.md.
+NAME: bert-base (12 layers, 128 tokens), resnet-50 and mobilenet-v2 (224 x 224, batch norms folded), random weights.
+What `gp.sparsify` leaves dense (stem, depthwise layers, what makes an output) is dense for all engines. Every engine is
+a process of its own, and one at a time runs. OpenVINO is timed on the dense file, DeepSparse and onnxruntime on the
+same zeros as we have. See README.md.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,7 @@ from measure import note, table, write_json
 
 import graphprune as gp
 
-SIZES = {"batch": 1, "sequence": 128}
+SEQUENCE = 128  # tokens
 NETWORKS = ("bert-base", "resnet-50", "mobilenet-v2")
 OLD = 13  # DeepSparse runs all operators of BERT in this opset, and 92 % of them in 17
 SAME = 1e-3
@@ -53,13 +55,14 @@ class Given:
     variants: tuple[str, ...]
 
 
-def made(name: str, opset: int = models.OPSET) -> onnx.ModelProto:
+def made(name: str, batch: int = 1, opset: int = models.OPSET) -> onnx.ModelProto:
     """A network with all sizes fixed."""
+    sizes = {"batch": batch, "sequence": SEQUENCE}
     model = models.bert(opset=opset) if name == "bert-base" else models.MODELS[name]()
     for each in [*model.graph.input, *model.graph.output]:
         for axis in each.type.tensor_type.shape.dim:
             if axis.dim_param:
-                axis.dim_value = SIZES[axis.dim_param]
+                axis.dim_value = sizes[axis.dim_param]
     return model
 
 
@@ -80,7 +83,9 @@ def weights_left(model: onnx.ModelProto, masks: Mapping[str, Any]) -> float:
     return sum(np.count_nonzero(each) for each in arrays) / sum(each.size for each in arrays)
 
 
-def raced(name: str, format: str | None, sparsity: float, dense: Path, given: Given) -> list[dict[str, Any]]:
+def raced(
+    name: str, batch: int, format: str | None, sparsity: float, dense: Path, given: Given
+) -> list[dict[str, Any]]:
     """One row for each number of threads."""
     folder = dense.parent
     ours, old = (dense, None) if format is None else (folder / "sparse.onnx", None)
@@ -88,13 +93,13 @@ def raced(name: str, format: str | None, sparsity: float, dense: Path, given: Gi
     if format is not None:
         result = gp.sparsify(gp.load(dense), format=format, sparsity=sparsity, verify=False)
         masks = dict(result.masks)
-        model = made(name)
+        model = made(name, batch)
         masked(model, masks)
         onnx.save(model, ours)
     left = weights_left(onnx.load(ours), masks)
     theirs = ours
     if name == "bert-base" and given.environments.deepsparse is not None:
-        old = made(name, OLD)
+        old = made(name, batch, OLD)
         masked(old, masks)
         theirs = folder / "old.onnx"
         onnx.save(old, theirs)
@@ -128,6 +133,7 @@ def raced(name: str, format: str | None, sparsity: float, dense: Path, given: Gi
         rows.append(
             {
                 "network": name,
+                "batch": batch,
                 "format": format or "dense",
                 "sparsity": sparsity,
                 "density": left,
@@ -153,14 +159,19 @@ def table_of(rows: Sequence[Mapping[str, Any]]) -> str:
         "OV bf16": "OpenVINO bf16, dense",
         "DeepSparse": "DeepSparse, same file",
     }
-    head = ["network", "threads", *(f"{name} / ours" for name in peers), "ours, ms", "noise"]
+    head = ["network", "batch", "threads", *(f"{name} / ours" for name in peers), "ours, ms", "noise"]
     head += [f"{name}, ms" for name in peers if "same" not in name] + ["most noise", "error", "build, s"]
     cells = []
     for row in rows:
         found: Mapping[str, Row] = row["engines"]
         ours = found["graphprune"]
         label = row["format"] if row["format"] == "dense" else f"{row['format']} {row['sparsity']:.0%}"
-        line = [f"{row['network']} {label}", row["threads"], *(ratio(found, peer) for peer in peers.values())]
+        line = [
+            f"{row['network']} {label}",
+            row["batch"],
+            row["threads"],
+            *(ratio(found, peer) for peer in peers.values()),
+        ]
         line += [milliseconds(ours.seconds), f"{ours.seconds.noise:.0%}"]
         line += [
             milliseconds(found[peer].seconds) if peer in found else ""
@@ -178,6 +189,7 @@ def main() -> None:
     parser.add_argument("--formats", nargs="*", default=["unstructured", "4x1", "8x1", "16x1"])
     parser.add_argument("--sparsities", nargs="*", type=float, default=[0.8, 0.9, 0.95])
     parser.add_argument("--no-dense", action="store_true")
+    parser.add_argument("--batches", nargs="+", type=int, default=[1], metavar="N", help="samples of a call")
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--cores", nargs="+", type=int, default=[0, 1], help="that engines run on, as many as threads")
     parser.add_argument("--rounds", type=int, default=9)
@@ -199,15 +211,15 @@ def main() -> None:
     )
     about = engines.settings(given.threads, given.cores, given.rounds, given.budget)
     rows: list[dict[str, Any]] = []
-    for name in options.names or NETWORKS:
+    for name, batch in product(options.names or NETWORKS, options.batches):
         with tempfile.TemporaryDirectory() as place:
             dense = Path(place) / "dense.onnx"
-            onnx.save(made(name), dense)
+            onnx.save(made(name, batch), dense)
             choices: list[tuple[str | None, float]] = [] if options.no_dense else [(None, 0.0)]
             choices += [(format, sparsity) for sparsity in options.sparsities for format in options.formats]
             for format, sparsity in choices:
-                note(f"{name} {format or 'dense'} {sparsity:.0%}")
-                rows += raced(name, format, sparsity, dense, given)
+                note(f"{name} {format or 'dense'} {sparsity:.0%}, batch {batch}")
+                rows += raced(name, batch, format, sparsity, dense, given)
                 write_json(options.json, "networks", {"settings": about, "rows": rows})
     print(table_of(rows))
 
