@@ -151,6 +151,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--json", metavar="PATH")
     given = parser.parse_args()
+    if unknown := [name for name in given.rows.split(",") if name not in (*ROWS, *PEER)]:
+        parser.error(f"no such rows: {', '.join(unknown)}; known: {', '.join((*ROWS, *PEER))}")
     note(f"machine: {machine()}")
     dense = gp.load(given.file)
     batch = dense.graph.inputs[0].shape[0]
