@@ -12,6 +12,7 @@ import numpy as np
 from graphprune.targets.kernels.across import Across
 from graphprune.targets.kernels.contract import WHOLE, Contract, Operand
 from graphprune.targets.kernels.packed import Packed
+from graphprune.targets.kernels.sliding import Sliding
 from graphprune.targets.kernels.terms import TERMS
 from graphprune.targets.kernels.tiles import Tiles
 from graphprune.targets.kernels.tir import Machine
@@ -228,6 +229,8 @@ class Form:
         kind: Callable[..., Contract] = Contract
         if tile.depth:
             kind = partial(Tiles, depth=tile.depth, down=product.down(tile.depth))
+        if tile.slides:
+            kind = partial(Sliding, taps=product.taps())
         if tile.packed:
             kind = partial(
                 Packed,

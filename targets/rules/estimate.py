@@ -9,6 +9,8 @@ it.)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 LINE = 64  # bytes
 CLOSE = 1 << 15  # bytes of x that stay in a first-level cache beside what is written
 CACHE = 1 << 19  # bytes that stay close: a part of any second-level cache
@@ -30,3 +32,12 @@ def read(held: float, split: float, lanes: int) -> float:
     cache lines."""
     far = max(0.0, 1 - CLOSE / held) * 0.5 + max(0.0, 1 - 2 * CACHE / held) * 0.5 if held else 0.0
     return (1 + split) / 2 + far * lanes * 4 / LINE
+
+
+def sliding(rows: Sequence[tuple[int, Sequence[tuple[int, int]]]], vectors: int, split: float) -> float:
+    """Cycles of one list whose taps share vectors row by row (`kernels/sliding.py`); a shuffle takes the place of an
+    addition."""
+    shifts = [sum(shift > 0 for _, shift in members) for _, members in rows]
+    reads = sum(vectors + (count > 0) for count in shifts) * (1 + split) / 2
+    sums = vectors * (sum(len(members) for _, members in rows) + sum(shifts)) / 2
+    return max(reads, sums) + ENDS + vectors

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from graphprune.targets.kernels.sliding import shared
 from graphprune.targets.kernels.terms import TERMS
 from graphprune.targets.kernels.tir import Machine
 from graphprune.targets.network.layout import NotMine, View
 from graphprune.targets.rules import deep
-from graphprune.targets.rules.estimate import CACHE, CLOSE, COPY, LINE, entries, read
+from graphprune.targets.rules.estimate import CACHE, CLOSE, COPY, LINE, entries, read, sliding
 from graphprune.targets.rules.packing import Packing, packing
 
 ROWS = (1, 2, 4, 6, 8, 12, 16)
@@ -54,6 +55,10 @@ class Product:
         steps = np.diff(self.offsets.reshape(-1, depth), axis=1)
         return int(steps[0, 0]) if (steps == steps[0, 0]).all() else 0
 
+    def taps(self) -> tuple[int, ...]:
+        """Of products of one channel, how far the inputs of an output lie from the first of them."""
+        return tuple(int(tap) for tap in self.offsets.reshape(-1, self.weights.shape[1])[0] - self.offsets.flat[0])
+
     def starts(self) -> np.ndarray:
         """Where the taps of one channel begin."""
         taps = self.weights.shape[1] // self.channels
@@ -77,7 +82,7 @@ class Tile:
     """Output rows that share a list of entries, and vectors of the run, in registers; `full` keeps weights of zero, and
     `parts` cuts the inputs so that those of one part stay in the first-level cache. With `pixels` vectors lie across
     the outputs, for that many neighbours of the run. With a `depth` an entry is that many neighbouring inputs. `packed`
-    copies what a part reads to whole cache lines."""
+    copies what a part reads to whole cache lines; `slides` reads each vector once for all taps of a row of pixels."""
 
     rows: int
     vectors: int
@@ -86,6 +91,7 @@ class Tile:
     pixels: int = 0
     depth: int = 0
     packed: Packing | None = None
+    slides: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,7 @@ def tiles(product: Product, run: Run, machine: Machine) -> tuple[float, list[Til
     known += [replace(tile, parts=parts) for tile in known for parts in divisions(product, tile, machine.lanes)]
     known += packings(product, known, machine.lanes)
     known += blocks(product, run, machine)
+    known += slides(product, run, machine)
     found = [(cycles(product, run, tile, machine.lanes), tile) for tile in known] + across(product, run, machine)
     found.sort(key=lambda entry: entry[0])
     worth = [tile for estimate, tile in found if estimate <= WORTH * found[0][0]][:FORMS]
@@ -161,6 +168,9 @@ def cycles(product: Product, run: Run, tile: Tile, lanes: int) -> float:
     total = 0.0
     for count, vectors in ((whole, tile.vectors), (1, rest)):
         if count and vectors:
+            if tile.slides:
+                total += count * lists * sliding(shared(product.taps(), lanes), vectors, product.split(lanes))
+                continue
             if tile.packed:
                 copied = product.channels * tile.packed.size
                 far = read(4 * copied / tile.parts, 0.0, lanes)
@@ -184,6 +194,15 @@ def blocks(product: Product, run: Run, machine: Machine) -> list[Tile]:
         for tall, wide in deep.SHAPES
         if fits(product, tall * machine.lanes) and wide <= -(-run.length // machine.lanes)
     ]
+
+
+def slides(product: Product, run: Run, machine: Machine) -> list[Tile]:
+    """Tiles of one channel whose taps share vectors, on machines with vectors of a whole cache line: shorter ones
+    seldom lie in two, and most take two instructions to be shuffled."""
+    if product.channels > 1 or product.offsets.ndim == 1 or product.numbers != "float32" or 4 * machine.lanes < LINE:
+        return []
+    most = (machine.registers - 4) // 2  # sums and what is read
+    return [Tile(1, wide, full=True, slides=True) for wide in widths(run.length, machine.lanes) if wide <= most]
 
 
 def across(product: Product, run: Run, machine: Machine) -> list[tuple[float, Tile]]:

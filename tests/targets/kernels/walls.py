@@ -20,6 +20,7 @@ from graphprune.targets.kernels.halve import Halve
 from graphprune.targets.kernels.normalize import Normalize
 from graphprune.targets.kernels.packed import Packed
 from graphprune.targets.kernels.reduce import Reduce
+from graphprune.targets.kernels.sliding import Sliding
 from graphprune.targets.kernels.softmax import Softmax
 from graphprune.targets.kernels.strided import Strided
 from graphprune.targets.kernels.take import Take
@@ -113,6 +114,15 @@ def packed(length: int, guarded: bool, lanes: int) -> Case:
     return kernel, [zeros(2, plane), zeros(24), *table, zeros(5), y]
 
 
+def sliding(length: int, guarded: bool) -> Case:
+    """Two taps that share vectors, and one by itself."""
+    pitch, plane = harness.pitch(length), 40 + harness.pitch(length)
+    kernel = Sliding(5, length, length if guarded else pitch, 1, 2, guarded=guarded, taps=(0, 2, 40))
+    places = np.arange(5, dtype=np.int32)[:, None] * plane + np.array([0, 2, 40], np.int32)
+    y = zeros(5, length if guarded else pitch)
+    return kernel, [zeros(5, plane), zeros(15), places, np.arange(6, dtype=np.int32) * 3, zeros(5), y]
+
+
 def tiles(length: int, outputs: int) -> Case:
     """Blocks of 32 outputs by 5 words, the first and the last of 10."""
     pitch, groups = harness.pitch(length), -(-outputs // 32)
@@ -172,6 +182,7 @@ for _n in LENGTHS:
             f"by two {_n} zipped {_flag}": lambda m, n=_n, f=_flag: by_two(n, f),
             f"halve {_n} padded {_flag}": lambda m, n=_n, f=_flag: halve(n + 1, f),
             f"strided {_n} padded {_flag}": lambda m, n=_n, f=_flag: strided(n + 1, f),
+            f"sliding {_n} guarded {_flag}": lambda m, n=_n, f=_flag: sliding(n, f),
             f"packed {_n} guarded {_flag}": lambda m, n=_n, f=_flag: packed(n, f, m.lanes),
             f"contract {_n} guarded {_flag}": lambda m, n=_n, f=_flag: contract(n, f),
         }
@@ -190,6 +201,7 @@ BROKEN: dict[str, Callable[[Machine], Case]] = {
     "reads one too far along the run": lambda m: one_too_far(softmax(False, 23), 0),
     "writes one too far": lambda m: one_too_far(gemv(23, True, m.lanes), -1),
     "copies one too far": lambda m: one_too_far(packed(16, True, m.lanes), 0),
+    "slides one too far": lambda m: one_too_far(sliding(16, True), 0),
     "reads one before": lambda m: (Window("sum", (-1, 0), 23, (1, 1), guarded=True), [zeros(23), zeros(23)]),
 }
 
