@@ -148,6 +148,22 @@ def verify_models(
     return found
 
 
+def verify_order(
+    dense: Analysis, other: Any, keep: Keep, *, seed: int = 0, sizes: Mapping[str, int] | None = None
+) -> Verification:
+    """Hold a model whose entries stand in another order, the dense one written with ``keep``, against the dense one:
+    the outputs must be the same; and as the control they must not, once one tensor is as it was. Raises ``GP402`` where
+    a model cannot be run."""
+    interface, found = _interface(dense.program.native, other), Verification()
+    for conditioned in (False, True):
+        session = _Session(dense, seed, dict(sizes or {}), conditioned)
+        checks = [*session.compare("permutation", other, session.expected), session.control(keep, other)]
+        found = Verification((interface, *checks))
+        if all(check.ok for check in checks):
+            break
+    return found
+
+
 def _interface(dense: Any, pruned: Any) -> Check:
     same = tools_of(dense).signature(dense) == tools_of(pruned).signature(pruned)
     return Check("interface", "inputs, outputs, opset", 0.0 if same else float("inf"), 0.0, same)

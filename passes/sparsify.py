@@ -23,6 +23,7 @@ class Sparsify(Pass):
     sparsity: float | None = None
     criterion: str = "l2"
     allocate: str = "uniform"
+    permute: bool = False
     ignore: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     seed: int = 0

@@ -70,6 +70,11 @@ ROWS: dict[str, dict[str, Any]] = {
     "wanda + least_squares": {"criterion": "wanda", "recover": "least_squares"},
     "obs + sparsegpt": {"criterion": "obs", "recover": "sparsegpt"},
     "obs + sparsegpt + least_squares": {"criterion": "obs", "recover": _ALL},
+    "permuted l2": {"permute": True},
+    "permuted l2 + sparsegpt": {"permute": True, "recover": "sparsegpt"},
+    "permuted l2 + least_squares": {"permute": True, "recover": "least_squares"},
+    "permuted obs + sparsegpt": {"criterion": "obs", "permute": True, "recover": "sparsegpt"},
+    "permuted obs + sparsegpt + least_squares": {"criterion": "obs", "permute": True, "recover": _ALL},
     "l2 erk": {"allocate": "erk"},
     "l2 global": {"allocate": "global"},
     "obs erk + sparsegpt + least_squares": {"criterion": "obs", "recover": _ALL, "allocate": "erk"},
@@ -219,8 +224,8 @@ def main() -> None:
     print(f"{given.model.name}, dense: {dense['accuracy']:.2%}\n")
     for pattern in patterns:
         for row in given.rows.split(","):
-            if ":" in pattern and ROWS[row].get("allocate"):
-                continue  # N:M has one sparsity
+            if ROWS[row].get("allocate" if ":" in pattern else "permute"):
+                continue  # N:M has one sparsity, and other formats keep nothing of every few
             for seed in SEEDS if ROWS[row].get("criterion") == "random" else SEEDS[:1]:
                 if (pattern, row, seed) in known:
                     continue

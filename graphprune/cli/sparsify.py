@@ -83,6 +83,14 @@ class Zeros:
             rich_help_panel="Calibration data",
         ),
     ] = "none"
+    permute: Annotated[
+        bool,
+        _option(
+            "--permute",
+            help="For N:M: first put coupled channels into the order in which zeros leave the most importance.",
+            **_PANEL,
+        ),
+    ] = False
     ignore: Annotated[
         list[str],
         _option(
@@ -112,6 +120,7 @@ class Zeros:
             "criterion": self.criterion,
             "allocate": self.allocate,
             "recover": self.recover,
+            "permute": self.permute,
             "only": tuple(self.only),
             "ignore": tuple(self.ignore),
         }
@@ -224,16 +233,22 @@ def _onnx(job: _Job) -> int:
     from graphprune.dialects.onnx import files
     from graphprune.sparsity.check import verify_sparse
     from graphprune.sparsity.recover import checked
-    from graphprune.sparsity.run import decided, sparsified
+    from graphprune.sparsity.run import Arranged, arranged, decided, sparsified
 
     console, writing, seed = job.console, job.writing, job.inputs.seed
     with console.working("analysing"):
         analysis = job.source.analysis()
     recover = checked(job.options["recover"], job.options["calibration"])
     options = job.options if job.notes else calibrated(analysis, job.options, job.inputs, console, recover)
+    start, options = Arranged(analysis), {**options}
+    if options.pop("permute"):
+        with console.working("ordering channels"):
+            start = arranged(analysis, verify=not writing.no_verify and not writing.dry_run, seed=seed,
+                             sizes=job.inputs.sizes, **options)  # fmt: skip
+            analysis = start.analysis
     with console.working("choosing zeros"):
         choice = decided(analysis, **options, seed=seed)
-        result = sparsified(analysis, choice, verify=False, calibration=options["calibration"])
+        result = start.told(sparsified(analysis, choice, verify=False, calibration=options["calibration"]))
     report, failed = result.report, None
     if writing.dry_run:
         return job.show(report)
@@ -246,6 +261,7 @@ def _onnx(job: _Job) -> int:
                 found = verify_sparse(
                     analysis, written, choice.layers, others=choice.others, seed=seed, sizes=job.inputs.sizes
                 )
+            found = start.checked(found)
             report, failed = report.with_(verification=found), job.required(found)
         paths = outputs.commit([*_staged_plan(job, outputs), *names])
     return job.show(_written(report, job, paths), failed)

@@ -65,8 +65,8 @@ class Balanced(Slots):
         totals = sums[np.arange(len(sums)), levels].sum(axis=1)
         return np.minimum.accumulate(np.diff(totals))  # a smaller bank at the end fills up in steps of its own
 
-    def _project(self, saliency: Array, sparsity: float) -> Array:
-        return self.spread(self.chosen(saliency, kept(self.m, sparsity)), saliency.shape)
+    def slots(self, sparsity: float | None) -> int:
+        return kept(self.m, 0.0 if sparsity is None else sparsity)
 
     def count(self, used: Array, channels: int) -> int:
         """The least with which every bank has enough."""

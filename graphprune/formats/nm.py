@@ -65,8 +65,8 @@ class NM(Slots):
     def gains(self, saliency: Array) -> None:
         return None
 
-    def _project(self, saliency: Array, sparsity: float) -> Array:
-        return self.spread(self.chosen(saliency, self.n), saliency.shape)
+    def slots(self, sparsity: float | None) -> int:
+        return self.n
 
     def count(self, used: Array, channels: int) -> int:
         return self.n

@@ -35,6 +35,10 @@ class Slots(Format):
     def span(self) -> int:
         return self.group
 
+    @abstractmethod
+    def slots(self, sparsity: float | None) -> int:
+        """The slots of a whole group at this sparsity, which is None where the format fixes it."""
+
     def quotas(self, channels: int, count: int) -> Array:
         """Slots of each group of a tap, where a whole one has ``count``.
 
@@ -60,6 +64,9 @@ class Slots(Format):
         sums = self.vectors(saliency.astype(np.float64), -np.inf)
         sums = np.where(np.isneginf(sums), -1.0, sums).sum(axis=1)
         return self._first(np.argsort(-sums, axis=-1, kind="stable"), saliency.shape[2], count)
+
+    def _project(self, saliency: Array, sparsity: float) -> Array:
+        return self.spread(self.chosen(saliency, self.slots(sparsity)), saliency.shape)
 
     def _first(self, order: Array, channels: int, count: int) -> Array:
         """Of each group the first ones of an order, as many as it has slots."""

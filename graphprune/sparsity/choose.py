@@ -22,7 +22,7 @@ from graphprune.formats.format import Array, Format
 from graphprune.layers import Layer
 from graphprune.sparsity import allocate as allocation
 from graphprune.sparsity.candidates import LeftDense, candidates
-from graphprune.sparsity.importance import importance
+from graphprune.sparsity.importance import Importance, importance
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +89,49 @@ def choose(
     Raises GraphPruneError: GP106 and GP107 for options, GP704 for the criterion, GP701 to GP703 for the data;
     BudgetNotMet GP302 where there is no layer that could have the format.
     """
+    asked = {"criterion": criterion, "allocate": allocate, "only": only, "ignore": ignore}
+    scored = score(analysis, format, sparsity, **asked, seed=seed, calibration=calibration)
+    found = [
+        LayerMask(layer, scored.format, np.stack(scored.masks(layer)), shares=scored.shares_of(layer))
+        for layer in scored.layers
+    ]
+    return Choice(tuple(found), scored.left, search=scored.worth.name == "obs")
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """What masks are chosen from: the layers that get zeros, what their weights are worth, and the sparsity of each of
+    their groups where the format does not fix it."""
+
+    format: Format
+    layers: tuple[Layer, ...]
+    left: tuple[LeftDense, ...]
+    worth: Importance
+    shares: allocation.Shares
+
+    def shares_of(self, layer: Layer) -> tuple[float | None, ...]:
+        """The sparsity of each group of a layer."""
+        return tuple(self.shares.get((layer, group)) for group in range(layer.shape[0]))
+
+    def masks(self, layer: Layer, worth: Array | None = None) -> list[Array]:
+        """For each group of a layer the mask that keeps the most of what its weights (or these) are worth."""
+        cubes = self.worth.of(layer) if worth is None else worth
+        return [self.format.project(each, share) for each, share in zip(cubes, self.shares_of(layer), strict=True)]
+
+
+def score(
+    analysis: Analysis,
+    format: str | Format,
+    sparsity: float | None = None,
+    *,
+    criterion: Any = "l2",
+    allocate: str = "uniform",
+    only: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    seed: int = 0,
+    calibration: Calibration | None = None,
+) -> Scored:
+    """What :func:`choose` chooses from; the same arguments and errors."""
     form = parse(format) if isinstance(format, str) else format
     allocation.check(allocate, form, sparsity)
     chosen, left = candidates(analysis, form, only, ignore)
@@ -98,12 +141,7 @@ def choose(
         raise BudgetNotMet("GP302", f"no layer can have the format {form}", where, "name layers with only, or another")
     worth = importance(analysis, chosen, criterion, calibration, seed, form.needs.inputs)
     shares = {} if sparsity is None else allocation.shares(allocate, form, sparsity, chosen, worth)
-    found = []
-    for layer in chosen:
-        wanted = tuple(shares.get((layer, group)) for group in range(layer.shape[0]))
-        parts = [form.project(each, share) for each, share in zip(worth.of(layer), wanted, strict=True)]
-        found.append(LayerMask(layer, form, np.stack(parts), shares=wanted))
-    return Choice(tuple(found), tuple(left), search=worth.name == "obs")
+    return Scored(form, tuple(chosen), tuple(left), worth, shares)
 
 
 def applied(analysis: Analysis, choice: Choice) -> Model:

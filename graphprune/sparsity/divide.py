@@ -241,6 +241,7 @@ def prune_to(
     :func:`graphprune.drop.divided` and :func:`graphprune.api.prune` do."""
     if options.pop("sparsity", None) is not None:
         raise GraphPruneError("GP107", "the sparsity follows from the budget", "option sparsity", "give one of them")
+    options.pop("permute", None)  # divisions are compared as the channels stand
     captured = dict(for_capture or {})
     analysis = model if isinstance(model, Analysis) else api.analyze(model, example_inputs, **captured)
     given, held = (api.calibrated(analysis, each, seed, sizes) for each in (calibration, validation))

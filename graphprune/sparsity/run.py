@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from graphprune import api
-from graphprune.analysis import Analysis
+from graphprune.analysis import Analysis, analyze_program
 from graphprune.calibrate import Calibration
+from graphprune.dialects import tools_of
 from graphprune.dialects.tools import Model
 from graphprune.errors import GraphPruneError, did_you_mean
 from graphprune.formats.format import Format
@@ -18,8 +19,9 @@ from graphprune.program import Array
 from graphprune.sparsity import recover as recovery
 from graphprune.sparsity.check import verify_sparse
 from graphprune.sparsity.choose import Choice, applied, choose
+from graphprune.sparsity.permute import Ordered, ordered
 from graphprune.sparsity.report import SparsityReport, report_of
-from graphprune.verify import Verification
+from graphprune.verify import Verification, verify_order
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +33,7 @@ class Sparsified:
     report: layer by layer, in text and as data; `print(result.report)`
     verification: the outcome of the checks; None when they were not asked for
     plan:   the channels that were cut before, where channels and zeros shared a budget
+    orders: by the name of a group, which of its old entries stands at each place, where channels were permuted
     """
 
     model: Model
@@ -38,6 +41,7 @@ class Sparsified:
     report: SparsityReport
     verification: Verification | None = None
     plan: Plan | None = None
+    orders: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @cached_property
     def masks(self) -> dict[str, Array]:
@@ -55,6 +59,7 @@ def sparsify(
     criterion: Any = "l2",
     allocate: str = "uniform",
     recover: str | Sequence[str] = (),
+    permute: bool = False,
     only: Sequence[str] = (),
     ignore: Sequence[str] = (),
     seed: int = 0,
@@ -75,6 +80,8 @@ def sparsify(
                importance
     recover:   what to do for the weights that stay, from calibration data: names of `graphprune.sparsity.recover`.
                With the criterion obs, sparsegpt chooses the zeros as it goes
+    permute:   for N:M, N:M/V and balanced/M: first put coupled channels into the order in which the zeros leave the
+               most importance. The network computes the same, and its tensors are permuted: see `.orders`
     only, ignore: patterns of weights or operators to make sparse alone, or to leave dense. What `only` names is also
                taken where it would be left dense on purpose (GP802)
     sizes:     numbers for dynamic axes by name, for the inputs of the checks
@@ -87,7 +94,7 @@ def sparsify(
     GP302 where no layer can have the format; GP401 where the result is wrong, and GP402 where it cannot be compared.
     """
     choice = {"format": format, "sparsity": sparsity, "criterion": criterion, "allocate": allocate}
-    choice |= {"recover": recover, "only": tuple(only), "ignore": tuple(ignore)}
+    choice |= {"recover": recover, "permute": permute, "only": tuple(only), "ignore": tuple(ignore)}
     how = {"seed": seed, "sizes": sizes, "calibration": calibration, "verify": verify}
     if macs is not None:
         from graphprune.sparsity.divide import sparsify_to
@@ -103,7 +110,55 @@ def sparsify(
         raise GraphPruneError("GP106", f"there is no option {name!r}", "gp.sparsify", remedy)
     analysis = model if isinstance(model, Analysis) else api.analyze(model, example_inputs)
     how["calibration"] = data = api.calibrated(analysis, calibration, seed, sizes)
-    return sparsified(analysis, decided(analysis, **choice, seed=seed, calibration=data), **how)
+    choice.pop("permute")
+    start = arranged(analysis, **how, **choice) if permute else Arranged(analysis)
+    chosen = decided(start.analysis, **choice, seed=seed, calibration=data)
+    return start.told(sparsified(start.analysis, chosen, **how))
+
+
+@dataclass(frozen=True)
+class Arranged:
+    """What zeros are chosen for: the network as it is, or in another order, with what shows that it is the same."""
+
+    analysis: Analysis
+    order: Ordered | None = None
+    verification: Verification | None = None
+
+    def checked(self, verification: Verification) -> Verification:
+        """What the zeros are checked for, behind what the order was."""
+        before = () if self.verification is None else self.verification.checks
+        return Verification((*before, *verification.checks))
+
+    def told(self, result: Sparsified) -> Sparsified:
+        """A result with what was done before."""
+        if self.order is None:
+            return result
+        report = result.report.with_(notes=(*self.order.notes, *result.report.notes))
+        verification = None if result.verification is None else self.checked(result.verification)
+        report = report.with_(verification=verification)
+        return replace(result, report=report, verification=verification, orders=self.order.orders)
+
+
+def arranged(
+    analysis: Analysis,
+    *,
+    rules: Mapping[str, str] | None = None,
+    verify: bool = True,
+    seed: int = 0,
+    sizes: Mapping[str, int] | None = None,
+    recover: object = (),
+    **options: Any,
+) -> Arranged:
+    """The network in the order that :func:`graphprune.sparsity.permute.ordered` finds, held against the network as it
+    was. What recovers weights has no say in it. Raises GraphPruneError GP401 and GP402."""
+    order = ordered(analysis, seed=seed, **options)
+    tools = tools_of(order.model)
+    other = analyze_program(tools.read(order.model, rules))
+    if not verify or not order.keep:
+        return Arranged(other, order)
+    verification = verify_order(analysis, order.model, order.keep, seed=seed, sizes=sizes)
+    api.require(verification)
+    return Arranged(other, order, verification)
 
 
 def decided(

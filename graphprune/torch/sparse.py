@@ -20,17 +20,18 @@ from graphprune.api import calibrated, require
 from graphprune.dialects.aten.capture import Captured, evaluating, exported
 from graphprune.dialects.aten.reader import numbers
 from graphprune.dialects.aten.tools import ATEN, copied
+from graphprune.dims import leaves
 from graphprune.errors import GraphPruneError
 from graphprune.sparsity.candidates import LeftDense
 from graphprune.sparsity.choose import Choice
-from graphprune.sparsity.run import Sparsified, decided, sparsified
+from graphprune.sparsity.run import Arranged, Sparsified, arranged, decided, sparsified
 from graphprune.torch.pruning import Model, analyze, copy_of
 from graphprune.torch.sparse_masks import bake, put_masks
 from graphprune.torch.tensors import places
 from graphprune.verify import Check, Verification, difference, tolerance
 
 if TYPE_CHECKING:
-    from graphprune.analysis import Analysis
+    from graphprune.analysis import Analysis, Group
 
 
 def sparsify(
@@ -44,6 +45,7 @@ def sparsify(
     seed: int = 0,
     sizes: Mapping[str, int] | None = None,
     calibration: Any = None,
+    permute: bool = False,
     **choice: Any,
 ) -> Sparsified:
     """A sparse copy of a model, in `.model`, of the kind that went in; options as for `graphprune.sparsify`.
@@ -51,6 +53,8 @@ def sparsify(
     masks:   put masks on the parameters of a module, so that training keeps the zeros (`graphprune.torch.bake` makes
              them numbers); False writes zeros. Masks that it has already become numbers first, so that sparsity can be
              raised step by step
+    permute: the parameters of the copy are permuted then, its code is what it was. What an optimizer holds for the
+             model that went in does not fit it
     dynamic: leave batch and sequence axes open in the graph
     Raises GraphPruneError: as `graphprune.sparsify`; GP103, GP107 and GP112 for the model.
     """
@@ -61,8 +65,16 @@ def sparsify(
         analysis = analyze(plain, example_inputs, dynamic=dynamic, rules=rules)
         data = calibrated(analysis, calibration, seed, sizes)
         within = partial(_within, plain) if isinstance(plain, nn.Module) else None
+        how: dict[str, Any] = {"verify": verify, "seed": seed, "sizes": sizes, "calibration": data}
+        start = Arranged(analysis)
+        if permute:
+            held = partial(_held, plain, analysis) if isinstance(plain, nn.Module) else None
+            start = arranged(analysis, held=held, rules=rules, **how, **choice)
+            analysis = start.analysis
+            if isinstance(plain, nn.Module):
+                _reorder(plain, analysis.program.native)
         chosen = decided(analysis, within=within, seed=seed, calibration=data, **choice)
-        result = sparsified(analysis, chosen, verify=verify, seed=seed, sizes=sizes, calibration=data)
+        result = start.told(sparsified(analysis, chosen, **how))
         graph: Captured = result.model
         if isinstance(plain, ExportedProgram):
             return replace(result, model=exported(graph))
@@ -71,6 +83,25 @@ def sparsify(
         if not masks:
             bake(plain)
         return _checked(replace(result, model=plain), analysis, graph) if verify else replace(result, model=plain)
+
+
+def _held(model: nn.Module, analysis: Analysis, group: Group) -> str:
+    """Why the entries of a group stay in their order in a module; empty where they can move."""
+    known = places(model)
+    for member in group.members:
+        if member.tensor not in known:
+            return f"{member.tensor} is no parameter of the module: its code makes it"
+    picked = (axis for pair in analysis.trace.positions.values() for axis in pair)
+    return "stored positions pick its entries" if any(group.dim in leaves(axis) for axis in picked) else ""
+
+
+def _reorder(model: nn.Module, graph: Captured) -> None:
+    """Give a module the tensors of its graph in another order; they stay the same objects."""
+    known = places(model)
+    for name, each in places(graph.graph).items():
+        if name in known:
+            with torch.no_grad():
+                known[name].tensor.copy_(each.tensor)
 
 
 def _within(model: nn.Module, choice: Choice) -> Choice:

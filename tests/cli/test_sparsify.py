@@ -266,3 +266,17 @@ def test_a_sparsity_beside_a_budget_is_refused(folder: Path, capsys: pytest.Capt
     assert main(line[:-2]) == 2
     assert capsys.readouterr().err.startswith("GP701 ")
     assert os.listdir(folder) == ["dense.onnx"]
+
+
+def test_channels_in_another_order(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["sparsify", "dense.onnx", "sparse.onnx", "--format", "2:4", "--permute"]
+    assert main([*line, "--json"]) == 0
+    told = data(capsys)
+    assert "permutation: 3 of 3 groups in another order" in told["notes"][0]
+    assert {"permutation", "weights", "output"} <= {each["oracle"] for each in told["verification"]["checks"]}
+    dense, sparse = weights("dense.onnx"), weights("sparse.onnx")
+    kept = float(np.square(sparse["conv2.weight"], dtype=np.float64).sum())
+    assert main([*line[:-1], "--in-place"]) == 0
+    assert kept > float(np.square(weights("sparse.onnx")["conv2.weight"], dtype=np.float64).sum())
+    assert not np.array_equal(sparse["conv1.bias"], dense["conv1.bias"])
+    assert np.array_equal(np.sort(sparse["conv1.bias"]), np.sort(dense["conv1.bias"]))

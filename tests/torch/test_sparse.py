@@ -276,3 +276,57 @@ def test_numbers_of_what_the_code_makes_cannot_be_written(model: nn.Module) -> N
     choice = gp.sparsify(model, images(1), format="4x1", sparsity=0.5).choice
     with pytest.raises(GraphPruneError, match="GP504"):
         _write(model, replace(choice, others={"nobody.bias": np.zeros(3)}))
+
+
+def unmasked(module: nn.Module) -> nn.Module:
+    """The module with the numbers that its masks hide."""
+    plain = copy.deepcopy(module)
+    for mask in masks_of(plain).values():
+        mask.fill_(True)
+    bake(plain)
+    return plain
+
+
+@pytest.mark.parametrize("source", ["module", "program"])
+def test_channels_in_another_order_compute_the_same(model: nn.Module, source: str) -> None:
+    dense: Any = model if source == "module" else torch.export.export(model, (images(1),))
+    example = images(1) if source == "module" else None
+    plain, moved = (gp.sparsify(dense, example, format="2:4", permute=each) for each in (False, True))
+    assert moved.verification is not None and moved.verification.ok
+    assert len(moved.orders) == 2 and not plain.orders
+    kept = [
+        sum(float((each.weights().astype(np.float64) ** 2).sum()) for each in r.choice.layers) for r in (plain, moved)
+    ]
+    assert kept[1] > kept[0]
+    if source == "module":
+        assert type(moved.model) is Wide
+        assert torch.allclose(unmasked(moved.model)(images(1)), model(images(1)), atol=1e-6)
+        assert not torch.equal(unmasked(moved.model).second.weight, model.second.weight)
+
+
+class Held(nn.Module):
+    """One group that stored positions pick from, one that a constant of the code reads, and one that is free."""
+
+    index: Any
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third = (nn.Linear(16, 16) for _ in range(3))
+        self.fourth, self.head = nn.Linear(16, 16), nn.Linear(16, 4)
+        self.register_buffer("index", torch.arange(16).reshape(2, 8).T.reshape(-1))
+        self.hidden = [torch.linspace(0.5, 2, 16)]
+
+    def forward(self, x: Any) -> Any:
+        x = torch.relu(self.second(torch.relu(self.first(x).index_select(1, self.index))))
+        return self.head(torch.relu(self.fourth(torch.relu(self.third(x) * self.hidden[0]))))
+
+
+def test_what_the_code_of_a_module_holds_stays_in_its_order() -> None:
+    torch.manual_seed(0)
+    module = Held().eval()
+    x = torch.randn(3, 16)
+    result = gp.sparsify(module, x, format="2:4", permute=True)
+    assert torch.allclose(unmasked(result.model)(x), module(x), atol=1e-6)
+    assert set(result.orders) == {"second.weight:0"}
+    told = " ".join(result.report.notes)
+    assert "stored positions pick its entries" in told and "is no parameter of the module" in told
