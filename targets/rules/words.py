@@ -18,7 +18,7 @@ from graphprune.targets.network.lowering import Lowering
 from graphprune.targets.rules.tables import Product
 from graphprune.targets.rules.workspace import Workspace
 
-LEAST = 16  # channels, and numbers of a run, from which on rounding pays
+LEAST = 16  # channels (or weights that meet a number), and numbers of a run, from which on rounding pays
 
 
 @dataclass
@@ -35,8 +35,11 @@ class Words:
 
 
 def wanted(at: Lowering, product: Product) -> bool:
-    """Whether a product is large enough for bfloat16 to pay, on a machine that has its dot products."""
-    return at.machine.pairs and product.channels >= LEAST and prod(product.x.shape) >= LEAST
+    """Whether a product is large enough for bfloat16 to pay, on a machine that has its dot products: few channels do
+    where many weights meet each number."""
+    meets = product.group * product.weights.shape[1] // product.channels
+    many = product.channels > 2 and max(product.channels, meets) >= LEAST
+    return at.machine.pairs and many and prod(product.x.shape) >= LEAST
 
 
 def words_of(at: Lowering, x: View, axis: int, run: int) -> Words | None:
@@ -53,7 +56,7 @@ def words_of(at: Lowering, x: View, axis: int, run: int) -> Words | None:
     stride = merged(x.axes[axis])
     if len(stride) != 1:
         return None
-    for first, count in ((0, size // 2), (size - 1, size % 2)):
+    for first, count, single in ((0, size // 2, False), (size - 1, size % 2, True)):
         source = x.slice(axis, first, count, 2) if count else None
         target = words.view.slice(axis, first // 2, count) if count else None
         if source is None or target is None:
@@ -63,7 +66,7 @@ def words_of(at: Lowering, x: View, axis: int, run: int) -> Words | None:
         if side is None:
             return None
         outer = tuple((loop.extent, loop.strides) for loop in walked if loop is not side)
-        words.steps.append((Pairs(side.extent, stride[0].stride, outer, single=count != size // 2), source, target))
+        words.steps.append((Pairs(side.extent, stride[0].stride, outer, single), source, target))
     at.words[key] = words
     return words
 
