@@ -4,7 +4,8 @@
 
 Vectors lie along the outputs. The weights of `lanes` outputs are one group, [group][entry][lanes]; which inputs the
 entries of a group meet is a table as in contract.py, and a block of lanes x 1 that is not there is not in the table.
-Where all of them are there the table is left out. Such products take as long as their weights take to read.
+Where all of them are there the table is left out. Such products take as long as their weights take to read, so that
+words of two bfloat16 numbers take half of it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from tvm.script.ir_builder import tirx as tir
 
 from .functions import RESULT, Expression, evaluate
 from .loops import CHAINS, fetch, joined, put, registers, units
+from .terms import TERMS, Terms
 from .tir import INT32, Array, Machine, Register, const
 
 
@@ -43,13 +45,23 @@ class Gemv:
     epilogue: Expression = RESULT
     operands: tuple[tuple[int, int], ...] = ()
     x_step: int = 1
+    numbers: str = "float32"  # a row of TERMS whose sums are float32; entries and inputs are words of them
+
+    @property
+    def terms(self) -> Terms:
+        return TERMS[self.numbers]
 
     @property
     def arrays(self) -> tuple[str, ...]:
         table = () if self.dense else (INT32, INT32)
-        return ("float32", "float32", *table, *("float32",) * (self.bias + len(self.operands)), "float32")
+        word = self.terms.word
+        return (word, word, *table, *("float32",) * (self.bias + len(self.operands)), "float32")
 
     def body(self, machine: Machine, arrays: Sequence[Array]) -> None:
+        with self.terms.instructions(machine):
+            self.walk(machine, arrays)
+
+    def walk(self, machine: Machine, arrays: Sequence[Array]) -> None:
         lanes = machine.lanes
         whole, rest = divmod(self.outputs, lanes)
         with units(whole + (rest > 0), self.inputs * lanes, machine) as group:
@@ -72,12 +84,13 @@ class Gemv:
         count: Any = const(self.inputs) if self.dense else more[1][group + 1] - first
 
         def entry(number: Any, chain: int) -> None:
-            weight = Register(lanes)
+            weight = Register(lanes, self.terms.word)
             weight.set(weights.load((first + number) * lanes, lanes))
             offset = number * self.x_step if self.dense else more[0][first + number]
             for m, registers_ in enumerate(sums):
                 register = registers_[chain]
-                register.set(register.get() + weight.get() * tirx.Broadcast(x[offset + m * self.x_row], lanes))
+                factor = tirx.Broadcast(x[offset + m * self.x_row], lanes)
+                register.set(self.terms.add(register.get(), factor, weight.get(), lanes))
 
         unrolled(count, chains, entry)
         return sums

@@ -11,6 +11,7 @@ pytest.importorskip("tvm")
 
 from graphprune.targets.kernels.functions import RESULT, Apply, Leaf, Number
 from graphprune.targets.kernels.gemv import Gemv
+from graphprune.targets.kernels.pairs import packed as in_pairs
 from graphprune.targets.kernels.tir import Machine
 from tests.targets.kernels import harness
 
@@ -19,11 +20,11 @@ def packed(weight: np.ndarray, lanes: int, dense: bool) -> tuple[np.ndarray, np.
     """Weights [output][input] as [group][entry][lanes], the input of each entry, and where each group begins."""
     outputs, inputs = weight.shape
     groups = -(-outputs // lanes)
-    wide = np.zeros((groups * lanes, inputs), np.float32)
+    wide = np.zeros((groups * lanes, inputs), weight.dtype)
     wide[:outputs] = weight
     blocks = wide.reshape(groups, lanes, inputs).transpose(0, 2, 1)
     kept = np.ones((groups, inputs), bool) if dense else (blocks != 0).any(2)
-    values = np.concatenate([blocks[kept].ravel(), np.zeros(0 if kept.any() else 1, np.float32)])
+    values = np.concatenate([blocks[kept].ravel(), np.zeros(0 if kept.any() else 1, weight.dtype)])
     offsets = np.concatenate([np.nonzero(kept)[1], np.zeros(0 if kept.any() else 1)]).astype(np.int32)
     return values, offsets, np.concatenate([[0], kept.sum(1).cumsum()]).astype(np.int32)
 
@@ -90,3 +91,38 @@ def test_shapes(
     whole = whole.reshape(y.shape)
     assert (whole[:, outputs:] == 77.0).all()
     harness.close(whole[:, :outputs], sums, (inputs + 4) * 2.0**-23 * size)
+
+
+@pytest.mark.skipif(not harness.PAIRS, reason="this processor has no AVX512_BF16")
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    machine=st.sampled_from(harness.PAIRS or harness.MACHINES),
+    outputs=st.sampled_from([1, 15, 16, 17, 47, 200]),
+    inputs=st.sampled_from([1, 2, 9, 33, 64]),
+    rows=st.integers(1, 4),
+    dense=st.booleans(),
+    bias=st.booleans(),
+    odd=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_words_of_bfloat16(
+    machine: Machine, outputs: int, inputs: int, rows: int, dense: bool, bias: bool, odd: bool, seed: int
+) -> None:
+    """Numbers of few bits are bfloat16 as they are: the error is that of sums in float32."""
+    generator = np.random.default_rng(seed)
+    weight = generator.integers(-64, 65, (outputs, 2 * inputs)).astype(np.float32)
+    x = generator.integers(-64, 65, (rows, 2 * inputs)).astype(np.float32)
+    if odd:
+        x[0, -1] = generator.choice([np.nan, np.inf])
+        weight[:, -1] = 3
+    values, offsets, groups = packed(weight[:, ::2] + 1j * weight[:, 1::2], machine.lanes, dense)
+    arrays = [in_pairs(x), in_pairs(np.stack([values.real, values.imag], -1).astype(np.float32)).ravel()]
+    arrays += [] if dense else [offsets, groups]
+    wanted = x.astype(np.float64) @ weight.T.astype(np.float64)
+    if bias:
+        arrays.append(generator.standard_normal(outputs).astype(np.float32))
+        wanted = wanted + arrays[-1]
+    kernel = Gemv(outputs, inputs, rows, inputs, outputs, dense, bias, numbers="bfloat16")
+    found = harness.run(kernel, machine, *arrays, np.full((rows, outputs), 77.0, np.float32))
+    size = np.abs(np.where(np.isfinite(x), x, 0)) @ np.abs(weight).T + 4
+    harness.close(found, wanted, (2 * inputs + 4) * 2.0**-23 * size)

@@ -10,6 +10,7 @@ pytest.importorskip("tvm")
 
 from graphprune.targets.kernels.across import Across
 from graphprune.targets.kernels.contract import Contract
+from graphprune.targets.kernels.gemv import Gemv
 from graphprune.targets.kernels.pairs import Pairs
 from graphprune.targets.rules.words import LEAST
 from tests.targets.kernels.harness import MACHINES, PAIRS
@@ -67,6 +68,18 @@ def test_features(shape: tuple[int, ...]) -> None:
     y = net.op("Relu", net.op("Add", net.op("MatMul", x, net.weight(shape[-1], 50)), net.weight(50)))
     network = check(net.model(y), PAIRS[0], tolerance=ROUNDING)
     assert rounded(network) == roundings(network) - shape[-1] % 2 == 1
+
+
+@pytest.mark.parametrize(("rows", "inputs", "outputs", "words"), [(1, 512, 100, 1), (3, 300, 257, 1), (1, 511, 100, 0)])
+def test_few_rows(rows: int, inputs: int, outputs: int, words: int) -> None:
+    """Large matrices of an even number of inputs are words; a row is rounded once."""
+    net = Net()
+    x = net.op("Tanh", net.input(rows, inputs))
+    y = net.op("Relu", net.op("Add", net.op("MatMul", x, net.weight(inputs, outputs)), net.weight(outputs)))
+    network = check(net.model(y), PAIRS[0], tolerance=ROUNDING)
+    (kernel,) = [call.kernel for call in network.lowered.calls if isinstance(call.kernel, Gemv)]
+    assert kernel.numbers == ("bfloat16" if words else "float32")
+    assert roundings(network) == words
 
 
 def test_what_several_products_read_is_rounded_once() -> None:
