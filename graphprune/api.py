@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from graphprune.dialects import tools_of
 from graphprune.errors import GraphPruneError
+from graphprune.recipes import followed
 
 if TYPE_CHECKING:
     from graphprune.analysis import Analysis
@@ -189,6 +190,7 @@ def plan(
     macs: float | None = None,
     params: float | None = None,
     bytes: float | None = None,
+    latency: float | None = None,
     ratio: float | None = None,
     criterion: Any = "l2",
     reduction: str = "mean",
@@ -209,38 +211,37 @@ def plan(
     depth_by: Any = "block_influence",
     depth_unit: int = 1,
     tell: Callable[[str], None] | None = None,
+    **measuring: Any,
 ) -> Plan:
     """Decide what to keep of every group; no weight is changed. The same arguments give the same plan.
 
     example_inputs: what a module is captured with; not for ONNX
-    macs, params, bytes: the share of multiply-accumulates, parameters or bytes of weights that may remain, in (0, 1];
-                several are all met
+    macs, params, bytes, latency: the share of multiply-accumulates, parameters, bytes of weights or time of one run
+                that may remain, in (0, 1]; several are all met
     ratio:      the share of all channels to remove, in [0, 1); of every group alike with allocate="uniform"
     criterion:  how channels are scored: a name of `graphprune.criteria`, an object of a kind that is described there, a
                 function from the weights of channels ``[channels, numbers]`` to their scores, or ``"module:function"``
     reduction:  how the scores of coupled tensors become one: sum, mean, max or l2
-    normalize:  how groups are made comparable: a name that `graphprune plan --help` lists
-    allocate:   how the cut is divided among groups: a name that `graphprune plan --help` lists
+    normalize:  how groups are made comparable; allocate: how the cut is divided among them (`graphprune plan --help`)
     max_ratio:  the largest share of a group that may go; min_width: the fewest channels that stay
     align:      kept widths are multiples of this; "auto" chooses per group
-    ignore, only: patterns of tensors or groups to leave alone, or to prune alone
-    heads:      of attention: prune heads, their width, or both
+    ignore, only: patterns of tensors or groups to leave alone, or to prune alone; heads: heads, their width, or both
     sizes:      numbers for dynamic axes by name, for costs; the model's own default, else 1, where not given
     calibration: data for criteria that look at some: what `graphprune.calibration` returns, or anything it takes
     depth, depth_by, depth_unit: how many residual blocks go, or "auto", which tells (tell): see `graphprune.depth.plan`
-    steps:      in how many cuts the budget is reached; what is left is scored anew after each. It is one plan all the
-                same; refit: recoveries of what is left before it is scored, computed from `calibration`
+    steps:      in how many cuts the budget is reached; refit: recoveries of what is left before it is scored anew
+    measuring:  `latency_table`, `threads`, `stopwatch`: see :class:`graphprune.latency.measure.Measurements`
     Raises GraphPruneError: GP106 and GP107 for options, GP701 to GP704 for data; BudgetNotMet: GP301 and GP302.
     """
     from graphprune.steps import planned
 
     analysis = _analysis(model, example_inputs)
-    data = calibrated(analysis, calibration, seed, sizes)
     return planned(
         analysis, steps=steps, refit=refit, macs=macs, params=params, bytes=bytes, ratio=ratio, criterion=criterion,
         reduction=reduction, normalize=normalize, allocate=allocate, max_ratio=max_ratio, min_width=min_width,
         align=align, ignore=tuple(ignore), only=tuple(only), heads=heads, seed=seed, sizes=dict(sizes or {}),
-        calibration=data, depth=depth, depth_by=depth_by, depth_unit=depth_unit, tell=tell,
+        calibration=calibrated(analysis, calibration, seed, sizes), depth=depth, depth_by=depth_by,
+        depth_unit=depth_unit, tell=tell, latency=latency, **measuring,
     )  # fmt: skip
 
 
@@ -306,21 +307,9 @@ def prune(
     if verify:
         verification = _verified(analysis, result.model, made, seed, sizes)
         result = Result(result.model, made, result.report.with_(verification=verification), verification)
-    return recovered(analysis, result, recover, data, seed)
+    from graphprune.latency.outcome import timed
 
-
-def followed(
-    recipe: str | None, options: dict[str, Any], recover: str | Sequence[str], calibration: Calibration | None
-) -> tuple[dict[str, Any], str | Sequence[str], tuple[str, ...]]:
-    """Options and recovery with what a recipe says where nothing else was given, and what to tell about it."""
-    if recipe is None:
-        return options, recover, ()
-    from graphprune.recipes import DATA, NOISE, NOTHING, recipe_of
-
-    there_is = NOTHING if calibration is None else NOISE if calibration.data_free else DATA
-    chosen, told = recipe_of(recipe, there_is)
-    fitting = chosen.pop("recover")
-    return {**chosen, **options}, recover or fitting, (told,)
+    return timed(analysis, recovered(analysis, result, recover, data, seed), options)
 
 
 def stepped(options: dict[str, Any], recover: str | Sequence[str]) -> dict[str, Any]:

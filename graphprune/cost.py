@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -22,7 +23,10 @@ from graphprune.program import Array, Block, Stored, Use, Value
 from graphprune.sizes import Extent, Size
 
 MEASURES = ("macs", "parameters", "bytes")
-"""The costs that a budget can be given in."""
+"""The costs that are counted, and that a budget can be given in."""
+
+LATENCY = "latency"
+"""Beside them, a cost that is measured: picoseconds, where a costing was given a :class:`Measured`."""
 
 _BITS = {"float": 32, "double": 64, "bool": 8, "string": 0, "complex64": 64, "complex128": 128}
 _BITS_OF_UNKNOWN_TYPES = 32
@@ -50,6 +54,16 @@ class Cost:
     peak_activation_bytes: int
 
 
+class Measured(Protocol):
+    """A cost that is no sum of products of sizes: what :mod:`graphprune.latency` makes of a table."""
+
+    def cost(self, widths: Mapping[Dim, int]) -> int:
+        """The cost at these widths."""
+
+    def change(self, dim: Dim, width: int, widths: Mapping[Dim, int]) -> int:
+        """What it changes by when one dimension goes from its width in ``widths`` to ``width``."""
+
+
 @dataclass(frozen=True)
 class _Term:
     """``factor * product(values of axes) / 2**shift``, rounded up; ``axes`` are indices into the table of axes."""
@@ -63,6 +77,7 @@ class Costing:
     """The costs of one analysis, compiled.
 
     sizes: numbers for dynamic axes by name; what is not named counts as the program says, else as 1
+    latency: the cost that is called so, once it is known
     The widths that the methods take map free dimensions to their new sizes; absent ones are uncut.
 
     >>> from graphprune.program import Block, Program
@@ -74,6 +89,7 @@ class Costing:
 
     def __init__(self, analysis: Analysis, sizes: Mapping[str, int]):
         self.analysis = analysis
+        self.latency: Measured | None = None
         self.sizes: dict[Hashable, int] = dict({**analysis.program.sizes, **sizes}.items())
         self._places: dict[Extent, int] = {}
         self._polynomials: list[tuple[tuple[int, tuple[Dim, ...]], ...]] = []
@@ -115,6 +131,13 @@ class Costing:
                 factor *= constant
         self._terms[measure].append(_Term(factor, tuple(sorted(places)), shift))
 
+    def count(self, measure: str, products: Iterable[Iterable[Axis | Extent]]) -> None:
+        """A further measure by name: a sum of products of sizes."""
+        self._terms[measure] = []
+        for axes in products:
+            self._add(measure, axes)
+        self._users[measure] = self._index(self._terms[measure])
+
     def _place(self, size: Extent) -> int:
         if size not in self._places:
             self._places[size] = len(self._polynomials)
@@ -143,7 +166,9 @@ class Costing:
 
     # ---------------------------------------------------------------- evaluating
     def cost(self, measure: str, widths: Mapping[Dim, int]) -> int:
-        """One of :data:`MEASURES` at these widths."""
+        """One of :data:`MEASURES`, or :data:`LATENCY`, at these widths."""
+        if measure == LATENCY and self.latency is not None:
+            return self.latency.cost(widths)
         return self._sum(self._terms[measure], widths)
 
     def macs(self, widths: Mapping[Dim, int]) -> int:
@@ -160,6 +185,8 @@ class Costing:
 
     def change(self, measure: str, dim: Dim, width: int, widths: Mapping[Dim, int]) -> int:
         """What the cost changes by when one dimension goes from its width in ``widths`` to ``width``."""
+        if measure == LATENCY and self.latency is not None:
+            return self.latency.change(dim, width, widths)
         terms = self._users[measure].get(dim, [])
         return self._sum(terms, {**widths, dim: width}) - self._sum(terms, widths)
 
@@ -195,7 +222,15 @@ class Costing:
 
     def product(self, axes: Iterable[Axis | Extent], widths: Mapping[Dim, int]) -> int:
         """The product of the sizes of some axes, such as the ``macs`` of one contraction."""
-        return math.prod(self._value(self._place(_polynomial(axis)), widths) for axis in axes)
+        return self.multiplied(self.factors(axes), widths)
+
+    def factors(self, axes: Iterable[Axis | Extent]) -> tuple[int, ...]:
+        """Some axes, compiled, where their product is asked for more than once."""
+        return tuple(self._place(_polynomial(axis)) for axis in axes)
+
+    def multiplied(self, factors: Iterable[int], widths: Mapping[Dim, int]) -> int:
+        """The product of the sizes of axes that were compiled."""
+        return math.prod(self._value(place, widths) for place in factors)
 
     def polynomial(self, measure: str, places: Mapping[Dim, int]) -> dict[tuple[int, ...], float]:
         """A measure as the factors of products of widths, for a search with millions of steps.

@@ -19,11 +19,13 @@ from typing import Any
 from graphprune import api
 from graphprune.analysis import Analysis
 from graphprune.calibrate import Calibration
+from graphprune.cost import LATENCY
 from graphprune.criteria.custom import name_of
 from graphprune.errors import BudgetNotMet, GraphPruneError
 from graphprune.fidelity import Fidelity, digest_of, digest_of_data
 from graphprune.metric import Metric, measured, metric_of
 from graphprune.plan import fingerprint
+from graphprune.recipes import followed
 from graphprune.recover.run import checked, cut
 from graphprune.steps import BUDGETS, check_share, planned
 
@@ -113,7 +115,7 @@ def prune_within(
     seed, sizes = options.get("seed", 0), options.get("sizes")
     given, held = (api.calibrated(analysis, each, seed, sizes) for each in (calibration, validation))
     fit, judge = divided(given, held)
-    options, recover, told = api.followed(recipe, options, recover, fit)
+    options, recover, told = followed(recipe, options, recover, fit)
     planning = {name: value for name, value in options.items() if name not in ("dynamic", "rules", "as_graph")}
     found = find(analysis, request, judge, calibration=fit, recover=recover, **planning)
     options = {**options, found.budget: found.target, "calibration": fit}
@@ -178,8 +180,8 @@ def find(
 
 
 def _budget(options: Mapping[str, Any]) -> tuple[str, float]:
-    given = {name: options[name] for name in (*BUDGETS, "ratio") if options.get(name) is not None}
-    if len(given) > 1 or "ratio" in given:
+    given = {name: options[name] for name in (*BUDGETS, LATENCY, "ratio") if options.get(name) is not None}
+    if len(given) > 1 or not given.keys() <= BUDGETS.keys():
         remedy = "give one of macs, params and bytes as the lowest share, or none"
         raise GraphPruneError("GP107", "a drop is searched along one budget", "option max_drop", remedy)
     if not given:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from graphprune.calibrate import Calibration
     from graphprune.cost import Costing
     from graphprune.dims import Dim
+    from graphprune.latency.stopwatch import Stopwatch
+    from graphprune.latency.table import Table
     from graphprune.program import Array
 
 SCHEMA = "graphprune.plan"
@@ -50,7 +52,7 @@ class Plan:
     options:  what the plan was made with
     model:    ``name`` and ``fingerprint`` (of names, shapes and groups, not of weights) of the model it was made for
     versions: of what made it
-    costs:    ``dense`` and ``planned``: parameters, bytes and macs
+    costs:    ``dense`` and ``planned``: parameters, bytes and macs; latency (picoseconds) where that was a budget
     left:     what was not cut although it is a weight's axis: ``name``, ``code``, ``reason``
     """
 
@@ -213,6 +215,7 @@ def make_plan(
     macs: float | None = None,
     params: float | None = None,
     bytes: float | None = None,
+    latency: float | None = None,
     ratio: float | None = None,
     criterion: Any = "l2",
     reduction: str = "mean",
@@ -227,46 +230,84 @@ def make_plan(
     seed: int = 0,
     sizes: Mapping[str, int] | None = None,
     calibration: Calibration | None = None,
+    latency_table: Table | str | os.PathLike[str] | None = None,
+    threads: int | None = None,
+    stopwatch: Stopwatch | None = None,
 ) -> Plan:
     """Decide what to keep; the arguments are those of :func:`graphprune.api.plan`.
 
     Raises GraphPruneError: GP106 and GP107 for options; BudgetNotMet: GP301, and GP302 where nothing can be pruned.
     """
-    fractions = _fractions({"macs": macs, "parameters": params, "bytes": bytes}, ratio)
-    _check_bounds(max_ratio, min_width, align, seed, sizes or {})
+    fractions = _fractions({"macs": macs, "parameters": params, "bytes": bytes, "latency": latency}, ratio)
+    _check_bounds(max_ratio, min_width, align, seed, sizes or {}, threads)
+    if latency is not None and align == 1:
+        align = "auto"  # runtimes work in blocks of channels, and tables have no other widths
     options = {
         "macs": macs, "params": params, "bytes": bytes, "ratio": ratio, "criterion": name_of(criterion),
         "reduction": reduction, "normalize": normalize, "allocate": allocate, "max_ratio": max_ratio,
         "min_width": min_width, "align": align, "ignore": list(ignore), "only": list(only), "heads": heads,
         "seed": seed, "sizes": dict(sizes or {}), "calibration": calibration.source if calibration else None,
+        **({} if latency is None else {"latency": latency}),
     }  # fmt: skip
+    measuring = {"table": latency_table, "threads": threads, "stopwatch": stopwatch}
+    return _decided(analysis, fractions, options, criterion, calibration, measuring)
+
+
+def _decided(
+    analysis: Analysis,
+    fractions: Mapping[str, float],
+    options: dict[str, Any],
+    criterion: Any,
+    calibration: Calibration | None,
+    measuring: Mapping[str, Any],
+) -> Plan:
+    """The plan for options that were checked; measuring: how, where the time of a run is a budget."""
     # Here, not above: a plan can be read and printed without NumPy.
-    from graphprune.allocate import ALLOCATORS
     from graphprune.allocate.bounds import bounds, select
     from graphprune.allocate.problem import Problem, limits_of
-    from graphprune.cost import Costing
+    from graphprune.cost import LATENCY, Costing
     from graphprune.criteria.transfer import score_groups
 
-    allocator = ALLOCATORS.load(allocate)
-    groups, left = select(analysis.groups, ignore=ignore, only=only, heads=heads)
-    costing = Costing(analysis, sizes or {})
+    def given(*names: str) -> dict[str, Any]:
+        return {name: options[name] for name in names}
+
+    groups, left = select(analysis.groups, **given("ignore", "only", "heads"))
+    sizes, ratio = options["sizes"], options["ratio"]
+    costing, measured = Costing(analysis, sizes), None
     if not groups:
         raise _nothing(analysis, costing, bool(left))
-    allowed = bounds(analysis, groups, max_ratio=max_ratio, min_width=min_width, align=align)
+    allowed = bounds(analysis, groups, **given("max_ratio", "min_width", "align"))
+    if LATENCY in fractions:
+        from graphprune.latency.measure import Measurements
+
+        measured = Measurements(costing, groups, allowed, **measuring, **given("seed", "sizes"))
+        allowed = measured.bounds
+        options |= {"machine": measured.table.machine}
     scores = score_groups(
-        analysis, groups, criterion=criterion, reduction=reduction, normalize=normalize, seed=seed,
-        calibration=calibration,
-    )  # fmt: skip
-    left += _unscored(analysis, groups, scores, name_of(criterion))
+        analysis, groups, criterion=criterion, calibration=calibration, **given("reduction", "normalize", "seed")
+    )
+    left += _unscored(analysis, groups, scores, options["criterion"])
     groups = [group for group in groups if group.dim in scores]
     limits = limits_of(costing, groups, allowed, fractions, ratio or 0.0)
     problem = Problem(analysis, groups, scores, allowed, costing, limits, ratio)
+    widths = _allocated(problem, options["allocate"], fractions)
+    while measured is not None and measured.fit(widths):
+        widths = _allocated(problem, options["allocate"], fractions)
+    left += [*_limited(groups, allowed, widths), *_refused(analysis)]
+    keep = _kept(problem, widths, criterion, calibration, options["seed"])
+    return _made(analysis, keep, options, sizes, left, costing)
+
+
+def _allocated(problem: Problem, name: str, fractions: Mapping[str, float]) -> dict[Dim, int]:
+    """The widths that an allocator chooses, checked. Raises BudgetNotMet GP301."""
+    from graphprune.allocate import ALLOCATORS
+
+    allocator = ALLOCATORS.load(name)
     if not problem.holds(problem.least):
         raise _not_met(problem, fractions)
-    widths = allocator(problem)
-    problem.check(widths, allocate)
-    left += [*_limited(groups, allowed, widths), *_refused(analysis)]
-    return _made(analysis, _kept(problem, widths, criterion, calibration, seed), options, sizes or {}, left, costing)
+    widths: dict[Dim, int] = allocator(problem)
+    problem.check(widths, name)
+    return widths
 
 
 def _kept(
@@ -292,10 +333,11 @@ def _made(
     from importlib.metadata import version
 
     from graphprune import __version__
-    from graphprune.cost import MEASURES, Costing
+    from graphprune.cost import LATENCY, MEASURES, Costing
 
     costing = costing or Costing(analysis, sizes)
     widths = {dim: len(kept) for dim, kept in keep.items()}
+    measures = MEASURES if costing.latency is None else (*MEASURES, LATENCY)
     cuts = tuple(
         Cut(name, group.size, tuple(keep[group.dim].tolist()) if group.dim in keep else tuple(range(group.size)))
         for name, group in named(analysis).items()
@@ -306,8 +348,8 @@ def _made(
         model={"name": analysis.program.name, "fingerprint": fingerprint(analysis)},
         versions={"graphprune": __version__, "numpy": version("numpy")},
         costs={
-            "dense": {name: costing.cost(name, {}) for name in MEASURES},
-            "planned": {name: costing.cost(name, widths) for name in MEASURES},
+            "dense": {name: costing.cost(name, {}) for name in measures},
+            "planned": {name: costing.cost(name, widths) for name in measures},
         },
         left=tuple({"name": each.name, "code": each.code, "reason": each.reason} for each in left),
     )
@@ -327,7 +369,7 @@ def _fractions(budgets: Mapping[str, float | None], ratio: float | None) -> dict
         if asked:
             raise GraphPruneError("GP107", "both a ratio and a budget were given", "option ratio", "give one of them")
     elif not asked:
-        remedy = "give macs=0.6 to keep 60 % of the multiplications, or params, bytes or ratio"
+        remedy = "give macs=0.6 to keep 60 % of the multiplications, or params, bytes, latency or ratio"
         raise GraphPruneError("GP107", "it was not said how far to prune", "", remedy)
     return asked
 
@@ -341,12 +383,16 @@ def _not_a_share(option: str, value: object, meaning: str) -> GraphPruneError:
     return GraphPruneError("GP107", f"{value!r} is not {meaning}", f"option {option}", f"write {guess}")
 
 
-def _check_bounds(max_ratio: float, min_width: int, align: int | str, seed: int, sizes: Mapping[str, int]) -> None:
+def _check_bounds(
+    max_ratio: float, min_width: int, align: int | str, seed: int, sizes: Mapping[str, int], threads: int | None
+) -> None:
     if not _is_number(max_ratio) or not 0 <= max_ratio < 1:
         raise _not_a_share("max_ratio", max_ratio, "a share of a group, from 0 to below 1")
     wholes: dict[str, tuple[object, int]] = {"min_width": (min_width, 1), "seed": (seed, 0)}
     if align != "auto":
         wholes["align"] = (align, 1)
+    if threads is not None:
+        wholes["threads"] = (threads, 1)
     wholes.update((f"sizes[{name!r}]", (size, 1)) for name, size in sizes.items())
     for option, (value, least) in wholes.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < least:

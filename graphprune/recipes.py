@@ -7,9 +7,13 @@ does with inputs it was not made for says little about those it was made for.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from graphprune.errors import GraphPruneError, did_you_mean
+
+if TYPE_CHECKING:
+    from graphprune.calibrate import Calibration
 
 RECIPES: dict[str, dict[str, Any]] = {
     "magnitude": {"criterion": "l2", "normalize": "mean", "allocate": "global", "recover": ()},
@@ -48,3 +52,15 @@ def recipe_of(name: str, there_is: str) -> tuple[dict[str, Any], str]:
         raise GraphPruneError("GP704", f"the recipe {name!r} needs calibration data", "option recipe")
     plain = {key: value if isinstance(value, str) else " ".join(value) or "none" for key, value in chosen.items()}
     return dict(chosen), f"recipe {name} ({why}): {', '.join(f'{key} {value}' for key, value in plain.items())}"
+
+
+def followed(
+    recipe: str | None, options: dict[str, Any], recover: str | Sequence[str], calibration: Calibration | None
+) -> tuple[dict[str, Any], str | Sequence[str], tuple[str, ...]]:
+    """Options and recovery with what a recipe says where nothing else was given, and what to tell about it."""
+    if recipe is None:
+        return options, recover, ()
+    there_is = NOTHING if calibration is None else NOISE if calibration.data_free else DATA
+    chosen, told = recipe_of(recipe, there_is)
+    fitting = chosen.pop("recover")
+    return {**chosen, **options}, recover or fitting, (told,)

@@ -77,6 +77,7 @@ class Report:
     verification: the outcome of the checks, None when they were not run
     files:     bytes of the files before and after, when both are known
     timing:    measured run times, when asked
+    predicted: seconds of one run before and after, as a table of latencies says, where time was a budget
     written:   the files that were written
     notes:     anything else worth a line
     """
@@ -92,6 +93,7 @@ class Report:
     verification: Verification | None = None
     files: tuple[int, int] | None = None
     timing: Timing | None = None
+    predicted: tuple[float, float] | None = None
     written: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -106,6 +108,10 @@ class Report:
         ]
         if self.files is not None:
             rows.insert(3, ("file", *_counts(*self.files, "B")))
+        if self.predicted is not None:
+            dense, pruned = self.predicted
+            row = (f"{dense * 1e3:.3f} ms", f"{pruned * 1e3:.3f} ms", f"{pruned / dense - 1:+.1%}")
+            rows.append(("latency, planned", *row))
         if self.timing is not None:
             timing = self.timing
             rows.append(("latency", f"{timing.dense * 1e3:.3f} ms", f"{timing.pruned * 1e3:.3f} ms", timing.change))
@@ -146,6 +152,9 @@ class Report:
             "verification": None if self.verification is None else verification_dict(self.verification),
             "files": None if self.files is None else {"dense": self.files[0], "pruned": self.files[1]},
             "timing": None if self.timing is None else {**asdict(self.timing), "differs": self.timing.differs},
+            "predicted": None
+            if self.predicted is None
+            else dict(zip(("dense", "pruned"), self.predicted, strict=True)),
             "written": list(self.written),
             "notes": list(self.notes),
         }

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphprune.cost import LATENCY
 from graphprune.criteria.custom import name_of
 from graphprune.errors import GraphPruneError
 from graphprune.plan import Plan, make_plan, named
@@ -115,7 +116,8 @@ class _Steps:
     def told(self) -> dict[str, Any]:
         """What the plan says it was made with."""
         asked = {"criterion": name_of(self.options.get("criterion", "l2"))}
-        return asked | {name: self.options[name] for name in (*BUDGETS, "ratio", "normalize") if name in self.options}
+        names = (*BUDGETS, LATENCY, "ratio", "normalize")
+        return asked | {name: self.options[name] for name in names if name in self.options}
 
     def cut(self, before: Plan, part: float) -> Plan:
         """The plan after this part of all steps, from the one before it."""
@@ -123,7 +125,7 @@ class _Steps:
         self._score(keep)
         scored = Rescored(self.told["criterion"], self.scores)
         asked = {**self.options, "criterion": scored, "normalize": "none"}
-        for name in BUDGETS:
+        for name in (*BUDGETS, LATENCY):
             if asked.get(name) is not None:
                 asked[name] = asked[name] ** part
         if asked.get("ratio") is not None:

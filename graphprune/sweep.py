@@ -40,7 +40,7 @@ from graphprune.recover.run import recover as refit
 from graphprune.sweep_text import Head, Row, Sweep, load
 
 CONTROLS = ("random", "l1")
-BUDGETS = ("macs", "params", "bytes", "ratio")
+BUDGETS = ("macs", "params", "bytes", "latency", "ratio")
 
 # Of one row only: the others go on.
 _FAILURES = frozenset({"GP301", "GP302", "GP703", "GP704"})
@@ -69,7 +69,7 @@ def sweep(
     metric:    measured beside the error: a function of outputs and labels, or ``"module:function"`` (see `metric.py`)
     path:      where the rows are written as JSON, each as soon as it is there; resume: go on with the rows of that file
     tell:      is told about every row
-    options:   of :func:`graphprune.api.plan`; one of macs, params, bytes and ratio is a sequence of shares
+    options:   of :func:`graphprune.api.plan`; one of macs, params, bytes, latency and ratio is a sequence of shares
 
     Raises GraphPruneError: GP106 and GP107 for options and for a file that is of another sweep, GP701 to GP704 for
     data. What one cut cannot do (a budget that cannot be met) is in its row.
@@ -155,7 +155,7 @@ class _Request:
     ) -> _Request:
         given = [name for name in BUDGETS if options.get(name) is not None]
         if len(given) != 1 or not isinstance(options[given[0]], Sequence) or not options[given[0]]:
-            remedy = "give one of macs, params, bytes and ratio, as macs=[0.4, 0.6, 0.8]"
+            remedy = "give one of macs, params, bytes, latency and ratio, as macs=[0.4, 0.6, 0.8]"
             raise GraphPruneError("GP107", "a sweep goes over one budget", "", remedy)
         if not seeds or not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
             raise GraphPruneError("GP107", f"{list(seeds)!r} are not seeds", "option seeds", "write 0,1,2")

@@ -21,6 +21,7 @@ class Width(Pass):
     macs: float | None = None
     params: float | None = None
     bytes: float | None = None
+    latency: float | None = None
     ratio: float | None = None
     criterion: str = "l2"
     reduction: str = "mean"
@@ -33,6 +34,8 @@ class Width(Pass):
     only: tuple[str, ...] = ()
     heads: str = "both"
     seed: int = 0
+    latency_table: str | None = None
+    threads: int | None = None
 
     def apply(self, model: Any) -> PassResult:
         """The pruned model, unverified; the report is a :class:`graphprune.api.Result`."""

@@ -9,7 +9,7 @@ import pytest
 
 from graphprune.allocate import ALLOCATORS
 from graphprune.allocate.greedy import descend
-from graphprune.allocate.polynomial import polynomials
+from graphprune.allocate.polynomial import running
 from graphprune.allocate.problem import Problem
 from graphprune.cost import MEASURES
 from graphprune.dims import Dim
@@ -60,7 +60,7 @@ def test_the_polynomial_saves_what_the_count_says(name: str) -> None:
     asked = drawn(name, dict.fromkeys(MEASURES, 0.5))
     random = np.random.default_rng(1)
     now = [each.size for each in asked.groups]
-    costs = polynomials(asked, now)
+    costs = running(asked, now)
     for _ in range(20):
         place = int(random.integers(len(now)))
         dim, width = asked.groups[place].dim, int(random.integers(1, now[place] + 1))

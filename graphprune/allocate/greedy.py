@@ -1,10 +1,11 @@
 """One step at a time: the one that loses least for what it saves.
 
-A step takes the least important entries of one group, as many as its alignment wants, and its price is their score over
-what the network saves, in its neighbours too. With several budgets the saving is the sum over those that are not met
-yet of ``saving / excess``, so that the one that is farthest off counts least per unit; these weights are renewed
-whenever an excess has halved. Scores are added up, so they have to be in one unit for all groups: the criterion's own
-(``normalize="none"``) or one that a normalisation makes. Entries with negative scores go first.
+A step takes the least important entries of one group, as many as its alignment wants and as it takes to save anything,
+and its price is their score over what the network saves, in its neighbours too. With several budgets the saving is the
+sum over those that are not met yet of ``saving / excess``, so that the one that is farthest off counts least per unit;
+these weights are renewed whenever an excess has halved. Scores are added up, so they have to be in one unit for all
+groups: the criterion's own (``normalize="none"``) or one that a normalisation makes. Entries with negative scores go
+first.
 
 Removing entries only makes the savings of others smaller and their prices higher, so a heap of prices that were right
 once has to look again only at what it is about to take. For ``n`` removed steps, ``g`` groups and ``t`` cost terms a
@@ -16,7 +17,7 @@ from __future__ import annotations
 import heapq
 
 from graphprune.allocate.give_back import give_back
-from graphprune.allocate.polynomial import Polynomial, polynomials
+from graphprune.allocate.polynomial import Running, running
 from graphprune.allocate.problem import Problem
 from graphprune.dims import Dim
 
@@ -32,7 +33,7 @@ def allocate(problem: Problem) -> dict[Dim, int]:
 def descend(problem: Problem, widths: dict[Dim, int]) -> None:
     """Make groups narrower in place until all budgets are met, or nothing more may go."""
     now = [widths[group.dim] for group in problem.groups]
-    costs = polynomials(problem, now)
+    costs = running(problem, now)
     while excess := _excess(problem, widths):
         if not _Round(problem, costs, excess, now).run():
             return
@@ -48,7 +49,7 @@ def _excess(problem: Problem, widths: dict[Dim, int]) -> dict[str, int]:
 class _Round:
     """Steps at fixed weights of the budgets, until an excess has halved."""
 
-    def __init__(self, problem: Problem, costs: dict[str, Polynomial], excess: dict[str, int], widths: list[int]):
+    def __init__(self, problem: Problem, costs: dict[str, Running], excess: dict[str, int], widths: list[int]):
         self.widths = widths
         self.costs = costs
         self.excess: dict[str, float] = dict(excess)
@@ -77,20 +78,28 @@ class _Round:
     def _entry(self, place: int) -> tuple[float, float, int] | None:
         """The price of the next step of a group, its weighted saving (the larger first), and the group."""
         width = self.widths[place]
-        lower = self.bounds[place].below(width)
-        share = (width - lower) / width
-        saving = 0.0
-        for _, cost, weight in self.unmet:
-            saving += weight * cost.saving(place, share)
+        lower, saving = self._step(place)
         if saving <= 0:
             return None
         size, losses = self.sizes[place], self.losses[place]
         loss = float(losses[size - lower] - losses[size - width])
         return (loss / saving if loss > 0 else loss * saving), -saving, place
 
+    def _step(self, place: int) -> tuple[int, float]:
+        """The next smaller width at which anything is saved, and what: times of layers are staircases."""
+        width, lower = self.widths[place], self.bounds[place].below(self.widths[place])
+        while True:
+            share, saving = (width - lower) / width, 0.0
+            for _, cost, weight in self.unmet:
+                saving += weight * cost.saving(place, share)
+            below = self.bounds[place].below(lower)
+            if saving > 0 or below == lower:
+                return lower, saving
+            lower = below
+
     def _take(self, place: int) -> None:
         width = self.widths[place]
-        lower = self.bounds[place].below(width)
+        lower, _ = self._step(place)
         share = (width - lower) / width
         for name, cost, _ in self.unmet:
             self.excess[name] -= cost.saving(place, share)

@@ -18,7 +18,7 @@ import numpy as np
 from graphprune.allocate import greedy
 from graphprune.allocate.bounds import Bound
 from graphprune.allocate.give_back import give_back
-from graphprune.allocate.polynomial import polynomials
+from graphprune.allocate.polynomial import running
 from graphprune.allocate.problem import Problem
 from graphprune.dims import Dim
 from graphprune.program import Array
@@ -82,7 +82,7 @@ def _repaired(problem: Problem, levels: Levels, chosen: list[int]) -> dict[Dim, 
 def levels_around(problem: Problem, widths: dict[Dim, int], radius: float) -> Levels:
     """The levels within a share of each group's size from its width, and what they cost while all others stay."""
     now = [widths[group.dim] for group in problem.groups]
-    costs = polynomials(problem, now)
+    costs = running(problem, now)
     choices = [
         _choices(problem.bounds[group.dim], group.size, width, radius)
         for group, width in zip(problem.groups, now, strict=True)

@@ -1,9 +1,9 @@
-"""A cost as a polynomial in the widths of groups, kept up to date while they change: what a step saves, at once.
+"""A cost as a function of the widths of groups, kept up to date while they change: what a step saves, at once.
 
-Counting a whole network again for each of a million steps would take minutes. Here the value of every term is kept, and
-for every group the sum of the terms that are linear in its width, so that the saving of a step is one product, and
-doing the step touches only the terms that the group stands in. In floating point: what a search ends with is counted
-again exactly.
+Counting a whole network again for each of a million steps would take minutes. Counts are polynomials: the value of
+every term is kept, and for every group the sum of the terms that are linear in its width, so that the saving of a step
+is one product, and doing the step touches only the terms that the group stands in. In floating point: what a search
+ends with is counted again exactly. Measured times are looked up step by step.
 """
 
 from __future__ import annotations
@@ -11,12 +11,29 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar, overload
+
+import numpy as np
 
 from graphprune.allocate.problem import CHANNELS, Problem
+from graphprune.cost import LATENCY
 from graphprune.program import Array
 
 Share = TypeVar("Share", float, Array)
+
+
+class Running(Protocol):
+    """One cost at some widths."""
+
+    @overload
+    def saving(self, place: int, share: float) -> float: ...
+    @overload
+    def saving(self, place: int, share: Array) -> Array: ...
+    def saving(self, place: int, share: float | Array) -> float | Array:
+        """What the cost falls by when a group loses this share of its width; negative where it gains (share < 0)."""
+
+    def cut(self, place: int, share: float) -> None:
+        """Let a group lose this share of its width."""
 
 
 class Polynomial:
@@ -62,13 +79,42 @@ class Polynomial:
                 self._linear[place] += value
 
 
-def polynomials(problem: Problem, widths: Sequence[int]) -> dict[str, Polynomial]:
+class Looked:
+    """A cost that is looked up, and no polynomial: that of each step is asked for by itself."""
+
+    def __init__(self, problem: Problem, measure: str, widths: Sequence[int]):
+        self._problem, self._measure = problem, measure
+        self._dims = [group.dim for group in problem.groups]
+        self._widths = dict(zip(self._dims, widths, strict=True))
+
+    @overload
+    def saving(self, place: int, share: float) -> float: ...
+    @overload
+    def saving(self, place: int, share: Array) -> Array: ...
+    def saving(self, place: int, share: float | Array) -> float | Array:
+        """As of a polynomial."""
+        if isinstance(share, np.ndarray):
+            return np.array([self.saving(place, each) for each in share.tolist()])
+        width = self._width(place, share)
+        return -float(self._problem.change(self._measure, self._dims[place], width, self._widths))
+
+    def cut(self, place: int, share: float) -> None:
+        """As of a polynomial."""
+        self._widths[self._dims[place]] = self._width(place, share)
+
+    def _width(self, place: int, share: float) -> int:
+        return round(self._widths[self._dims[place]] * (1 - share))
+
+
+def running(problem: Problem, widths: Sequence[int]) -> dict[str, Running]:
     """The costs that have a limit, by measure, at these widths (by place)."""
     places = {group.dim: place for place, group in enumerate(problem.groups)}
-    found = {}
+    found: dict[str, Running] = {}
     for name in problem.limits:
         if name == CHANNELS:
             found[name] = Polynomial({(place,): 1.0 for place in places.values()}, widths)
+        elif name == LATENCY:
+            found[name] = Looked(problem, name, widths)
         else:
             found[name] = Polynomial(problem.costing.polynomial(name, places), widths)
     return found

@@ -18,7 +18,7 @@ from graphprune.cli.console import Console
 from graphprune.criteria import CRITERIA
 from graphprune.errors import GraphPruneError
 
-BUDGETS = ("macs", "params", "bytes", "ratio")
+BUDGETS = ("macs", "params", "bytes", "latency", "ratio")
 
 
 def _share(text: str, what: str, lowest_excluded: bool) -> float:
@@ -97,6 +97,11 @@ class Choices:
             "--bytes", help="Share of the bytes of weights that may remain.", parser=_remaining("--bytes"), **_BUDGET
         ),
     ] = None
+    latency: Annotated[
+        float | None,
+        _option("--latency", help="Share of the time of one run that may remain, by measured times of layers.",
+                parser=_remaining("--latency"), **_BUDGET),
+    ] = None  # fmt: skip
     ratio: Annotated[
         float | None,
         _option("--ratio", help="Share of channels to remove.", parser=_removed("--ratio"), **_BUDGET),
@@ -162,13 +167,26 @@ class Choices:
         ),
     ] = field(default_factory=list)
     heads: Annotated[str, _option("--heads", help="Of attention: count, width or both.", **_CHOICE)] = "both"
+    latency_table: Annotated[
+        Path | None,
+        _option("--latency-table", help="File of measured times, completed where it lacks some; else one in the cache.",
+                metavar="FILE", rich_help_panel="How far"),
+    ] = None  # fmt: skip
+    threads: Annotated[
+        int | None,
+        _option("--threads", help="Of --latency: threads to measure on; else as many as the runtime takes.", min=1,
+                rich_help_panel="How far"),
+    ] = None  # fmt: skip
 
     def arguments(self, needed: bool = True) -> dict[str, Any]:
         """As keyword arguments of `graphprune.api.plan`. Raises GraphPruneError GP107 where there is no budget and one
         is needed."""
         if needed and all(getattr(self, name) is None for name in BUDGETS):
-            remedy = "add --macs 0.6 to keep 60 % of the multiplications, or --params, --bytes or --ratio"
+            remedy = "add --macs 0.6 to keep 60 % of the multiplications, or --params, --bytes, --latency or --ratio"
             raise GraphPruneError("GP107", "it was not said how far to prune", "", remedy)
+        if self.latency is None and (self.latency_table or self.threads):
+            what = f"--{'latency-table' if self.latency_table else 'threads'} is about times, and they are no budget"
+            raise GraphPruneError("GP107", what, "", "add --latency 0.6")
         return {each.name: getattr(self, each.name) for each in fields(self)}
 
 

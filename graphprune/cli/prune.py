@@ -56,6 +56,7 @@ def prune(
     """Prune a model to a budget, prove the result right and write it, with its plan beside it.
 
     graphprune prune resnet.onnx small.onnx --macs 0.6
+    graphprune prune resnet.onnx small.onnx --latency 0.6 --threads 1
     graphprune prune resnet.onnx small.onnx --macs 0.6 --criterion wanda --calibration data.npz
     graphprune prune resnet.onnx small.onnx --macs 0.6 --calibration data.npz --recover least_squares
     graphprune prune resnet.onnx small.onnx --macs 0.6 --calibration data.npz --recipe auto
@@ -95,7 +96,7 @@ def prune(
     job = _Job(dense, out, source.model, result, writing, console, inputs)
     if recover and not writing.dry_run:
         job = recovered(job, analysis, recover, arguments["calibration"])
-    return finish(job)
+    return finish(_timed(job, analysis, choices))
 
 
 def calibrated(
@@ -161,6 +162,17 @@ def recovered(job: _Job, analysis: Analysis, names: Sequence[str], data: Calibra
         result = replace(result, verification=verification)
     with job.console.working(f"recovering: {', '.join(names)}"):
         return replace(job, result=api.recovered(analysis, result, names, data, job.inputs.seed))
+
+
+def _timed(job: _Job, analysis: Analysis, choices: Choices) -> _Job:
+    """With the time of a run measured, where that was a budget."""
+    if choices.latency is None:
+        return job
+    from graphprune.latency.outcome import timed
+
+    with job.console.working("measuring"):
+        running = {"threads": choices.threads, "seed": job.inputs.seed, "sizes": job.inputs.sizes}
+        return replace(job, result=timed(analysis, job.result, running))
 
 
 def check_output(dense: Path, out: Path, writing: Writing) -> None:

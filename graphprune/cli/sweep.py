@@ -71,6 +71,7 @@ class Swept(Choices):
     macs: Annotated[Any, _range("--macs", "multiply-accumulates that remain")] = None
     params: Annotated[Any, _range("--params", "parameters that remain")] = None
     bytes: Annotated[Any, _range("--bytes", "bytes of weights that remain")] = None
+    latency: Annotated[Any, _range("--latency", "the time of one run that remain")] = None
     ratio: Annotated[Any, _range("--ratio", "channels that are removed")] = None
     criterion: Annotated[
         str,

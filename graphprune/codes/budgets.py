@@ -31,4 +31,12 @@ ROWS = (
         "is written, because a model that misses the accuracy silently is worse than none.",
         "allow a larger drop, recover the weights (--recover), or take another criterion",
     ),
+    Code(
+        "GP305",
+        "not as fast as planned",
+        "The pruned model was measured against the dense one, and it is slower than that, or misses what the table of "
+        "latencies says of it, or the budget, by more than the report says. The table may be of another machine, or of "
+        "a time when the machine was busy.",
+        "measure again on an idle machine with a new --latency-table, or set --threads to what is deployed",
+    ),
 )

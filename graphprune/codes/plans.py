@@ -98,4 +98,18 @@ ROWS = (
         "used; the session can be.",
         "if the message does not tell why, report it with the model",
     ),
+    Code(
+        "GP514",
+        "not a table of latencies",
+        "The file is not what --latency-table writes, or is damaged: it is not JSON, or lacks a field, or holds a time "
+        "that is none.",
+        "correct the named place, or delete the file and have it measured again",
+    ),
+    Code(
+        "GP515",
+        "times are missing in the table",
+        "The table of latencies was measured on another machine, with another runtime or number of threads, and lacks "
+        "times that this plan needs. Measuring them here would mix two machines in one table.",
+        "make the table on the machine that it is of, with the same model and options, or name a new file",
+    ),
 )

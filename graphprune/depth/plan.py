@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from graphprune.analysis import Analysis
+from graphprune.cost import LATENCY
 from graphprune.criteria.custom import name_of
 from graphprune.depth.divide import Competition
 from graphprune.errors import GraphPruneError
@@ -69,6 +70,9 @@ def _check(depth: int | str, budgets: Mapping[str, float], others: Mapping[str, 
         raise GraphPruneError("GP107", what, "option depth", "write 2, or auto beside a budget")
     if others.get("ratio") is not None:
         what = "a ratio is a share of channels, and blocks are no channels"
+        raise GraphPruneError("GP107", what, "option depth", "give macs, params or bytes")
+    if others.get(LATENCY) is not None:
+        what = "a table has the times of layers at their widths, and not of a network without some"
         raise GraphPruneError("GP107", what, "option depth", "give macs, params or bytes")
     if not budgets and depth == "auto":
         what = "how many blocks go is searched for within a budget, and there is none"

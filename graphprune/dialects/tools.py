@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from graphprune.calibrate import Calibration
     from graphprune.depth.residual import Residual
     from graphprune.dims import Keep
+    from graphprune.latency.stopwatch import Stopwatch
     from graphprune.program import Array, Node, Program, Stored, Value
     from graphprune.workers import Each
 
@@ -109,11 +110,24 @@ class Tools(Protocol):
         """The model with each call of a function of its own written out, so that each can be masked by itself; the
         same model where there are none. Raises GraphPruneError GP402 where that cannot be done."""
 
+    def between_floats(self, model: Model) -> Model:
+        """The model with its products of integers said as products of floats between steps that dequantise and
+        quantise, stored tensors under their names; the same model where there are none."""
+
     def jittered(self, model: Model, seed: int) -> Model:
         """A model whose floating-point weights (two or more axes) are moved by their own rounding error, at random."""
 
     def runner(self, model: Model) -> Runner:
         """The model, ready to run as it is written. Raises GraphPruneError GP402 where it cannot be loaded."""
+
+    def stopwatch(
+        self, program: Program, *, threads: int | None = None, seed: int = 0, sizes: Mapping[str, int] | None = None
+    ) -> Stopwatch:
+        """What measures layers of a program and whole models, with the runtime that the dialect has.
+
+        threads: None for as many as that takes; seed, sizes: of the inputs
+        Raises GraphPruneError GP108 where the runtime is not installed.
+        """
 
     def staged(self, program: Program, before: Sequence[Node], watched: Sequence[Value] = ()) -> Staged:
         """The model of a program, to be run in stages.

@@ -135,7 +135,8 @@ def _calibrated(analysis: Analysis, options: dict[str, Any]) -> dict[str, Any]:
 def _followed(
     recipe: str | None, recover: str | Sequence[str], options: dict[str, Any]
 ) -> tuple[dict[str, Any], str | Sequence[str], tuple[str, ...]]:
-    from graphprune.api import followed, stepped
+    from graphprune.api import stepped
+    from graphprune.recipes import followed
 
     options, recover, notes = followed(recipe, options, recover, options.get("calibration"))
     return stepped(options, recover), recover, notes
@@ -332,15 +333,16 @@ class _Cut:
         pruned graph. Raises GraphPruneError: GP401 and GP402, and as :func:`graphprune.api.recovered` does."""
         result = self._checked(model, verify)
         from graphprune.api import recovered
+        from graphprune.latency.outcome import timed
 
         calibration, seed = self.options.get("calibration"), self.options.get("seed", 0)
         done = recovered(self.analysis, replace(result, model=self.small), recover, calibration, seed)
         if done.model is self.small:
-            return result
+            return timed(self.analysis, result, self.options, self.small)
         if model is not None:
             _copy_weights(self.small, done.model, model)
         self.small = done.model
-        return replace(done, model=model)
+        return timed(self.analysis, replace(done, model=model), self.options, self.small)
 
     def _checked(self, model: Any, verify: bool) -> Result:
         from graphprune.api import Result, plan_notes, report_of, require

@@ -79,7 +79,7 @@ def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, li
             "a.onnx b.onnx",
             [
                 "GP107 it was not said how far to prune",
-                "  fix add --macs 0.6 to keep 60 % of the multiplications, or --params, --bytes or --ratio",
+                "  fix add --macs 0.6 to keep 60 % of the multiplications, or --params, --bytes, --latency or --ratio",
             ],
         ),
         (

@@ -21,6 +21,7 @@ from graphprune.dialects.aten.untouched import untouched
 from graphprune.dialects.aten.vmap import levels_closed
 from graphprune.dialects.tools import Tools
 from graphprune.dims import Keep
+from graphprune.latency.stopwatch import Stopwatch
 from graphprune.program import Array, Node, Program, Value
 from graphprune.workers import Each, workers
 
@@ -102,6 +103,16 @@ class AtenTools:
 
     def inlined(self, model: Captured) -> Captured:
         return model
+
+    def between_floats(self, model: Captured) -> Captured:
+        return model
+
+    def stopwatch(
+        self, program: Program, *, threads: int | None = None, seed: int = 0, sizes: Mapping[str, int] | None = None
+    ) -> Stopwatch:
+        from graphprune.dialects.aten.stopwatch import AtenStopwatch
+
+        return AtenStopwatch(program, threads)
 
     def staged(self, program: Program, before: Sequence[Node], watched: Sequence[Value] = ()) -> AtenStaged:
         return AtenStaged(program, before, watched)

@@ -25,8 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from graphprune.dialects.onnx.timing import bounds
 from graphprune.errors import GraphPruneError, did_you_mean
+from graphprune.latency.stopwatch import bounds
 from graphprune.runtime import folder, manifest
 from graphprune.runtime.arrays import random_inputs
 from graphprune.runtime.cpu import cpu

@@ -50,21 +50,7 @@ def _onnxruntime(model: ir.Model, optimised: bool):  # type: ignore[no-untyped-d
     options.graph_optimization_level = levels.ORT_ENABLE_EXTENDED if optimised else levels.ORT_DISABLE_ALL
     options.log_severity_level = 4
     failures = onnxruntime_failures()
-    size = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
-    external = any(isinstance(v.const_value, ir.ExternalTensor) for v in model.graph.initializers.values())
-    try:
-        if size > _MOST_BYTES or external:
-            with tempfile.TemporaryDirectory(prefix="graphprune-") as folder:
-                path = os.path.join(folder, "model.onnx")
-                ir.save(model, path, external_data="model.data")
-                session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        else:
-            content = ir.to_proto(model).SerializeToString()
-            session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except failures as error:
-        raise GraphPruneError(
-            "GP402", f"onnxruntime cannot load it: {_first_line(error)}", where=str(model.graph.name)
-        ) from error
+    session = session_of(model, options)
 
     def run(feeds: dict[str, Array]) -> Sequence[Array]:
         try:
@@ -74,6 +60,25 @@ def _onnxruntime(model: ir.Model, optimised: bool):  # type: ignore[no-untyped-d
             raise GraphPruneError("GP402", message, where=str(model.graph.name)) from error
 
     return run
+
+
+def session_of(model: ir.Model, options: Any) -> Any:
+    """A session of onnxruntime with these options, on the processor. Raises GraphPruneError GP402."""
+    import onnxruntime
+
+    size = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
+    external = any(isinstance(v.const_value, ir.ExternalTensor) for v in model.graph.initializers.values())
+    providers = ["CPUExecutionProvider"]
+    try:
+        if size > _MOST_BYTES or external:
+            with tempfile.TemporaryDirectory(prefix="graphprune-") as folder:
+                path = os.path.join(folder, "model.onnx")
+                ir.save(model, path, external_data="model.data")
+                return onnxruntime.InferenceSession(path, options, providers=providers)
+        return onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options, providers=providers)
+    except onnxruntime_failures() as error:
+        what = f"onnxruntime cannot load it: {_first_line(error)}"
+        raise GraphPruneError("GP402", what, where=str(model.graph.name)) from error
 
 
 _FAILURES = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented", "RuntimeException")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from graphprune.dialects.onnx.runner import Runner
     from graphprune.dialects.tools import Staged, Tools
     from graphprune.dims import Keep
+    from graphprune.latency.stopwatch import Stopwatch
     from graphprune.program import Array, Node, Program, Value
     from graphprune.workers import Each
 
@@ -74,6 +75,11 @@ class OnnxTools:
 
         return inlined(model)
 
+    def between_floats(self, model: ir.Model) -> ir.Model:
+        from graphprune.dialects.onnx.between import between_floats
+
+        return between_floats(model)
+
     def jittered(self, model: ir.Model, seed: int) -> ir.Model:
         from graphprune.dialects.onnx.noise import jittered
 
@@ -90,6 +96,13 @@ class OnnxTools:
 
         # onnxruntime has threads of its own, as many as there are cores, for all that runs at a time.
         return workers(lambda count: count, None if apart(program.native) else 1)
+
+    def stopwatch(
+        self, program: Program, *, threads: int | None = None, seed: int = 0, sizes: Mapping[str, int] | None = None
+    ) -> Stopwatch:
+        from graphprune.dialects.onnx.stopwatch import OnnxStopwatch
+
+        return OnnxStopwatch(program, threads, seed, sizes or {})
 
     def staged(self, program: Program, before: Sequence[Node], watched: Sequence[Value] = ()) -> Staged:
         from graphprune.dialects.onnx.stages import OnnxStaged
