@@ -1,10 +1,10 @@
 """What needs training: masks at initialisation, gradual pruning, and ways to retrain, on Fashion-MNIST.
 
     python benchmarks/accuracy/from_scratch.py --data FOLDER [--sparsity 0.9,0.98] [--images 20000] [--epochs 6]
-        [--seeds 0,1,2] [--json PATH]
+        [--seeds 0,1,2] [--only ticket,dense] [--json PATH]
 
 FOLDER has the four gz files of https://github.com/zalandoresearch/fashion-mnist. A small convolutional network is
-trained from nothing by `gp.finetune`; zeros are unstructured, in all weights. Three kinds of rows, each with the same
+trained from nothing by `gp.finetune`; zeros are unstructured, in all weights. Four kinds of rows, each with the same
 number of steps in all its rows:
 
 - *init*: masks of the untrained network, then training: drawn at random (the same share in each layer, ERK, smart
@@ -14,6 +14,10 @@ number of steps in all its rows:
 - *after*: the trained dense network, its smallest weights zero, retrained for half of the steps
   more: at its last learning rate, with the whole schedule replayed (rewinding), and with few parameters (norms and
   biases; low-rank updates beside them).
+- *ticket*: five rounds of training and removing the smallest weights of the whole network, and training once more
+  (Frankle et al., ICML 2020). After each round the weights go back to what they were after a twentieth of the steps, or
+  (*rate rewound*; Renda et al., ICLR 2020) they go on as they are, and only the schedule is replayed from there. *drawn
+  anew* is the network of the same zeros with other weights at the start, trained once.
 
 Where the network is not ranked as a whole, the first and the last layer stay dense and the two others have the same
 share of zeros; the share of all weights is the same in every row.
@@ -44,11 +48,15 @@ from torch import Tensor, nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 import graphprune as gp  # noqa: E402
-from graphprune.torch import bake, put_masks  # noqa: E402
+from graphprune.torch import bake, masks_of, put_masks, rewind  # noqa: E402
+from graphprune.torch.training.schedule import SCHEDULES  # noqa: E402
 
 Data = tuple[Tensor, Tensor]
 _RATE, _FEW_RATE, _BATCH = 0.05, 0.05, 128
 _ROUNDS = 100
+_TURNS, _EARLY, _OTHER = 5, 0.05, 1000
+"""Rounds of a lottery ticket, the share of the steps to which it goes back, and what is added to a seed for weights
+that are drawn anew."""
 
 
 def read(folder: Path, split: str, count: int | None = None) -> Data:
@@ -179,6 +187,9 @@ AFTER: dict[str, dict[str, Any]] = {
 }
 
 
+TICKETS = ("ticket: weights rewound", "ticket: rate rewound", "ticket: drawn anew")
+
+
 # ------------------------------------------------------------------ rows
 class Bench:
     """What the rows of one seed share."""
@@ -186,6 +197,7 @@ class Bench:
     def __init__(self, train: Data, test: Data, steps: int, seed: int) -> None:
         self.train, self.test, self.steps, self.seed = train, test, steps, seed
         self.dense: nn.Module | None = None
+        self.masks: dict[float, Masks] = {}
 
     def trained(self, model: nn.Module, steps: int, **options: Any) -> nn.Module:
         options = {"rate": _RATE, "schedule": "cosine", **options}
@@ -212,11 +224,38 @@ class Bench:
             found = self.trained(model, self.steps)
             bake(found)
             return found
+        if name in TICKETS:
+            return self.ticket(name, sparsity)
         model = copy.deepcopy(self.base())
         put_masks(model, uniform({n: w.detach().abs() for n, w in weights(model).items()}, sparsity))
         bake(model)
         options = AFTER[name]
         return self.trained(model, self.steps // 2, keep_zeros=True, **options) if options else model
+
+    def ticket(self, name: str, sparsity: float) -> nn.Module:
+        """A lottery ticket, or a network of its zeros."""
+        if name == "ticket: drawn anew":
+            model = network(self.seed + _OTHER)
+            put_masks(model, self.masks[sparsity])
+            found = self.trained(model, self.steps)
+            bake(found)
+            return found
+        few = round(_EARLY * self.steps)
+        begun = few / self.steps
+        model = self.trained(network(self.seed), few, schedule=lambda share: SCHEDULES["cosine"](share * begun))
+        early = copy.deepcopy(model.state_dict())
+        for turn in range(_TURNS + 1):
+            model = self.trained(model, self.steps - few, rewind=begun)
+            if turn == _TURNS:
+                break
+            share = 1 - (1 - sparsity) ** ((turn + 1) / _TURNS)
+            options = {"format": "unstructured", "allocate": "global", "only": ["*"], "verify": False}
+            model = gp.sparsify(model, self.train[0][:1], sparsity=share, **options).model
+            if name == "ticket: weights rewound":
+                rewind(model, early)
+                self.masks[sparsity] = {each: mask.clone() for each, mask in masks_of(model).items()}
+        bake(model)
+        return model
 
 
 @torch.no_grad()
@@ -253,6 +292,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=20000)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--only", default="", help="rows whose names begin with one of these; all where not given")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--json", metavar="PATH")
     given = parser.parse_args()
@@ -262,7 +302,8 @@ def main() -> None:
     shares = [float(each) for each in given.sparsity.split(",")]
     train, test = read(given.data, "train", given.images), read(given.data, "t10k")
     steps = given.epochs * (len(train[1]) // _BATCH)
-    names = ["dense", *(f"init: {each}" for each in INIT), "while: gmp", *AFTER]
+    names = ["dense", *(f"init: {each}" for each in INIT), "while: gmp", *AFTER, *TICKETS]
+    names = [name for name in names if any(name.startswith(part) for part in given.only.split(","))]
     done: list[dict[str, Any]] = []
     if given.json and Path(given.json).exists():
         done = json.loads(Path(given.json).read_text())["results"]["runs"]
@@ -272,6 +313,8 @@ def main() -> None:
             for name in names:
                 if any((each["row"], each["sparsity"], each["seed"]) == (name, share, seed) for each in done):
                     continue
+                if name == "ticket: drawn anew" and share not in bench.masks:
+                    bench.row("ticket: weights rewound", share)
                 watch = Stopwatch()
                 with watch("row"):
                     model = bench.row(name, share)

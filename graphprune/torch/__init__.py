@@ -31,13 +31,14 @@ _HOME = {
     "masks_of": "graphprune.torch.sparse_masks",
     "restore_masks": "graphprune.torch.sparse_masks",
     "bake": "graphprune.torch.sparse_masks",
+    "rewind": "graphprune.torch.rewinding",
     "graphprune_backend": "graphprune.torch.compile.backend",
     "report": "graphprune.torch.compile.backend",
 }
 
 __all__ = [
     "Pruned", "pruned_of", "transplant", "transplant_average", "cut_state_dict", "save", "load",
-    "mask", "unmask", "masked_cuts", "put_masks", "masks_of", "restore_masks", "bake",
+    "mask", "unmask", "masked_cuts", "put_masks", "masks_of", "restore_masks", "bake", "rewind",
     "Gradual", "agree", "lightning_callback", "transformers_callback", "PrunePass",
     "graphprune_backend", "report",
 ]  # fmt: skip
@@ -51,5 +52,6 @@ if TYPE_CHECKING:
     from graphprune.torch.gradual import Gradual, agree, lightning_callback, transformers_callback
     from graphprune.torch.masks import mask, masked_cuts, unmask
     from graphprune.torch.pruned import Pruned, pruned_of
+    from graphprune.torch.rewinding import rewind
     from graphprune.torch.sparse_masks import bake, masks_of, put_masks, restore_masks
     from graphprune.torch.transplant import cut_state_dict, transplant, transplant_average
