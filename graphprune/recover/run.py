@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from graphprune.analysis import Analysis
+from graphprune.analysis import Analysis, analyze_program
 from graphprune.apply import apply_keep
 from graphprune.calibrate import Calibration
 from graphprune.dialects import tools_of
 from graphprune.dialects.tools import Model
-from graphprune.dims import Keep
+from graphprune.dims import Dim, Keep, walk
 from graphprune.errors import GraphPruneError
 from graphprune.fidelity import errors_of
 from graphprune.program import Array
@@ -75,13 +75,38 @@ def recover(
     """
     arrays: dict[str, Array] = {}
     notes = []
+    tools = tools_of(small)
+    whole = _between_floats(analysis, keep)
     for name in names:
-        pair = Pair.of(analysis, keep, small, calibration, seed)
+        seen = small if whole is None else tools.between_floats(small)
+        pair = Pair.of(*(whole or (analysis, keep)), seen, calibration, seed)
         made: Any = RECOVERIES.load(name)().run(pair)
-        small = tools_of(small).with_stored(pair.small.program, made.arrays)
+        small = tools.with_stored(pair.small.program if seen is small else tools.read(small), made.arrays)
         arrays.update(made.arrays)
         notes.append(f"{name}: {_told(made.outcomes)}")
     return Refitted(small, arrays, tuple(notes))
+
+
+def _between_floats(analysis: Analysis, keep: Keep) -> tuple[Analysis, Keep] | None:
+    """The network with its products of integers between floats, and what is kept of it, by the parts of the tensors
+    that both have; None where there are none, or where a dimension that is cut is not one dimension there."""
+    tools, native = tools_of(analysis.program.native), analysis.program.native
+    model = tools.between_floats(native)
+    if model is native:
+        return None
+    other = analyze_program(tools.read(model))
+    axes = {stored.name: each for stored, _, _, each in other.stored_axes()}
+    twins: dict[Dim, set[Dim]] = {}
+    for stored, _, _, ours in analysis.stored_axes():
+        for mine, theirs in zip(ours, axes.get(stored.name, []), strict=False):
+            parts = dict(walk(theirs))
+            for path, dim in walk(mine):
+                if dim in keep and path in parts:
+                    twins.setdefault(dim, set()).add(parts[path])
+    sizes = {dim: {twin.size for twin in twins.get(dim, ())} for dim in keep}
+    if any(sizes[dim] != {dim.size} for dim in keep):
+        return None
+    return other, {twin: kept for dim, kept in keep.items() for twin in twins[dim]}
 
 
 def on_outputs(analysis: Analysis, before: Model, after: Model, calibration: Calibration) -> tuple[str, ...]:

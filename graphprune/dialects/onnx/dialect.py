@@ -36,9 +36,8 @@ TABLE: dict[str, Operator] = {
 }
 
 # What may stand between a stored tensor and the contraction that reads it; folded when its numbers matter.
-FOLDABLE = frozenset(
-    {"Identity", "Transpose", "Cast", "DequantizeLinear", "Reshape", "Squeeze", "Unsqueeze", "Flatten"}
-)
+_DEQUANTISES = frozenset({"DequantizeLinear", "com.microsoft:DequantizeLinear"})
+FOLDABLE = _DEQUANTISES | {"Identity", "Transpose", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Flatten"}
 MOST_FOLDED = 64
 """Operators in a row that are folded; what comes out of more is taken for computed."""
 
@@ -127,7 +126,7 @@ def _fold(node: Node, inputs: list[Array | None]) -> Array:
     assert x is not None
     if node.op == "Transpose":
         return x.transpose(node.attributes.get("perm"))
-    if node.op == "DequantizeLinear":
+    if node.op in _DEQUANTISES:
         return _dequantized(node, x, inputs)
     if node.op in {"Identity", "Cast"}:
         return x
