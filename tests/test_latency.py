@@ -266,6 +266,16 @@ def test_steps_share_a_table() -> None:
     assert plan.costs["planned"][LATENCY] <= 0.5 * plan.costs["dense"][LATENCY]
 
 
+def test_a_sweep_goes_over_shares_of_time(tmp_path: Path) -> None:
+    from graphprune.sweep import sweep
+
+    batches = [{"x": np.full((1, 8), float(place), np.float32)} for place in range(4)]
+    measuring = {"latency_table": Table(), "stopwatch": Fake()}
+    found = sweep(model(), latency=[0.4, 0.8], calibration=batches, path=tmp_path / "sweep.json", **measuring)
+    macs = {row.target: row.macs for row in found.rows if row.criterion == "l2"}
+    assert macs[0.4] < macs[0.8] < 1
+
+
 @pytest.mark.parametrize(
     ("options", "where"),
     [
