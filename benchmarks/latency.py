@@ -1,16 +1,18 @@
 """Time as a budget: what is planned, what is measured, and what multiply-accumulates as a budget give instead.
 
     python benchmarks/latency.py FOLDER [--networks super_resolution,resnet-50,resnet] [--shares 0.7,0.5] [--threads 1]
-        [--data FOLDER --weights resnet56-4bfd9763.th] [--images 1024] [--json PATH]
+        [--rows latency,uniform,macs,aligned] [--data FOLDER --weights resnet56-4bfd9763.th] [--images 1024]
+        [--json PATH]
 
 `super_resolution` is the trained network of examples/, `resnet-50` has random weights (benchmarks/models.py), `resnet`
 is a trained ResNet of CIFAR-10, exported to ONNX; its data and weights are as for examples/cifar10_finetune.py. For
-each share there are three rows. `latency` has the share of the time of a run as its budget; `uniform` has the same, and
-every group loses the same share; `macs` may keep the same share of the multiply-accumulates, at any width. `measured`
-is the time against the dense network, in turns, after everything was planned; on one thread it is the time of the
+each share there are four rows. `latency` has the share of the time of a run as its budget; `uniform` has the same, and
+every group loses the same share; `macs` may keep the same share of the multiply-accumulates, at any width; `aligned`
+the same, at widths that are multiples of 8 in large groups and of 4 in others, as those of tables are. `measured` is
+the time against the dense network, in turns, after everything was planned; on one thread it is the time of the
 processor, which other work on the machine disturbs least. Tables of latencies are kept in FOLDER. For the trained
-ResNet the criterion is obs by effect, with least squares afterwards, and the accuracy is that of all test images;
-others are scored by l2, and have no accuracy.
+ResNet the criterion is obs by effect, divided by greedy, with least squares afterwards, and the accuracy is that of
+all test images; others are scored by l2, and have no accuracy.
 """
 
 from __future__ import annotations
@@ -91,6 +93,7 @@ def ways(share: float, sums: str) -> dict[str, dict[str, Any]]:
         "latency": {"latency": share, "allocate": sums},
         "uniform": {"latency": share, "allocate": "uniform"},
         "macs": {"macs": share, "allocate": sums},
+        "aligned": {"macs": share, "allocate": sums, "align": "auto"},
     }
 
 
@@ -129,6 +132,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where models and tables of latencies are kept")
     parser.add_argument("--networks", default="super_resolution,resnet-50")
     parser.add_argument("--shares", default="0.7,0.5")
+    parser.add_argument("--rows", default="latency,uniform,macs,aligned")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--data", type=Path, help="a folder with CIFAR-10")
     parser.add_argument("--weights", type=Path, help="of a ResNet-20, -32, -44, -56 or -110")
@@ -146,6 +150,8 @@ def main() -> None:
         sums = "greedy" if network.test is not None else "global"
         for share in map(float, given.shares.split(",")):
             for name, options in ways(share, sums).items():
+                if name not in given.rows.split(","):
+                    continue
                 results.append({"share": share, **row(network, analysis, name, options, given)})
                 lines.append(line(share, results[-1]))
                 note(" ".join([*lines[-1], *results[-1]["told"]]))
