@@ -307,6 +307,13 @@ def test_a_table_is_completed_and_then_says_all(tmp_path: Path) -> None:
     assert elsewhere.to_json() == first.to_json()
 
 
+def test_a_table_that_cannot_be_written_is_told_before_anything_is_measured(tmp_path: Path) -> None:
+    fake = Fake()
+    with pytest.raises(GraphPruneError, match="folder does not exist") as error:
+        gp.plan(model(), latency=0.6, latency_table=tmp_path / "no" / "table.json", stopwatch=fake)
+    assert (error.value.code, fake.asked, fake.now) == ("GP105", [], 0.0)
+
+
 def test_times_of_two_machines_are_not_mixed(tmp_path: Path) -> None:
     path = tmp_path / "table.json"
     gp.plan(model(), latency=0.6, latency_table=path, stopwatch=Fake())

@@ -19,6 +19,7 @@ from graphprune.latency.cost import Latency
 from graphprune.latency.layers import Shape, Widths, coarser, shapes_of
 from graphprune.latency.stopwatch import Run, Stopwatch, in_turns
 from graphprune.latency.table import Table, cached
+from graphprune.output import Outputs
 from graphprune.plan import fingerprint
 
 SECONDS = 30.0
@@ -107,6 +108,9 @@ class Measurements:
             here = "nothing measures here" if stopwatch is None else f"this is {stopwatch.machine}"
             what = f"{len(missing)} times are not in the table of {machine or 'no machine'}, and {here}"
             raise GraphPruneError("GP515", what, missing[0])
+        if self.path is not None:
+            with Outputs(self.path):
+                pass  # a file that cannot be written is told before anything is measured, not after
         self.table.machine = stopwatch.machine
         return stopwatch
 
