@@ -18,10 +18,12 @@ from tvm.script.ir_builder import tirx as tir
 
 from .contract import Operand, either
 from .functions import RESULT, Expression, evaluate
-from .loops import extent, fetch, fetch_early, placed, put, units
+from .loops import Loops, extent, fetch, fetch_early, placed, put, units
 from .terms import TERMS, Terms
 from .tir import INT32, Array, Machine, Register, const, loop, splat, wide
 from .transpose import turn
+
+NEAR = 1 << 17  # numbers of x that stay in a second-level cache beside weights
 
 
 @dataclass(frozen=True)
@@ -66,10 +68,11 @@ class Across:
             (size, (*strides, *(operand.outer[index] for operand in self.operands)))
             for index, (size, *strides) in enumerate(self.outer)
         )
-        around = extent(walked)
-        with units(groups * around, self.length * self.rows * 64, machine) as unit:
-            bases = placed(unit % around, walked, [const(0)] * (2 + len(self.operands)))
-            group = unit // around
+        around = extent(walked[-together(walked) :])
+        with units(groups * extent(walked), self.length * self.rows * 64, machine) as unit:
+            place = unit // (groups * around) * around + unit % around
+            bases = placed(place, walked, [const(0)] * (2 + len(self.operands)))
+            group = unit // around % groups
             number = unit % around * (full + (rest > 0))
             if full:
                 with loop(full) as tile:
@@ -141,3 +144,10 @@ class Across:
             either(bool(self.outputs % self.rows), here < self.outputs, put_row)
 
         turn(lanes, count, lanes, lambda pixel: sums[pixel].get(), write, self.terms.total)
+
+
+def together(walked: Loops) -> int:
+    """How many of the fastest loops one group of outputs goes through before the next does: images whose inputs would
+    not stay close come one after the other."""
+    far = (number for number, (size, strides) in enumerate(reversed(walked)) if size * strides[0] > NEAR)
+    return max(1, next(far, len(walked)))
