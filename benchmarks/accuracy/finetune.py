@@ -1,12 +1,15 @@
 """The accuracy of a ResNet of CIFAR-10 that was pruned by the recipe `reconstruct` and trained on for some minutes.
 
     python benchmarks/accuracy/finetune.py --data FOLDER --weights resnet56-4bfd9763.th --work FOLDER [--minutes 10]
-        [--steps N] [--speedup 2.11] [--rate 0.01] [--test] [--json PATH]
+        [--steps N] [--speedup 2.11] [--optimizer muon] [--rate 3e-4] [--pictures FOLDER] [--test] [--json PATH]
 
 Data and weights as for examples/cifar10_finetune.py. The dense network is the teacher: its logits, and the outputs of
-its three stages, which keep their shapes as only widths inside residual blocks are cut. The result is the last step:
-of all training images the dense network knows the labels by heart, so that those which are held out here (2,000) say
-whether training goes astray, and little more. With --test the 10,000 test images are looked at, once, at the end.
+its three stages, which keep their shapes as only widths inside residual blocks are cut. Every image is moved and
+mirrored by itself, half of the batches are mixed, and statistics of BatchNorms stay. The result is the last step. Of
+all training images the dense network knows the labels by heart, so that accuracy on those which are held out here
+(2,000) says little: settings are judged by the divergence from the teacher on them, moved, with squares cut out, and
+mixed, and on pictures of another kind (--pictures, a folder of them). With --test the 10,000 test images are looked at,
+once, at the end.
 --work keeps the pruned network and the state of the training; the same command goes on with them.
 """
 
@@ -21,9 +24,10 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent / "examples"), str(HERE)]
 
+import agreement  # noqa: E402
 import cifar10_data  # noqa: E402
 import torch  # noqa: E402
-from cifar10_finetune import Data, ResNet, accuracy, augmented, blocks_in, read_weights  # noqa: E402
+from cifar10_finetune import Data, ResNet, accuracy, blocks_in, read_weights  # noqa: E402
 from measure import machine, note, write_json  # noqa: E402
 from resnet import ROWS, Bench, Row  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
@@ -60,17 +64,33 @@ def pruned(bench: Bench, row: Row, given: argparse.Namespace) -> nn.Module:
 def batch_of(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """Moved and mirrored images, and their labels."""
     images, labels = batch
-    return augmented(images).contiguous(memory_format=torch.channels_last), labels
+    return agreement.moved(images).contiguous(memory_format=torch.channels_last), labels
 
 
 def trained(student: nn.Module, teacher: nn.Module, train: Data, given: argparse.Namespace) -> Any:
     """The student after its minutes."""
     return gp.finetune(
         fast(student), train, minutes=given.minutes, steps=given.steps, teacher=fast(teacher),
-        distill=given.distill, temperature=given.temperature, features=STAGES if given.features else (),
-        feature_weight=given.features, rate=given.rate, schedule=given.schedule, precision=given.precision,
-        augment=batch_of, seed=given.seed, tell=note, checkpoint=given.work / f"training-{given.name}", resume=True,
+        loss=None if given.distill == 1 else "cross_entropy", distill=given.distill, temperature=given.temperature,
+        features=STAGES if given.features else (), feature_weight=given.features, mix=given.mix,
+        batch_norm=given.batch_norm, optimizer=given.optimizer, rate=given.rate, schedule=given.schedule,
+        precision=given.precision, augment=batch_of, seed=given.seed, tell=note,
+        checkpoint=given.work / f"training-{given.name}", resume=True,
     )  # fmt: skip
+
+
+def judged(models: dict[str, nn.Module], teacher: nn.Module, images: Tensor, given: argparse.Namespace) -> Any:
+    """Divergence from the teacher and share of its answers, by kind of input and model."""
+    found = {}
+    pictures = sorted(given.pictures.iterdir()) if given.pictures else ()
+    for kind, inputs in agreement.inputs(images, pictures).items():
+        wanted = agreement.answers(teacher, inputs)
+        found[kind] = {
+            name: agreement.compared(agreement.answers(each, inputs), wanted) for name, each in models.items()
+        }
+        shown = (f"{name} {away:.4f}, {same:.2%} the same" for name, (away, same) in found[kind].items())
+        print(f"divergence from the teacher, {kind}: {'; '.join(shown)}")
+    return found
 
 
 def main() -> None:
@@ -91,9 +111,10 @@ def main() -> None:
     print(result)
     held_out = [accuracy(each, bench.test) for each in (student, model)]
     print(f"{held_out[0]:.2%} before, {held_out[1]:.2%} after, of {HELD} held images")
+    near = judged({"before": student, "after": model}, bench.dense(), images[held], given)
     print(f"{result.seconds:.0f} seconds by the clock, {seconds:.0f} of processors since this process began")
     found = {
-        "steps": result.steps, "seconds": result.seconds, "processor": seconds, "held": held_out,
+        "steps": result.steps, "seconds": result.seconds, "processor": seconds, "held": held_out, "near": near,
         "history": result.to_dict()["history"], "options": {name: str(value) for name, value in vars(given).items()},
     }  # fmt: skip
     if given.test:
@@ -113,14 +134,18 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--speedup", type=float, default=2.11, help="how many times fewer MACs")
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--steps", type=int, help="of 128 images; the minutes where not given")
-    parser.add_argument("--rate", type=float, default=0.01)
+    parser.add_argument("--optimizer", default="muon")
+    parser.add_argument("--rate", type=float, default=3e-4)
     parser.add_argument("--schedule", default="one_cycle")
-    parser.add_argument("--distill", type=float, default=0.9)
+    parser.add_argument("--distill", type=float, default=1.0)
+    parser.add_argument("--mix", default="mixup,cutmix", type=lambda text: None if text == "none" else text)
+    parser.add_argument("--batch-norm", default="freeze", choices=("update", "freeze"))
     parser.add_argument("--temperature", type=float, default=4.0)
     parser.add_argument("--features", type=float, default=1.0, help="the weight of the outputs of stages; 0 for none")
     parser.add_argument("--precision", default="bfloat16", type=lambda text: None if text == "float32" else text)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--pictures", type=Path, help="a folder of other pictures, to compare with the teacher on")
     parser.add_argument("--test", action="store_true", help="look at the test images, once, at the end")
     parser.add_argument("--json", metavar="PATH")
     return parser.parse_args()

@@ -73,6 +73,19 @@ def test_a_checkpoint_is_trained_with_a_teacher(folder: Path, capsys: pytest.Cap
     assert not Path("tuned.training").exists()
 
 
+def test_batches_are_mixed_for_a_teacher_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    teacher = ("--teacher", "lesson:net", "--teacher-weights", "dense.safetensors", "--mix", "mixup,cutmix")
+    line = ("finetune", "lesson:net", "tuned", "--weights", "small", *LINE, *teacher)
+    assert main(line) == 2 and "option mix" in capsys.readouterr().err
+    assert main([*line, "--loss", "none"]) == 0
+    dense = pupil()
+    dense.load_state_dict(load_file("dense.safetensors"))
+    mixed, plain = (taught(gp.load(Pupil, "small"), teacher=dense, loss=None, mix=mix).model
+                    for mix in ("mixup,cutmix", None))  # fmt: skip
+    tuned = gp.load(Pupil, "tuned")
+    assert same(tuned, mixed) and not same(tuned, plain)
+
+
 def test_weights_alone_come_and_go(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = ("finetune", "lesson:net", "out.safetensors", "--weights", "dense.safetensors", *LINE, "--train", "norms")
     assert main(line) == 0

@@ -45,6 +45,7 @@ class Stop:
 WAYS: dict[str, dict[str, Any]] = {
     "plain": {},
     "adamw": {"optimizer": "adamw", "rate": 0.01},
+    "muon": {"optimizer": "muon", "rate": 0.01},
     "lora": {"train": "lora"},
     "kept zeros": {"keep_zeros": True},
     "more zeros": {"sparsity": 0.9},
@@ -52,6 +53,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "often": {"validate_every": 2, "schedule": "one_cycle"},
     "loader": {"data": torch.utils.data.DataLoader(Pairs(), 16, shuffle=True)},
     "teacher": {"teacher": pupil(5), "features": ["block"]},
+    "mixed": {"teacher": pupil(5), "loss": None, "mix": "mixup,cutmix"},
 }
 
 

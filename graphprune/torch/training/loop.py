@@ -22,6 +22,7 @@ from graphprune.torch.training.distil import Teaching
 from graphprune.torch.training.gradual_zeros import GradualZeros
 from graphprune.torch.training.interrupts import Interrupts
 from graphprune.torch.training.metric import Judge, run
+from graphprune.torch.training.mixing import mixed
 from graphprune.torch.training.randomness import RandomState, seeded
 from graphprune.torch.training.result import Moment
 from graphprune.torch.training.schedule import Schedule
@@ -39,6 +40,7 @@ class Course:
     judge, validation: both or none; every: steps between two validations, None for once a pass
     patience:  validations without a better one after which to stop
     frozen:    leave the statistics of batch norms as they are
+    mixes:     how batches are mixed, which only a teacher knows the answers to
     asked:     all of it, as JSON has it: a checkpoint is of one course
     """
 
@@ -57,6 +59,7 @@ class Course:
     checkpoint: Path | None
     tell: Callable[[str], None] | None
     teaching: Teaching | None = None
+    mixes: tuple[str, ...] = ()
     zeros: GradualZeros | None = None
     asked: Mapping[str, Any] = field(default_factory=dict)
 
@@ -148,7 +151,8 @@ class Loop:
             except FAILS as error:
                 what = f"the function that augments failed: {type(error).__name__}: {error}"
                 raise GraphPruneError("GP708", what, f"step {self.done.step + 1}", "it is given a batch") from error
-        return Batch.of(item).to(self.device)
+        batch = Batch.of(item).to(self.device)
+        return mixed(batch, self.course.mixes) if self.course.mixes else batch
 
     def _restore_random(self) -> None:
         assert self.random is not None

@@ -30,6 +30,7 @@ from graphprune.torch.training.gradual_zeros import GradualZeros
 from graphprune.torch.training.loop import Course, Loop
 from graphprune.torch.training.lora import merge_low_rank
 from graphprune.torch.training.metric import Judge
+from graphprune.torch.training.mixing import mixes_of
 from graphprune.torch.training.optimizers import Make, optimizer_of
 from graphprune.torch.training.randomness import seeded
 from graphprune.torch.training.result import Finetuned
@@ -44,7 +45,7 @@ def finetune(
     epochs: int | None = None, steps: int | None = None, minutes: float | None = None,
     loss: str | Function | None = "cross_entropy",
     teacher: nn.Module | Callable[..., Any] | None = None, distill: float | None = None, temperature: float = 4.0,
-    features: Sequence[str] = (), feature_weight: float = 1.0,
+    features: Sequence[str] = (), feature_weight: float = 1.0, mix: str | None = None,
     train: str | Sequence[str] = "all", rank: int = 8, keep_zeros: bool = False,
     sparsity: float | None = None, format: str = "unstructured", zeros_by: str = "magnitude",
     batch_norm: Literal["update", "freeze"] = "update",
@@ -67,6 +68,8 @@ def finetune(
     teacher:    a module, or a function of the inputs, whose logits are imitated: ``distill`` of the loss is theirs
                 (0.9, or all of it without a loss), at this temperature; features: modules whose outputs are to be those
                 of the teacher, weighed with feature_weight
+    mix:        half of the batches are mixed, by mixup, cutmix, or one of both ("mixup,cutmix"); with the teacher
+                alone, as no labels belong to them
     train:      all, norms, biases, head, lora (PERP: low-rank updates of this rank, norms and biases; merged at the
                 end), patterns of names of parameters, or several of these. Masks hold, whatever is trained
     keep_zeros: zeros among the weights stay zero even where there is no mask
@@ -74,7 +77,7 @@ def finetune(
                 the one that makes the output, and one that reads an image
     zeros_by:   which weights go: magnitude, the smallest; movement, those that move towards zero
     batch_norm: update the statistics while training, or freeze them
-    optimizer:  sgd, adamw, or a function of the parameters; rate: at the highest point of the schedule
+    optimizer:  sgd, adamw, muon, or a function of the parameters; rate: at the highest point of the schedule
     schedule:   cosine, linear, one_cycle, step, constant, or a function from the share that is spent to a factor;
                 rewind: replay it from this share on (learning-rate rewinding)
     batch:      samples of a batch, where data does not come in batches; augment: a function of a training batch
@@ -149,6 +152,9 @@ def _course(asked: dict[str, Any]) -> Course:
     loss = None if asked["loss"] is None else loss_of(asked["loss"])
     if loss is None and asked["teacher"] is None:
         raise GraphPruneError("GP704", "there is neither a loss nor a teacher", "option loss", "give one of the two")
+    if asked["mix"] is not None and loss is not None:
+        what = "no labels belong to mixed inputs, and there is a loss beside the teacher's"
+        raise GraphPruneError("GP107", what, "option mix", "give loss=None")
     folder = _folder(asked["checkpoint"], asked["resume"])
     return Course(
         budget=budget,
@@ -160,6 +166,7 @@ def _course(asked: dict[str, Any]) -> Course:
         if asked["validate"] is None
         else source_of(asked["validate"], asked["batch"], None, "validate"),
         augment=_augment(asked["augment"]),
+        mixes=() if asked["mix"] is None else mixes_of(asked["mix"]),
         every=asked["validate_every"],
         patience=asked["patience"],
         clip=asked["clip"],
