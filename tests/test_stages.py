@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -36,6 +38,22 @@ def test_stages_compute_what_the_model_computes(name: str) -> None:
         assert np.isfinite(staged.read(state, layer.result)).all()
     for a, b in zip(expected, staged.outputs(state), strict=True):
         assert np.allclose(a, b, atol=1e-4)
+
+
+def test_weights_beside_the_file_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    proto = CASES["residual"].build() if "residual" in CASES else CASES["squeeze_excite"].build()
+    ir.save(ir.from_proto(proto), tmp_path / "model.onnx", external_data="model.data", size_threshold_bytes=0)
+    monkeypatch.chdir(tmp_path.parent)
+    analysis = gp.analyze(gp.load(tmp_path / "model.onnx"))
+    assert any(
+        isinstance(each.const_value, ir.ExternalTensor) for each in analysis.program.native.graph.initializers.values()
+    )
+    staged = tools_of(analysis.program.native).staged(analysis.program, [layers(analysis)[-1].node])
+    state = staged.begin(execution.feeds(proto))
+    for _ in range(staged.stages):
+        staged.step(state)
+    expected = execution.session(proto).run(None, execution.feeds(proto))
+    assert np.allclose(staged.outputs(state)[0], expected[0], atol=1e-4)
 
 
 def two_layers() -> tuple[Analysis, dict[str, np.ndarray]]:

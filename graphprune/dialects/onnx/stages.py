@@ -125,6 +125,8 @@ class OnnxStaged:
         tensor = self.constants[name]
         if name in self.numbers:
             tensor = ir.Tensor(self.numbers[name], dtype=tensor.dtype, name=name)
+        elif isinstance(tensor, ir.ExternalTensor):  # as a proto it would name a file, and not in which folder
+            tensor = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=name)
         proto = serde.serialize_tensor(tensor)
         proto.name = name
         return proto
