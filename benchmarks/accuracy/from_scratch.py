@@ -1,7 +1,7 @@
 """What needs training: masks at initialisation, gradual pruning, and ways to retrain, on Fashion-MNIST.
 
     python benchmarks/accuracy/from_scratch.py --data FOLDER [--sparsity 0.9,0.98] [--images 20000] [--epochs 6]
-        [--seeds 0,1,2] [--only ticket,dense] [--json PATH]
+        [--seeds 0,1,2] [--only ticket,dense] [--rounds 5] [--json PATH]
 
 FOLDER has the four gz files of https://github.com/zalandoresearch/fashion-mnist. A small convolutional network is
 trained from nothing by `gp.finetune`; zeros are unstructured, in all weights. Four kinds of rows, each with the same
@@ -14,8 +14,8 @@ number of steps in all its rows:
 - *after*: the trained dense network, its smallest weights zero, retrained for half of the steps
   more: at its last learning rate, with the whole schedule replayed (rewinding), and with few parameters (norms and
   biases; low-rank updates beside them).
-- *ticket*: five rounds of training and removing the smallest weights of the whole network, and training once more
-  (Frankle et al., ICML 2020). After each round the weights go back to what they were after a twentieth of the steps, or
+- *ticket*: rounds of training and removing the smallest weights of the whole network, and training once more (Frankle
+  et al., ICML 2020). After each round the weights go back to what they were after a twentieth of the steps, or
   (*rate rewound*; Renda et al., ICLR 2020) they go on as they are, and only the schedule is replayed from there. *drawn
   anew* is the network of the same zeros with other weights at the start, trained once.
 
@@ -54,9 +54,8 @@ from graphprune.torch.training.schedule import SCHEDULES  # noqa: E402
 Data = tuple[Tensor, Tensor]
 _RATE, _FEW_RATE, _BATCH = 0.05, 0.05, 128
 _ROUNDS = 100
-_TURNS, _EARLY, _OTHER = 5, 0.05, 1000
-"""Rounds of a lottery ticket, the share of the steps to which it goes back, and what is added to a seed for weights
-that are drawn anew."""
+_EARLY, _OTHER = 0.05, 1000
+"""The share of the steps to which a lottery ticket goes back, and what is added to a seed for weights drawn anew."""
 
 
 def read(folder: Path, split: str, count: int | None = None) -> Data:
@@ -194,8 +193,8 @@ TICKETS = ("ticket: weights rewound", "ticket: rate rewound", "ticket: drawn ane
 class Bench:
     """What the rows of one seed share."""
 
-    def __init__(self, train: Data, test: Data, steps: int, seed: int) -> None:
-        self.train, self.test, self.steps, self.seed = train, test, steps, seed
+    def __init__(self, train: Data, test: Data, steps: int, seed: int, rounds: int) -> None:
+        self.train, self.test, self.steps, self.seed, self.rounds = train, test, steps, seed, rounds
         self.dense: nn.Module | None = None
         self.masks: dict[float, Masks] = {}
 
@@ -244,11 +243,11 @@ class Bench:
         begun = few / self.steps
         model = self.trained(network(self.seed), few, schedule=lambda share: SCHEDULES["cosine"](share * begun))
         early = copy.deepcopy(model.state_dict())
-        for turn in range(_TURNS + 1):
+        for turn in range(self.rounds + 1):
             model = self.trained(model, self.steps - few, rewind=begun)
-            if turn == _TURNS:
+            if turn == self.rounds:
                 break
-            share = 1 - (1 - sparsity) ** ((turn + 1) / _TURNS)
+            share = 1 - (1 - sparsity) ** ((turn + 1) / self.rounds)
             options = {"format": "unstructured", "allocate": "global", "only": ["*"], "verify": False}
             model = gp.sparsify(model, self.train[0][:1], sparsity=share, **options).model
             if name == "ticket: weights rewound":
@@ -293,6 +292,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--only", default="", help="rows whose names begin with one of these; all where not given")
+    parser.add_argument("--rounds", type=int, default=5, help="of a lottery ticket")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--json", metavar="PATH")
     given = parser.parse_args()
@@ -308,7 +308,7 @@ def main() -> None:
     if given.json and Path(given.json).exists():
         done = json.loads(Path(given.json).read_text())["results"]["runs"]
     for seed in [int(each) for each in given.seeds.split(",")]:
-        bench = Bench(train, test, steps, seed)
+        bench = Bench(train, test, steps, seed, given.rounds)
         for share in shares:
             for name in names:
                 if any((each["row"], each["sparsity"], each["seed"]) == (name, share, seed) for each in done):
