@@ -93,8 +93,8 @@ def sparsify(
     Raises GraphPruneError: GP106 and GP107 for options, GP701 to GP704 where the criterion needs what is not there,
     GP302 where no layer can have the format; GP401 where the result is wrong, and GP402 where it cannot be compared.
     """
-    choice = {"format": format, "sparsity": sparsity, "criterion": criterion, "allocate": allocate}
-    choice |= {"recover": recover, "permute": permute, "only": tuple(only), "ignore": tuple(ignore)}
+    choice = {"format": format, "sparsity": sparsity, "criterion": criterion, "allocate": allocate, "recover": recover,
+              "permute": permute, "only": tuple(only), "ignore": tuple(ignore)}  # fmt: skip
     how = {"seed": seed, "sizes": sizes, "calibration": calibration, "verify": verify}
     if macs is not None:
         from graphprune.sparsity.divide import sparsify_to
@@ -108,11 +108,15 @@ def sparsify(
     for name in options:
         remedy = did_you_mean(name, [*choice, *how])
         raise GraphPruneError("GP106", f"there is no option {name!r}", "gp.sparsify", remedy)
-    analysis = model if isinstance(model, Analysis) else api.analyze(model, example_inputs)
-    how["calibration"] = data = api.calibrated(analysis, calibration, seed, sizes)
-    choice.pop("permute")
+    return _of_graph(model if isinstance(model, Analysis) else api.analyze(model, example_inputs), choice, how)
+
+
+def _of_graph(analysis: Analysis, choice: dict[str, Any], how: dict[str, Any]) -> Sparsified:
+    """What :func:`sparsify` makes of a graph."""
+    how["calibration"] = api.calibrated(analysis, how["calibration"], how["seed"], how["sizes"])
+    permute = choice.pop("permute")
     start = arranged(analysis, **how, **choice) if permute else Arranged(analysis)
-    chosen = decided(start.analysis, **choice, seed=seed, calibration=data)
+    chosen = decided(start.analysis, **choice, seed=how["seed"], calibration=how["calibration"])
     return start.told(sparsified(start.analysis, chosen, **how))
 
 
