@@ -290,9 +290,11 @@ def _decided(
     groups = [group for group in groups if group.dim in scores]
     limits = limits_of(costing, groups, allowed, fractions, ratio or 0.0)
     problem = Problem(analysis, groups, scores, allowed, costing, limits, ratio)
-    widths = _allocated(problem, options["allocate"], fractions)
-    while measured is not None and measured.fit(widths):
-        widths = _allocated(problem, options["allocate"], fractions)
+
+    def allocate() -> dict[Dim, int]:
+        return _allocated(problem, options["allocate"], fractions)
+
+    widths = allocate() if measured is None else measured.settle(allocate, problem.loss, limits[LATENCY])
     left += [*_limited(groups, allowed, widths), *_refused(analysis)]
     keep = _kept(problem, widths, criterion, calibration, options["seed"])
     return _made(analysis, keep, options, sizes, left, costing)

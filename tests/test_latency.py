@@ -23,7 +23,7 @@ from graphprune.cost import LATENCY, Costing
 from graphprune.errors import BudgetNotMet, GraphPruneError
 from graphprune.latency.cost import NOISE, Latency, steps
 from graphprune.latency.layers import coarser, shapes_of
-from graphprune.latency.measure import Measurements
+from graphprune.latency.measure import CLOSE, Measurements
 from graphprune.latency.outcome import missed
 from graphprune.latency.stopwatch import Run, in_turns, several_in_turns, usual
 from graphprune.latency.table import Table
@@ -247,6 +247,36 @@ def test_a_plan_meets_the_budget_as_measured_where_layers_alone_say_too_little()
     assert result.plan.options["machine"] == "a fake"
     assert "GP305" not in str(result.report)
     assert "latency, planned" in str(result.report)
+
+
+class Jumping(Fake):
+    """Networks take more than their layers wherever a width is no multiple of 16, as where numbers are moved to another
+    layout between two layers."""
+
+    def network(self, model: ir.Model) -> Run:
+        run, shapes = super().network(model), [each.shape.numpy() for each in model.graph.initializers.values()]  # type: ignore[union-attr]
+        between = sum(shape[1] % 16 > 0 for shape in shapes[:-1]) * 2.5e-5
+
+        def slower() -> None:
+            run()
+            self.now += between
+
+        return slower
+
+
+@pytest.mark.parametrize("share", [0.5, 0.6, 0.7, 0.8])
+def test_a_plan_meets_the_budget_where_the_time_of_networks_jumps(share: float) -> None:
+    """Predictions that are corrected by what was seen last go from one side of a jump to the other for ever."""
+    plan = gp.plan(model(), latency=share, latency_table=Table(), stopwatch=Jumping())
+    assert plan.costs["planned"][LATENCY] <= share * (1 + CLOSE) * plan.costs["dense"][LATENCY]
+
+
+def test_without_a_run_of_the_network_such_a_budget_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the test above could not fail."""
+    monkeypatch.setattr("graphprune.latency.measure.ROUNDS", 0)
+    plans = [gp.plan(model(), latency=each / 10, latency_table=Table(), stopwatch=Jumping()) for each in (5, 6, 7, 8)]
+    shares = [each.costs["planned"][LATENCY] / each.costs["dense"][LATENCY] for each in plans]
+    assert any(found > 1.1 * each / 10 for found, each in zip(shares, (5, 6, 7, 8), strict=True))
 
 
 def test_budgets_combine() -> None:

@@ -53,15 +53,16 @@ class Latency:
         costing.count(_ACTIVATIONS, _results(costing))
         layers = sum(int(times.flat[-1]) for times in self._alone)
         self._beside = max(0.0, (dense - layers) / max(1, costing.cost(_ACTIVATIONS, {})))
-        self._scale(min(1.0, dense / max(1, layers)))
+        self.scale(min(1.0, dense / max(1, layers)))
 
     def fit(self, widths: Widths, measured: int) -> None:
         """From here on, the network of these widths takes what was measured; no width makes it slower for that."""
         saved = self.dense - self.cost(widths)
         if saved > 0:
-            self._scale(max(0.0, self.share * (self.dense - measured) / saved))
+            self.scale(max(0.0, self.share * (self.dense - measured) / saved))
 
-    def _scale(self, share: float) -> None:
+    def scale(self, share: float) -> None:
+        """From here on, so much of what layers save is saved in the network."""
         self.share = share
         self._times = [np.rint(times * share).astype(np.int64) for times in self._alone]
         self._slope = round(self._beside * share)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from graphprune.analysis import Analysis, Group
 from graphprune.cost import Costing
 from graphprune.dialects import tools_of
 from graphprune.dims import Dim
-from graphprune.errors import GraphPruneError
+from graphprune.errors import BudgetNotMet, GraphPruneError
 from graphprune.latency.cost import Latency
 from graphprune.latency.layers import Shape, Widths, coarser, shapes_of
 from graphprune.latency.stopwatch import Run, Stopwatch, in_turns
@@ -26,7 +27,7 @@ SECONDS = 30.0
 """How long to measure layers for, beside what it takes to load them."""
 _OF_A_NETWORK = 3.0
 
-CLOSE, ROUNDS = 0.02, 4
+CLOSE, ROUNDS = 0.02, 6
 """A network is planned again where its prediction was off by more than this share, so many times at most."""
 
 
@@ -59,28 +60,66 @@ class Measurements:
         running = {"threads": threads, "seed": seed, "sizes": self.sizes}
         self.stopwatch = stopwatch or _installed(self.analysis, table is not None, running)
         self.table, self.path = _opened(table, self.stopwatch)
-        self.rounds = 0
         self._dense: Run | None = None
         costing.latency = self.latency = self._completed(costing)
 
-    def fit(self, widths: Widths) -> bool:
-        """Hold a prediction against a run of the network, and correct what is predicted from here on. Whether to plan
-        again. Where nothing can be measured, predictions stay what layers alone say."""
-        name, self.rounds = self._name(widths), self.rounds + 1
+    def settle(
+        self, allocate: Callable[[], dict[Dim, int]], loss: Callable[[Widths], float], limit: int
+    ) -> dict[Dim, int]:
+        """Plan, run what was planned, and correct what is predicted, until both agree, at most :data:`ROUNDS` times.
+        Returns the widths that lose least among those measured within the limit, or the fastest where none are.
+
+        How much of what layers save is saved in the network is not the same at all widths. So what was seen above the
+        limit and below it bounds the next guess, which else could go from one to the other for ever.
+
+        limit: picoseconds
+        Where nothing can be measured, predictions stay what layers alone say. Raises BudgetNotMet GP301.
+        """
+        tried: list[tuple[dict[Dim, int], int]] = []
+        low, high, refused = 0.0, math.inf, None
+        for _ in range(1 + ROUNDS):
+            share = self.latency.share
+            try:
+                widths = allocate()
+            except BudgetNotMet as error:
+                if not tried:
+                    raise
+                low, refused = max(low, share), error  # by a guess that was too low, perhaps
+            else:
+                measured = self._measured(widths)
+                if measured is None:
+                    return widths
+                tried.append((widths, measured))
+                predicted = self.latency.cost(widths)
+                if abs(measured - predicted) <= CLOSE * predicted:
+                    break
+                low, high = (low, min(high, share)) if measured > limit else (max(low, share), high)
+                self.latency.fit(widths, measured)
+            if high < math.inf and not low < self.latency.share < high:
+                self.latency.scale((low + high) / 2)
+        within = [each for each in tried if each[1] <= limit * (1 + CLOSE)]
+        if refused is not None and not within:
+            raise refused
+        if within:
+            widths, measured = min(within, key=lambda each: loss(each[0]))
+        else:
+            widths, measured = min(tried, key=lambda each: each[1])
+        self.latency.fit(widths, measured)  # a plan says what was measured of it
+        return widths
+
+    def _measured(self, widths: Widths) -> int | None:
+        """Picoseconds of the whole network at these widths; None where they are not known and cannot be measured."""
+        name = self._name(widths)
         if self.table.missing([name]):
             if self.stopwatch is None or self.table.machine != self.stopwatch.machine:
-                return False
+                return None
             kept = {dim: np.arange(width) for dim, width in widths.items()}
             small = self.stopwatch.network(tools_of(self.analysis.program.native).write(self.analysis, kept))
             run = self._dense_run(self.stopwatch)
             speedup = in_turns(run, small, _OF_A_NETWORK, self.stopwatch.clock).speedup
             self.table.add({name: self.latency.dense * 1e-12 / speedup})
             self._save()
-        predicted, measured = self.latency.cost(widths), self.table.picoseconds(name)
-        if abs(measured - predicted) <= CLOSE * predicted:
-            return False
-        self.latency.fit(widths, measured)  # after the last round as well: a plan says what was measured of it
-        return self.rounds <= ROUNDS
+        return self.table.picoseconds(name)
 
     def _completed(self, costing: Costing) -> Latency:
         """The latency, once the table has all that it needs."""
