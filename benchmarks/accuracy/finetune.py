@@ -1,15 +1,14 @@
 """The accuracy of a ResNet of CIFAR-10 that was pruned by the recipe `reconstruct` and trained on for some minutes.
 
     python benchmarks/accuracy/finetune.py --data FOLDER --weights resnet56-4bfd9763.th --work FOLDER [--minutes 10]
-        [--steps N] [--speedup 2.11] [--optimizer muon] [--rate 3e-4] [--pictures FOLDER] [--test] [--json PATH]
+        [--steps N] [--speedup 2.11] [--optimizer sgd] [--rate 3e-3] [--pictures FOLDER] [--test] [--json PATH]
 
 Data and weights as for examples/cifar10_finetune.py. The dense network is the teacher: its logits, and the outputs of
 its three stages, which keep their shapes as only widths inside residual blocks are cut. Every image is moved and
-mirrored by itself, half of the batches are mixed, and statistics of BatchNorms stay. The result is the last step. Of
-all training images the dense network knows the labels by heart, so that accuracy on those which are held out here
-(2,000) says little: settings are judged by the divergence from the teacher on them, moved, with squares cut out, and
-mixed, and on pictures of another kind (--pictures, a folder of them). With --test the 10,000 test images are looked at,
-once, at the end.
+mirrored by itself. The result is the last step. Of all training images the dense network knows the labels by heart, so
+that accuracy on those which are held out here (2,000) says little: beside it is told how far the network is from its
+teacher on them, moved, with squares cut out, and mixed, and on pictures of another kind (--pictures, a folder of them).
+With --test the 10,000 test images are looked at, once, at the end.
 --work keeps the pruned network and the state of the training; the same command goes on with them.
 """
 
@@ -18,6 +17,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ import cifar10_data  # noqa: E402
 import torch  # noqa: E402
 from cifar10_finetune import Data, ResNet, accuracy, blocks_in, read_weights  # noqa: E402
 from measure import machine, note, write_json  # noqa: E402
+from muon import muon  # noqa: E402
 from resnet import ROWS, Bench, Row  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
@@ -69,13 +70,14 @@ def batch_of(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
 
 def trained(student: nn.Module, teacher: nn.Module, train: Data, given: argparse.Namespace) -> Any:
     """The student after its minutes."""
+    by_name = given.optimizer != "muon"
     return gp.finetune(
         fast(student), train, minutes=given.minutes, steps=given.steps, teacher=fast(teacher),
         loss=None if given.distill == 1 else "cross_entropy", distill=given.distill, temperature=given.temperature,
         features=STAGES if given.features else (), feature_weight=given.features, mix=given.mix,
-        batch_norm=given.batch_norm, optimizer=given.optimizer, rate=given.rate, schedule=given.schedule,
-        precision=given.precision, augment=batch_of, seed=given.seed, tell=note,
-        checkpoint=given.work / f"training-{given.name}", resume=True,
+        batch_norm=given.batch_norm, optimizer=given.optimizer if by_name else partial(muon, rate=given.rate),
+        rate=given.rate if by_name else None, schedule=given.schedule, precision=given.precision, augment=batch_of,
+        seed=given.seed, tell=note, checkpoint=given.work / f"training-{given.name}", resume=True,
     )  # fmt: skip
 
 
@@ -134,12 +136,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--speedup", type=float, default=2.11, help="how many times fewer MACs")
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--steps", type=int, help="of 128 images; the minutes where not given")
-    parser.add_argument("--optimizer", default="muon")
-    parser.add_argument("--rate", type=float, default=3e-4)
+    parser.add_argument("--optimizer", default="sgd", choices=("sgd", "adamw", "muon"))
+    parser.add_argument("--rate", type=float, default=3e-3)
     parser.add_argument("--schedule", default="one_cycle")
-    parser.add_argument("--distill", type=float, default=1.0)
-    parser.add_argument("--mix", default="mixup,cutmix", type=lambda text: None if text == "none" else text)
-    parser.add_argument("--batch-norm", default="freeze", choices=("update", "freeze"))
+    parser.add_argument("--distill", type=float, default=0.9)
+    parser.add_argument("--mix", help="mixup, cutmix, or both with a comma between them; with --distill 1")
+    parser.add_argument("--batch-norm", default="update", choices=("update", "freeze"))
     parser.add_argument("--temperature", type=float, default=4.0)
     parser.add_argument("--features", type=float, default=1.0, help="the weight of the outputs of stages; 0 for none")
     parser.add_argument("--precision", default="bfloat16", type=lambda text: None if text == "float32" else text)

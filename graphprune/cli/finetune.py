@@ -87,10 +87,8 @@ class Training:
     batch_norm: Annotated[
         str, _option("--batch-norm", help="update or freeze its statistics.", show_default=True, **_WHAT)
     ] = "update"
-    optimizer: Annotated[str, _option("--optimizer", help="sgd, adamw or muon.", show_default=True, **_STEP)] = "sgd"
-    rate: Annotated[
-        float | None, _option("--rate", help="Learning rate: 0.01, adamw 0.0001, muon 0.0003.", **_STEP)
-    ] = None
+    optimizer: Annotated[str, _option("--optimizer", help="sgd or adamw.", show_default=True, **_STEP)] = "sgd"
+    rate: Annotated[float | None, _option("--rate", help="Learning rate: 0.01, adamw 0.0001.", **_STEP)] = None
     weight_decay: Annotated[float, _option("--weight-decay", help="Of weights.", show_default=True, **_STEP)] = 5e-4
     clip: Annotated[float | None, _option("--clip", help="Longest gradient.", **_STEP)] = None
     schedule: Annotated[

@@ -45,7 +45,6 @@ class Stop:
 WAYS: dict[str, dict[str, Any]] = {
     "plain": {},
     "adamw": {"optimizer": "adamw", "rate": 0.01},
-    "muon": {"optimizer": "muon", "rate": 0.01},
     "lora": {"train": "lora"},
     "kept zeros": {"keep_zeros": True},
     "more zeros": {"sparsity": 0.9},

@@ -12,7 +12,6 @@ from torch import nn
 from torch.optim import Optimizer
 
 from graphprune.errors import GraphPruneError, did_you_mean
-from graphprune.torch.training.muon import Muon
 
 Make = Callable[[list[Any]], Optimizer]
 """From parameters (or groups of them) to an optimizer, as the classes of `torch.optim` are called."""
@@ -27,9 +26,8 @@ class _Kind:
 OPTIMIZERS = {
     "sgd": _Kind(lambda groups, rate: torch.optim.SGD(groups, rate, momentum=0.9, nesterov=True), 0.01),
     "adamw": _Kind(torch.optim.AdamW, 1e-4),
-    "muon": _Kind(Muon, 3e-4),
 }
-"""``sgd`` has a momentum of 0.9 (Nesterov's), ``adamw`` the decays of moments that are usual; ``muon``: see muon.py."""
+"""``sgd`` has a momentum of 0.9 (Nesterov's), ``adamw`` the decays of moments that are usual."""
 
 
 def optimizer_of(

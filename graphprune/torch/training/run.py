@@ -77,7 +77,7 @@ def finetune(
                 the one that makes the output, and one that reads an image
     zeros_by:   which weights go: magnitude, the smallest; movement, those that move towards zero
     batch_norm: update the statistics while training, or freeze them
-    optimizer:  sgd, adamw, muon, or a function of the parameters; rate: at the highest point of the schedule
+    optimizer:  sgd, adamw, or a function of the parameters; rate: at the highest point of the schedule
     schedule:   cosine, linear, one_cycle, step, constant, or a function from the share that is spent to a factor;
                 rewind: replay it from this share on (learning-rate rewinding)
     batch:      samples of a batch, where data does not come in batches; augment: a function of a training batch

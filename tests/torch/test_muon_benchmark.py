@@ -1,4 +1,4 @@
-"""Muon: updates that are orthogonal, as long as AdamW's, and a descent."""
+"""The optimizer of benchmarks/accuracy/muon.py: updates that are orthogonal, as long as AdamW's, and a descent."""
 
 from __future__ import annotations
 
@@ -6,10 +6,17 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+import importlib.util
+from pathlib import Path
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphprune.torch.training.muon import Muon, orthogonal
+_FOUND = importlib.util.spec_from_file_location("muon", Path(__file__).parents[2] / "benchmarks/accuracy/muon.py")
+assert _FOUND is not None and _FOUND.loader is not None
+_MUON = importlib.util.module_from_spec(_FOUND)
+_FOUND.loader.exec_module(_MUON)
+Muon, orthogonal = _MUON.Muon, _MUON.orthogonal
 
 SEEDS = st.integers(0, 2**31)
 

@@ -1,4 +1,4 @@
-"""Muon: a momentum that is made orthogonal before it moves the weights. Imports torch.
+"""Muon: a momentum that is made orthogonal before it moves the weights. No part of the product, as it won nothing here.
 
 Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024: the momentum of a weight, read as a
 matrix ``[outputs, inputs of one of them]``, gives way to the matrix nearest to it whose singular values are all 1, so
@@ -37,6 +37,13 @@ def orthogonal(matrix: Tensor) -> Tensor:
         square = found @ found.mT
         found = a * found + (b * square + c * square @ square) @ found
     return found.mT if tall else found
+
+
+def muon(parameters: list[Tensor], rate: float, weight_decay: float = 5e-4) -> Muon:
+    """Muon of a network, whose vectors do not decay."""
+    matrices = [each for each in parameters if each.dim() > 1]
+    vectors = [each for each in parameters if each.dim() <= 1]
+    return Muon([{"params": matrices, "weight_decay": weight_decay}, {"params": vectors}], lr=rate)
 
 
 class Muon(Optimizer):
