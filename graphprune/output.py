@@ -96,6 +96,12 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         outputs.commit([name])
 
 
+def cache_folder(name: str) -> Path:
+    """Where what was measured is kept: $XDG_CACHE_HOME/graphprune/NAME, by default below ~/.cache."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "graphprune" / name
+
+
 def cannot_write(error: OSError, path: str) -> GraphPruneError:
     """What the operating system refused, as GP105."""
     reason = (error.strerror or str(error) or type(error).__name__).lower()

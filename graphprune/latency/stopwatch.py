@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from graphprune.latency.layers import Layer
 from graphprune.report import Timing
+from graphprune.runtime.cpu import cpu
 
 Run = Callable[[], object]
 Clock = Callable[[], float]
@@ -38,6 +39,12 @@ class Stopwatch(Protocol):
 
     def network(self, model: Any) -> Run:
         """A native model of the dialect, ready to run on inputs that it accepts. Raises GraphPruneError GP402."""
+
+
+def machine_of(runtime: str, threads: int | None) -> str:
+    """A runtime and its version, how many threads it has (None: as many as it takes), and the processor, in words."""
+    counted = "as many threads as it takes" if threads is None else f"{threads} thread{'s' if threads > 1 else ''}"
+    return f"{runtime}, {counted}, {cpu()}"
 
 
 def clock_of(threads: int | None) -> Clock:

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from graphprune.errors import GraphPruneError
+from graphprune.output import cache_folder, write_text
 
 SCHEMA = "graphprune.latencies"
 VERSION = 1
@@ -54,8 +55,6 @@ class Table:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write it, whole or not at all; the same table gives the same bytes. Raises GraphPruneError GP105."""
-        from graphprune.output import write_text
-
         content = {
             "schema": SCHEMA,
             "version": VERSION,
@@ -95,10 +94,9 @@ class Table:
 
 
 def cached(machine: str) -> Path:
-    """Where the times of a machine are kept: $XDG_CACHE_HOME/graphprune/latency, by default below ~/.cache."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    """Where the times of a machine are kept."""
     name = hashlib.sha256(f"{VERSION} {machine}".encode()).hexdigest()[:16]
-    return Path(root) / "graphprune" / "latency" / f"{name}.json"
+    return cache_folder("latency") / f"{name}.json"
 
 
 def _is_time(value: Any) -> bool:

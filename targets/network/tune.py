@@ -24,6 +24,7 @@ import tvm
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
+from graphprune import output
 from graphprune.targets.kernels.tir import INT32, Kernel, Machine, const, function
 from graphprune.targets.network.layout import Storage, View
 
@@ -120,9 +121,8 @@ class Tuner:
 
 
 def cache_folder() -> Path:
-    """Where measurements are kept: $XDG_CACHE_HOME/graphprune/tuned, by default below ~/.cache."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "graphprune" / "tuned"
+    """Where measurements are kept."""
+    return output.cache_folder("tuned")
 
 
 @cache

@@ -13,9 +13,8 @@ from graphprune.dialects.aten.call import At
 from graphprune.dialects.aten.capture import CAPTURE_FAILS, Captured, cannot_run
 from graphprune.errors import GraphPruneError
 from graphprune.latency.layers import Layer
-from graphprune.latency.stopwatch import Run, clock_of, several_in_turns
+from graphprune.latency.stopwatch import Run, clock_of, machine_of, several_in_turns
 from graphprune.program import Program
-from graphprune.runtime.cpu import cpu
 
 
 class AtenStopwatch:
@@ -32,8 +31,7 @@ class AtenStopwatch:
             )
         self.threads = threads or torch.get_num_threads()
         self.clock = clock_of(self.threads)
-        counted = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
-        self.machine = f"torch {torch.__version__}, {counted}, {cpu()}"
+        self.machine = machine_of(f"torch {torch.__version__}", self.threads)
 
     def network(self, model: Captured) -> Run:
         """On the example inputs."""

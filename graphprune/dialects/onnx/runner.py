@@ -56,8 +56,7 @@ def _onnxruntime(model: ir.Model, optimised: bool):  # type: ignore[no-untyped-d
         try:
             return session.run(None, feeds)  # type: ignore[no-any-return]
         except failures as error:
-            message = f"onnxruntime cannot run it: {_first_line(error)}"
-            raise GraphPruneError("GP402", message, where=str(model.graph.name)) from error
+            raise cannot_run(error, str(model.graph.name)) from error
 
     return run
 
@@ -91,7 +90,12 @@ def onnxruntime_failures() -> tuple[type[Exception], ...]:
     return (ValueError, *(getattr(state, name) for name in _FAILURES))
 
 
-def _first_line(error: Exception) -> str:
+def cannot_run(error: Exception | None, where: str) -> GraphPruneError:
+    """What to raise where onnxruntime fails on the inputs that it is given."""
+    return GraphPruneError("GP402", f"onnxruntime cannot run it: {_first_line(error)}", where)
+
+
+def _first_line(error: Exception | None) -> str:
     return str(error).strip().split("\n")[0][:300]
 
 

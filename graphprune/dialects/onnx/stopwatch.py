@@ -19,12 +19,11 @@ import onnx
 import onnx_ir as ir
 from onnx_ir import serde
 
-from graphprune.dialects.onnx.runner import DYNAMIC_SIZES, feeds, onnxruntime_failures, session_of
+from graphprune.dialects.onnx.runner import DYNAMIC_SIZES, cannot_run, feeds, onnxruntime_failures, session_of
 from graphprune.errors import GraphPruneError
 from graphprune.latency.layers import Layer
-from graphprune.latency.stopwatch import Run, clock_of, usual
+from graphprune.latency.stopwatch import Run, clock_of, machine_of, usual
 from graphprune.program import Array, Program, Value
-from graphprune.runtime.cpu import cpu
 
 _AROUND = frozenset({"ReorderInput", "ReorderOutput"})
 _LEAST_RUNS, _MOST_RUNS = 5, 100
@@ -45,8 +44,7 @@ class OnnxStopwatch:
         self.seed = seed
         self.sizes = sizes
         self.clock = clock_of(threads)
-        counted = "as many threads as it takes" if threads is None else f"{threads} thread{'s' if threads > 1 else ''}"
-        self.machine = f"onnxruntime {onnxruntime.__version__}, {counted}, {cpu()}"
+        self.machine = machine_of(f"onnxruntime {onnxruntime.__version__}", threads)
 
     # ---------------------------------------------------------------- networks
     def network(self, model: ir.Model) -> Run:
@@ -61,7 +59,7 @@ class OnnxStopwatch:
                 failure = failure or error
             else:
                 return partial(session.run, None, inputs)
-        raise _cannot_run(failure, str(model.graph.name))
+        raise cannot_run(failure, str(model.graph.name))
 
     def _options(self) -> Any:
         import onnxruntime
@@ -84,7 +82,7 @@ class OnnxStopwatch:
                     try:
                         session.run(None, inputs)
                     except onnxruntime_failures() as error:
-                        raise _cannot_run(error, str(layer.node)) from error
+                        raise cannot_run(error, str(layer.node)) from error
             return [_kernel_seconds(session.end_profiling()) for session, _ in found]
 
     def _prepared(self, layer: Layer, profile: str) -> tuple[Any, dict[str, Array]]:
@@ -125,17 +123,14 @@ class OnnxStopwatch:
         try:
             return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except onnxruntime_failures() as error:
-            raise _cannot_run(error, where) from error
+            raise cannot_run(error, where) from error
 
 
 def _write_numbers(node: onnx.NodeProto, layer: Layer) -> None:
-    given = {attribute.name: attribute for attribute in node.attribute}
-    for slot, number in layer.numbers.items():
-        attribute = given[str(slot.key)]
-        if slot.index is None:
-            attribute.i = number
-        else:
-            attribute.ints[slot.index] = number
+    changed = {str(slot.key) for slot in layer.numbers}
+    for attribute in node.attribute:
+        if attribute.name in changed:
+            attribute.CopyFrom(onnx.helper.make_attribute(attribute.name, layer.attributes[attribute.name]))
 
 
 def _numbers(value: Value, shape: tuple[int, ...]) -> Array:
@@ -158,8 +153,3 @@ def _kernel_seconds(path: str) -> float:
         elif name.endswith("_kernel_time") and runs and event["args"].get("op_name") not in _AROUND:
             runs[-1] += event["dur"]
     return usual(runs[1:]) * 1e-6
-
-
-def _cannot_run(error: Exception | None, where: str) -> GraphPruneError:
-    first = str(error).strip().split("\n")[0][:300]
-    return GraphPruneError("GP402", f"onnxruntime cannot run it: {first}", where)
