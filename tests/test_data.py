@@ -348,15 +348,17 @@ def test_a_plan_says_what_it_was_made_from() -> None:
     assert any(note.startswith("calibration data: noise, no data: 512 samples") for note in result.report.notes)
 
 
-def test_one_batch_is_in_memory_at_a_time() -> None:
+@pytest.mark.parametrize("threads", [1, 3])
+def test_few_batches_are_in_memory_at_a_time(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", str(threads))
     analysis = gp.analyze(ROWS)
     alive: list[weakref.ref[np.ndarray]] = []
     most = 0
 
     def batches() -> Iterator[dict[str, np.ndarray]]:
         nonlocal most
-        for begin in range(0, 20, 4):
-            batch = X[begin : begin + 4].copy()
+        for row in range(20):
+            batch = X[row : row + 1].copy()
             alive.append(weakref.ref(batch))
             gc.collect()
             most = max(most, sum(each() is not None for each in alive))
@@ -366,7 +368,8 @@ def test_one_batch_is_in_memory_at_a_time() -> None:
             del case
 
     found = collect(analysis, layers(analysis), batches(), lambda layer: Moments())
-    assert len(alive) == 5 and most <= 2  # the one that is made, and the one that the loop still names
+    # One for each thread, the one that is made, and one that a thread has reported and not let go yet.
+    assert len(alive) == 20 and most <= threads + 2
     assert all(isinstance(each, Moments) and each.count == 20 for each in found.values())
 
 
