@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect as inspect_
 import logging
 import os
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -64,8 +66,16 @@ COMMANDS = {
     "passes": (explain.passes, "List the passes that are installed."),
     "targets": (targets.targets, "List what can be built for, and what this machine can run."),
 }
+
+
+def _help(command: Callable[..., Any]) -> str:
+    """What a command says of itself; \\b keeps the lines of a paragraph of examples apart."""
+    text = inspect_.getdoc(command) or ""
+    return "\n\n".join(f"\b\n{part}" if part.startswith("graphprune ") else part for part in text.split("\n\n"))
+
+
 for _name, (_command, _short) in COMMANDS.items():
-    app.command(_name, short_help=_short)(_command)
+    app.command(_name, help=_help(_command), short_help=_short)(_command)
 
 
 def _print_version(wanted: bool) -> None:

@@ -60,7 +60,12 @@ class Training:
     temperature: Annotated[float, _option("--temperature", help="Of distillation.", show_default=True, **_TEACH)] = 4.0
     features: Annotated[
         list[str],
-        _option("--features", help="A module whose outputs are to be the teacher's (repeatable).", **_TEACH),
+        _option(
+            "--features",
+            help="A module whose outputs are to be the teacher's (repeatable).",
+            metavar="MODULE",
+            **_TEACH,
+        ),
     ] = field(default_factory=list)
     mix: Annotated[
         str | None,
@@ -147,7 +152,7 @@ def finetune(
     The state is written to OUT.training every minute and on an interrupt; the same command goes on with --resume.
 
     graphprune finetune mypkg.models:resnet tuned --weights small --data mypkg.data:train --minutes 10
-    graphprune finetune mypkg.models:resnet tuned --weights small --data mypkg.data:train --epochs 3
+    graphprune finetune mypkg.models:resnet tuned --weights small --data mypkg.data:train --epochs 3 \\
     --teacher mypkg.models:resnet --teacher-weights dense.safetensors --validate mypkg.data:held
     """
     arguments = training.arguments()

@@ -34,6 +34,7 @@ _SUFFIXES = (".onnx", ".pb")
 In = Annotated[
     Path, typer.Argument(metavar="IN", help="The trained model: .onnx, .pt2 or module:callable.", show_default=False)
 ]
+InOnnx = Annotated[Path, typer.Argument(metavar="IN", help="The trained model: .onnx.", show_default=False)]
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="Where to write the smaller one.", show_default=False)]
 
 
@@ -113,7 +114,7 @@ def calibrated(
 
 
 @taking
-def clean(dense: In, out: Out, before: Before, writing: Writing, inputs: Inputs, output: Output) -> int:
+def clean(dense: InOnnx, out: Out, before: Before, writing: Writing, inputs: Inputs, output: Output) -> int:
     """Remove dead and constant channels only: the outputs stay what they were.
 
     graphprune clean trained.onnx cleaned.onnx

@@ -122,7 +122,7 @@ def sweep(
 ) -> int:
     """Cut a model in many ways and measure each on calibration data that was held out; nothing is trained.
 
-    graphprune sweep resnet.onnx --macs 0.3:0.9:0.1 --criterion l2,obs --recover none,least_squares
+    graphprune sweep resnet.onnx --macs 0.3:0.9:0.1 --criterion l2,obs --recover none,least_squares \\
     --calibration data.npz --json sweep.json --png sweep.png
     """
     from graphprune.sweep import sweep as run

@@ -1,5 +1,6 @@
 """What the command line answers: exit codes, and messages that say what is wrong, where, and what to do about it."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 
 from graphprune.allocate import ALLOCATORS
 from graphprune.cli import main
+from graphprune.cli.app import COMMANDS
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLE = str(ROOT / "examples" / "super_resolution.onnx")
@@ -264,6 +266,17 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert status == 0
     assert any("graphprune IN OUT --macs 0.6" in line for line in out)
     assert answer(capsys)[0] == 2
+
+
+@pytest.mark.parametrize("command", ["prune", "plan", "sweep", "finetune", "build"])
+def test_examples_of_help_can_be_copied(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each on a line of its own, however long it is."""
+    assert main([command, "--help"]) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    written = [line.strip() for line in (COMMANDS[command][0].__doc__ or "").splitlines()]
+    examples = [line for line in written if line.startswith("graphprune ")]
+    assert examples and set(examples) <= set(lines)
+    assert all(line.startswith("--") == before.endswith("\\") for before, line in itertools.pairwise(written))
 
 
 def graphprune(
