@@ -3,6 +3,8 @@ are, and so what agreement one may ask of two orders of the same arithmetic."""
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 import numpy as np
 import onnx_ir as ir
 
@@ -11,14 +13,24 @@ from graphprune.program import Array
 
 def jittered(model: ir.Model, seed: int) -> ir.Model:
     """A copy in which every entry of every floating-point weight (two or more axes) is multiplied by ``1 + u``, with u
-    uniform in plus or minus the machine epsilon of its data type."""
+    uniform in plus or minus the machine epsilon of its data type; weights of bodies and functions, and those that
+    Constant nodes hold, among them."""
     copy: ir.Model = model.clone()
     rng = np.random.Generator(np.random.PCG64(seed))
-    for value in copy.graph.initializers.values():
-        tensor = value.const_value
-        if tensor is not None and len(tensor.shape) > 1 and tensor.dtype.is_floating_point():
-            value.const_value = _jitter(tensor, int(rng.integers(2**63)))
+    for body in (copy.graph, *(function.graph for function in copy.functions.values())):
+        for graph in (body, *body.subgraphs()):
+            for value in graph.initializers.values():
+                if _is_weight(value.const_value):
+                    value.const_value = _jitter(value.const_value, int(rng.integers(2**63)))
+        for node in body.all_nodes():
+            held = node.attributes.get("value") if node.op_type == "Constant" and node.domain == "" else None
+            if held is not None and not held.is_ref() and _is_weight(held.as_tensor()):
+                node.attributes["value"] = ir.AttrTensor("value", _jitter(held.as_tensor(), int(rng.integers(2**63))))
     return copy
+
+
+def _is_weight(tensor: ir.TensorProtocol | None) -> TypeGuard[ir.TensorProtocol]:
+    return tensor is not None and len(tensor.shape) > 1 and tensor.dtype.is_floating_point()
 
 
 def _jitter(tensor: ir.TensorProtocol, seed: int) -> ir.TensorProtocol:
