@@ -163,6 +163,8 @@ def test_new_weights_are_followed() -> None:
         assert close(small(IMAGES), gp.prune(model, IMAGES, plan=plan).model(IMAGES))
         model.head.weight = nn.Parameter(torch.randn_like(model.head.weight))
         assert close(small(IMAGES), gp.prune(model, IMAGES, plan=plan).model(IMAGES))
+        model.second.weight.data = torch.randn_like(model.second.weight)  # the same object with other memory
+        assert close(small(IMAGES), gp.prune(model, IMAGES, plan=plan).model(IMAGES))
 
 
 @pytest.mark.parametrize("norm_first", [False, True])

@@ -15,6 +15,9 @@ import graphprune as gp
 import graphprune.torch as door
 from graphprune.dialects.aten import writer
 from graphprune.errors import BudgetNotMet, GraphPruneError
+from graphprune.latency.table import Table
+from graphprune.plan import Plan
+from tests.stopwatch import Fake
 from tests.torch.compiling import HALF, IMAGES, WORDS, Broken, Images, Words, close, compiled, fresh, refusal, varied
 
 __all__ = ["fresh"]
@@ -120,3 +123,40 @@ def test_another_backend_is_handed_a_smaller_graph() -> None:
     with torch.no_grad():
         small(IMAGES)
     assert 0 < seen[0] < sum(tensor.numel() for tensor in model.parameters()) * 0.5
+
+
+def test_calibration_data_is_given_as_to_a_plan() -> None:
+    model, data = varied(Images()), [torch.randn(2, 3, 9, 9) for _ in range(3)]
+    small = compiled(model, **HALF, criterion="wanda", calibration=(batch for batch in data))
+    with torch.no_grad():
+        small(IMAGES)
+        small(IMAGES[:1])  # compiled anew, when the data has run out
+    expected = gp.plan(model, IMAGES, macs=0.5, criterion="wanda", calibration=data)
+    assert [cut.keep for cut in door.report(small).plan.groups] == [cut.keep for cut in expected.groups]
+    error = refusal(varied(Images()), IMAGES, **HALF, criterion="wanda", calibration=[torch.randn(4, 5, 9, 9)])
+    assert error.code == "GP702"
+
+
+def test_calibration_data_is_for_whole_modules() -> None:
+    data = [torch.randn(4, 8) for _ in range(3)]
+    error = refusal(Broken().eval(), torch.randn(2, 8), **HALF, criterion="wanda", calibration=data)
+    assert (error.code, error.where) == ("GP107", "option calibration")
+
+
+def test_a_plan_of_code_that_was_compiled_anew_can_be_saved(tmp_path: Path) -> None:
+    small = compiled(varied(Images()), **HALF, criterion=lambda rows: abs(rows).max(axis=1))
+    with torch.no_grad():
+        small(IMAGES)
+        once = door.report(small).plan
+        small(IMAGES[:1])
+    again = door.report(small).plan
+    assert again.options == once.options
+    again.save(tmp_path / "plan.json")
+    assert Plan.load(tmp_path / "plan.json").groups == again.groups
+
+
+def test_time_is_a_budget() -> None:
+    small = compiled(varied(Images()), latency=0.5, latency_table=Table(), stopwatch=Fake(), then="eager")
+    with torch.no_grad():
+        small(IMAGES)
+    assert door.report(small).plan.options["latency"] == 0.5

@@ -28,7 +28,7 @@ from torch._dynamo.source import LocalSource
 from torch.fx import GraphModule
 
 from graphprune.analysis import Analysis, analyze_program
-from graphprune.api import report_of, require
+from graphprune.api import calibrated, report_of, require
 from graphprune.cuts import Cuts, cuts_of
 from graphprune.dialects.aten.normal import drop_unused
 from graphprune.dialects.aten.places import argument_names, arguments
@@ -105,8 +105,9 @@ def report(compiled: Any) -> CompileReport:
 # ---------------------------------------------------------------- sessions
 @dataclass(eq=False)
 class _Session:
-    """The graphs of one module, compiled with the same options."""
+    """The graphs of one module, compiled with the same options, which it holds: its key has the `id` of some."""
 
+    settings: Settings
     decisions: Decisions = field(default_factory=Decisions)
     parts: dict[Any, Part] = field(default_factory=dict)
 
@@ -133,9 +134,9 @@ def _can_be_known(owner: Any) -> bool:
 
 def _session(owner: Any, settings: Settings) -> _Session:
     if not _can_be_known(owner):
-        return _Session()
+        return _Session(settings)
     known = _SESSIONS.setdefault(owner, {})
-    known[settings.key] = found = known.pop(settings.key, None) or _Session()
+    known[settings.key] = found = known.pop(settings.key, None) or _Session(settings)
     return found
 
 
@@ -256,6 +257,12 @@ class _Work:
 
     def _planned(self, **options: Any) -> Plan:
         """A plan for the graph, from memory where one was made for the same graph, weights and options."""
+        data, seed, sizes = options.get("calibration"), options.get("seed", 0), options.get("sizes")
+        if data is not None and (dynamo.break_of_graph() or dynamo.is_continued()):
+            what = "the data is for the inputs of the whole module, and Dynamo breaks it into several graphs"
+            remedy = "plan=gp.plan(model, example_inputs, ...); torch.compile(..., fullgraph=True) says where it breaks"
+            raise GraphPruneError("GP107", what, "option calibration", remedy)
+        options["calibration"] = calibrated(self.analysis, data, seed, sizes)
         key = _digest(self.analysis, options)
         if key not in _PLANS:
             plan = make_plan(self.analysis, **options)

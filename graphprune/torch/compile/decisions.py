@@ -23,10 +23,12 @@ class Decisions:
 
     seen: the tensors of these graphs
     kept: what is kept; what is not named of a seen tensor is kept whole
+    options: of the last plan that was made, as plans have them
     """
 
     seen: set[str] = field(default_factory=set)
     kept: dict[tuple[str, int, tuple[int, ...]], tuple[int, ...]] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def remember(self, analysis: Analysis, keep: Keep) -> None:
         """Take note of what one graph keeps. What was decided before stays."""
@@ -48,14 +50,16 @@ class Decisions:
         free = [name for name in named(analysis) if name not in fixed]
         keep = {named(analysis)[name].dim: kept for name, kept in fixed.items() if kept is not None}
         if not fixed:
-            return plan(**options), tuple(notes)
+            made = plan(**options)
+            self.options = made.options
+            return made, tuple(notes)
         if free and (left := _left(analysis, keep, options)) is not None:
             try:
                 more = plan(**{**left, "ignore": [*left.get("ignore", ()), *fixed]})
                 keep = {**more.keep(analysis), **keep}
             except BudgetNotMet as error:
                 notes.append(f"what earlier graphs do not decide is kept whole: {error.what}")
-        return Plan.of(analysis, keep, dict(options)), tuple(notes)
+        return Plan.of(analysis, keep, dict(self.options)), tuple(notes)
 
     def given(self, analysis: Analysis, plan: Plan, partial: bool) -> tuple[Plan, tuple[str, ...]]:
         """The part of a plan that is about this graph; of a whole model all of it.

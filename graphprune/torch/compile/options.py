@@ -61,12 +61,14 @@ class Settings:
         if chosen == "exploit" and planning:
             what = f"exploit removes what is dead and nothing else: no use for {', '.join(sorted(planning))}"
             raise GraphPruneError("GP107", what, where, "leave them out")
-        if chosen == "prune" and plan is None and not {"macs", "params", "bytes", "ratio"} & set(planning):
-            remedy = "options={'macs': 0.6} keeps 60 % of the multiplications; or params, bytes, ratio, plan, mode"
+        if chosen == "prune" and plan is None and not {"macs", "params", "bytes", "latency", "ratio"} & set(planning):
+            remedy = "options={'macs': 0.6} keeps 60 % of the multiplications; or params, bytes, latency, ratio, plan"
             raise GraphPruneError("GP107", "it was not said how far to prune", where, remedy)
         name, then = _next(given.get("then", "inductor"), given.get("then_options"))
         key = json.dumps(
-            [planning, chosen, plan and plan.to_json(), name, given.get("then_options")], sort_keys=True, default=repr
+            [planning, chosen, plan and plan.to_json(), name, given.get("then_options")],
+            sort_keys=True,
+            default=lambda held: f"{type(held).__qualname__} {id(held)}",  # it may change, as a table of times does
         )
         verify, rules = given.get("verify", True), dict(given.get("rules") or {})
         if verify not in {True, False, "full"}:

@@ -35,14 +35,14 @@ class Follower:
         self.cuts = cuts
         self.holds = holds
         self.usable = True
-        self.seen: list[tuple[int, weakref.ref[Tensor], int]] = []
+        self.seen: list[tuple[int, weakref.ref[Tensor], tuple[int, int]]] = []
         self.constants: dict[int, Tensor] = {}
         self._see([weight.tensor for weight in traced.weights])
         traced.forget_weights()
 
     def _see(self, tensors: Sequence[Tensor]) -> None:
         self.seen = [
-            (place, weakref.ref(tensor), _version(tensor))
+            (place, weakref.ref(tensor), _state(tensor))
             for (place, _), tensor in zip(self.places, tensors, strict=True)
         ]
         named = {name: tensor for (_, name), tensor in zip(self.places, tensors, strict=True)}
@@ -51,9 +51,9 @@ class Follower:
 
     def check(self, inputs: Sequence[Any]) -> None:
         """Take over the weights among the inputs of a call, where they are not those of the last call."""
-        for place, known, version in self.seen:
+        for place, known, state in self.seen:
             now: Tensor = inputs[place]
-            if now is not known() or (version >= 0 and _version(now) != version):
+            if now is not known() or _state(now) != state:
                 self._follow([inputs[place] for place, _ in self.places])
                 return
 
@@ -103,6 +103,7 @@ def runner(
     return run
 
 
-def _version(tensor: Tensor) -> int:
-    """Counts changes in place; inference tensors do not count theirs."""
-    return -1 if tensor.is_inference() else tensor._version
+def _state(tensor: Tensor) -> tuple[int, int]:
+    """What changes when a tensor is written in place, or is given other memory (`tensor.data = ...`). Inference tensors
+    do not count what is written in place; nor does any tensor what is written through its `.data`."""
+    return -1 if tensor.is_inference() else tensor._version, tensor.data_ptr()
