@@ -16,6 +16,8 @@ from graphprune.errors import GraphPruneError, one_line
 
 SCHEMA = "graphprune.sweep"
 VERSION = 1
+_POINTS, _SEEDS = 5, 3
+"""Budgets on a curve, and seeds of what is drawn, that a comparison should have at least."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +101,27 @@ class Sweep:
         means = [_mean(rows) for rows in cuts.values()]
         return sorted(means, key=lambda each: (-each.target, math.inf if each.failure else each.error))
 
+    def lacks(self) -> tuple[str, ...]:
+        """What it would take to compare with others' results, by the list of Blalock et al. ("What is the State of
+        Neural Network Pruning?", MLSys 2020), and is not there."""
+        means, found = self.means(), []
+        targets = {each.target for each in means}
+        if len(targets) < _POINTS:
+            found.append(f"{_POINTS} budgets ({len(targets)})")
+        for control in ("random", "l1"):
+            if {each.target for each in means if each.criterion == control} < targets:
+                found.append(f"{control} at each budget")
+        seeds = min((each.count for each in means if each.criterion == "random"), default=0)
+        if 0 < seeds < _SEEDS:
+            found.append(f"{_SEEDS} seeds of what is drawn ({seeds})")
+        if math.isnan(self.dense_metric):
+            found.append("a metric")
+        if any(each.failure for each in means):
+            found.append("a number in every row")
+        return tuple(found)
+
     def table(self) -> str:
-        """The means, a line each."""
+        """The means, a line each, and what a comparison with others' results would lack."""
         from graphprune.report import table
 
         measured = not math.isnan(self.dense_metric)
@@ -127,14 +148,16 @@ class Sweep:
         lines = table(heads, rows, right=(0, 3, 4))
         told = "error: relative mean squared error of the outputs on held-out batches; ± standard deviation over seeds"
         dense = [f"the metric of the dense model is {self.dense_metric:.4g}"] if measured else []
-        return "\n".join([*lines, "", told, *dense])
+        lacking = ", ".join(self.lacks())
+        left = [f"to compare with results of others (Blalock et al., MLSys 2020) it lacks {lacking}"] if lacking else []
+        return "\n".join([*lines, "", told, *dense, *left])
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data: null stands for what is not a number, "inf" for infinity."""
         rows = [{name: _written(value) for name, value in asdict(row).items()} for row in self.rows]
         return {
             "schema": SCHEMA, "version": VERSION, **asdict(self.head),
-            "dense_metric": _written(self.dense_metric), "rows": rows,
+            "dense_metric": _written(self.dense_metric), "lacks": list(self.lacks()), "rows": rows,
         }  # fmt: skip
 
     def save(self, path: str | os.PathLike[str]) -> None:

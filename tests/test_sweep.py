@@ -20,7 +20,7 @@ from graphprune.errors import GraphPruneError
 from graphprune.fidelity import relative_error
 from graphprune.program import Array
 from graphprune.sweep import split, sweep
-from graphprune.sweep_text import Row, load
+from graphprune.sweep_text import Head, Row, Sweep, load
 from tests.models.case import seeded
 
 DATA = np.random.default_rng(0).standard_normal((64, 6)).astype(np.float32)
@@ -95,6 +95,30 @@ def test_a_budget_that_cannot_be_met_is_in_its_row() -> None:
     found = made(max_ratio=0.1)
     assert all(row.failure.startswith("GP301") for row in found.rows)
     assert "GP301" in found.table()
+
+
+def test_what_a_comparison_lacks_is_told() -> None:
+    def found(targets: int, seeds: int, metric: float, without: str = "", failure: str = "") -> Sweep:
+        rows = [
+            Row(name, seed, target / 10, "none", 0.5, 0.5, 0.1, 0.9, failure=failure if target == 2 else "")
+            for name in ("random", "l1", "obs")
+            for target in range(1, 1 + targets)
+            for seed in range(seeds if name == "random" else 1)
+            if (name, target) != (without, 3)
+        ]
+        return Sweep(Head("model", "weights", "data", 1, "macs", {}), tuple(rows), metric)
+
+    whole = found(5, 3, 0.9)
+    assert whole.lacks() == () and "it lacks" not in whole.table() and whole.to_dict()["lacks"] == []
+    for other, lacking in (
+        (found(4, 3, 0.9), "5 budgets (4)"),
+        (found(5, 2, 0.9), "3 seeds of what is drawn (2)"),
+        (found(5, 3, math.nan), "a metric"),
+        (found(5, 3, 0.9, without="random"), "random at each budget"),
+        (found(5, 3, 0.9, without="l1"), "l1 at each budget"),
+    ):
+        assert other.lacks() == (lacking,) and other.table().endswith(f"it lacks {lacking}")
+    assert "a number in every row" in found(5, 3, 0.9, failure="GP301").lacks()
 
 
 def test_an_interrupt_loses_one_row(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from graphprune.cli import (
+    audit,
     bench,
     build,
     criteria,
@@ -53,6 +54,7 @@ COMMANDS = {
     "plan": (plan.plan, "Choose what to keep, without cutting."),
     "apply": (plan.apply, "Cut a model by a plan."),
     "verify": (verify.verify, "Prove a pruned model right."),
+    "audit": (audit.audit, "Say what pruning did to the answers, and for whom."),
     "build": (build.build, "Compile a whole network for a kind of machine."),
     "run": (run_artifact.run, "Run what build made."),
     "bench": (bench.bench, "Measure latency against the dense model."),
