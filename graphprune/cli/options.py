@@ -6,7 +6,8 @@ import functools
 import inspect
 import math
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
@@ -372,6 +373,17 @@ class Writing:
     in_place: Annotated[
         bool, _option("--in-place", help="Allow the output to overwrite the input.", rich_help_panel="Result")
     ] = False
+
+    @staticmethod
+    @contextmanager
+    def verifying() -> Iterator[None]:
+        """While a result is verified: where that cannot be done, it is told how to write it all the same."""
+        try:
+            yield
+        except GraphPruneError as error:
+            if error.code == "GP402":
+                error.remedy += ", or write it unverified with --no-verify"
+            raise
 
 
 def taking(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -142,12 +142,8 @@ class _Job:
 
     def verified(self, pruned: Any) -> Verification:
         """The checks of a pruned model against the dense one."""
-        try:
+        with self.writing.verifying():
             return api.verify(self.model, pruned, self.result.plan, seed=self.inputs.seed, sizes=self.inputs.sizes)
-        except GraphPruneError as error:
-            if error.code == "GP402":
-                error.remedy += ", or write it unverified with --no-verify"
-            raise
 
 
 def recovered(job: _Job, analysis: Analysis, names: Sequence[str], data: Calibration) -> _Job:

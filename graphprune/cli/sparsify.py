@@ -242,7 +242,7 @@ def _onnx(job: _Job) -> int:
     options = job.options if job.notes else calibrated(analysis, job.options, job.inputs, console, recover)
     start, options = Arranged(analysis), {**options}
     if options.pop("permute"):
-        with console.working("ordering channels"):
+        with console.working("ordering channels"), writing.verifying():
             start = arranged(analysis, verify=not writing.no_verify and not writing.dry_run, seed=seed,
                              sizes=job.inputs.sizes, **options)  # fmt: skip
             analysis = start.analysis
@@ -256,7 +256,7 @@ def _onnx(job: _Job) -> int:
         with console.working("writing"):
             names = files.stage(result.model, outputs, overwrite=writing.in_place)
         if not writing.no_verify:
-            with console.working("verifying"):
+            with console.working("verifying"), writing.verifying():
                 written = files.load(outputs.path(outputs.destination.name))  # the file, not the model in memory
                 found = verify_sparse(
                     analysis, written, choice.layers, others=choice.others, seed=seed, sizes=job.inputs.sizes

@@ -1,4 +1,5 @@
-"""Runs ONNX models: onnxruntime where it is installed, else the reference evaluator of the onnx package.
+"""Runs ONNX models: onnxruntime where it is installed, else the reference evaluator of the onnx package, which also
+runs what onnxruntime cannot load of bfloat16.
 
 Optimisations are off unless asked for, so that what is compared is the graph that was written.
 """
@@ -36,10 +37,29 @@ class Runner:
 
     def __init__(self, model: ir.Model, optimised: bool = False):
         self.outputs = [value.name or "" for value in model.graph.outputs]
-        self.run_feeds = _onnxruntime(model, optimised) if has_onnxruntime() else _reference(model)
+        self.run_feeds = _ready(model, optimised)
 
     def __call__(self, feeds: Mapping[str, Array]) -> list[Array]:
         return [np.asarray(each) for each in self.run_feeds(dict(feeds))]
+
+
+def _ready(model: ir.Model, optimised: bool):  # type: ignore[no-untyped-def]  # a callable: feeds -> outputs
+    if not has_onnxruntime():
+        return _reference(model)
+    try:
+        return _onnxruntime(model, optimised)
+    except GraphPruneError:
+        if not has_bfloat16(model):
+            raise
+        return _reference(model)  # onnxruntime has hardly any kernels of this type for processors
+
+
+def has_bfloat16(model: ir.Model) -> bool:
+    """Whether numbers of bfloat16 go in, are stored, come out or are made by a Cast."""
+    graph = model.graph
+    values = {value.dtype for value in (*graph.inputs, *graph.initializers.values(), *graph.outputs)}
+    casts = (node.attributes.get("to") for node in graph.all_nodes() if node.op_type == "Cast")
+    return ir.DataType.BFLOAT16 in values | {to.value for to in casts if to is not None}
 
 
 def _onnxruntime(model: ir.Model, optimised: bool):  # type: ignore[no-untyped-def]  # a callable: feeds -> outputs
@@ -77,7 +97,7 @@ def session_of(model: ir.Model, options: Any) -> Any:
         return onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString(), options, providers=providers)
     except onnxruntime_failures() as error:
         what = f"onnxruntime cannot load it: {_first_line(error)}"
-        raise GraphPruneError("GP402", what, where=str(model.graph.name)) from error
+        raise GraphPruneError("GP402", what, str(model.graph.name), "see that onnxruntime can load it") from error
 
 
 _FAILURES = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented", "RuntimeException")
@@ -92,7 +112,8 @@ def onnxruntime_failures() -> tuple[type[Exception], ...]:
 
 def cannot_run(error: Exception | None, where: str) -> GraphPruneError:
     """What to raise where onnxruntime fails on the inputs that it is given."""
-    return GraphPruneError("GP402", f"onnxruntime cannot run it: {_first_line(error)}", where)
+    remedy = "give sizes for the symbolic axes of the inputs, such as --size batch=1"
+    return GraphPruneError("GP402", f"onnxruntime cannot run it: {_first_line(error)}", where, remedy)
 
 
 def _first_line(error: Exception | None) -> str:
@@ -114,8 +135,20 @@ def _reference(model: ir.Model):  # type: ignore[no-untyped-def]  # a callable: 
             what = f"the reference evaluator cannot run it: {_first_line(error)}"
             raise GraphPruneError("GP402", what, str(model.graph.name)) from error
 
-    evaluator = guarded(lambda: ReferenceEvaluator(ir.to_proto(model)))
+    evaluator = guarded(lambda: ReferenceEvaluator(ir.to_proto(_in_memory(model))))
     return lambda feeds: guarded(lambda: evaluator.run(None, feeds))
+
+
+def _in_memory(model: ir.Model) -> ir.Model:
+    """The model without files of its own: as a proto it would name them, and not in which folder they are."""
+    values = model.graph.initializers.values()
+    if not any(isinstance(value.const_value, ir.ExternalTensor) for value in values):
+        return model
+    copy = model.clone()
+    for value in copy.graph.initializers.values():
+        if isinstance(value.const_value, ir.ExternalTensor):
+            value.const_value = ir.Tensor(value.const_value.numpy(), dtype=value.const_value.dtype, name=value.name)
+    return copy
 
 
 # Tried in turn for dynamic axes that nobody gave a size for: many networks only run from some size on.

@@ -13,7 +13,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir import serde
 
-from graphprune.dialects.onnx.runner import Runner, has_onnxruntime
+from graphprune.dialects.onnx.runner import Runner, has_bfloat16, has_onnxruntime
 from graphprune.errors import GraphPruneError
 from graphprune.program import Array, Node, Program, Stored, Value
 
@@ -170,7 +170,7 @@ def apart(model: ir.Model) -> bool:
     """Whether a model computes the same for a case whatever runs beside it: it draws no random numbers, and what runs
     it may be called from several threads."""
     inside = [*model.graph.all_nodes(), *(node for body in model.functions.values() for node in body.all_nodes())]
-    return has_onnxruntime() and not any(node.op_type in _DRAWN for node in inside)
+    return has_onnxruntime() and not has_bfloat16(model) and not any(node.op_type in _DRAWN for node in inside)
 
 
 def with_stored(program: Program, arrays: Mapping[str, Array]) -> ir.Model:
