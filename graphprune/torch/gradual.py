@@ -114,16 +114,28 @@ def agree(plan: Plan) -> None:
 
 
 def lightning_callback(gradual: Gradual) -> Any:
-    """A callback for `lightning.pytorch.Trainer` that counts its steps. Raises GraphPruneError GP108 without it."""
+    """A callback for `lightning.pytorch.Trainer` that counts the steps of its optimizer, of several batches where it
+    accumulates gradients. Raises GraphPruneError GP108 without it; where the trainer has several optimizers, training
+    raises GP107 unless `gradual` was given its own."""
     try:
         from lightning.pytorch import Callback
     except ImportError as error:
         raise GraphPruneError("GP108", "lightning is not installed", "", "pip install lightning") from error
 
     class GradualCallback(Callback):
-        def on_train_batch_end(self, trainer: Any, *_: Any, **__: Any) -> None:
+        steps = 0
+
+        def on_train_start(self, trainer: Any, *_: Any) -> None:
+            if gradual.optimizer is None and len(trainer.optimizers) != 1:
+                what = f"the trainer has {len(trainer.optimizers)} optimizers, and one has to follow the module"
+                raise GraphPruneError("GP107", what, "Gradual", "give optimizer=, the one that trains the module")
             gradual.optimizer = gradual.optimizer or trainer.optimizers[0]
-            gradual.step()
+            self.steps = trainer.global_step
+
+        def on_train_batch_end(self, trainer: Any, *_: Any, **__: Any) -> None:
+            if trainer.global_step > self.steps:
+                self.steps = trainer.global_step
+                gradual.step()
 
     return GradualCallback()
 

@@ -165,7 +165,8 @@ def test_the_callback_of_transformers(tmp_path: Path) -> None:
     assert gradual.share <= 0.5
 
 
-def test_the_callback_of_lightning() -> None:
+@pytest.mark.parametrize("optimizers", [1, 2])
+def test_the_callback_of_lightning(optimizers: int) -> None:
     lightning = installed("lightning.pytorch")
 
     class Classifier(lightning.LightningModule):  # type: ignore[name-defined,misc]
@@ -177,14 +178,23 @@ def test_the_callback_of_lightning() -> None:
             return self.inner(batch).square().mean()
 
         def configure_optimizers(self) -> Any:
-            return torch.optim.Adam(self.parameters())
+            made = [torch.optim.Adam(each.parameters()) for each in (self, nn.Linear(2, 2))]
+            return made[0] if optimizers == 1 else made
 
     model = Classifier()
+    model.automatic_optimization = optimizers == 1
     gradual = Gradual(model.inner, images(), macs=0.5, times=2, every=1)
     trainer = lightning.Trainer(
-        max_steps=4, callbacks=[lightning_callback(gradual)], logger=False, enable_checkpointing=False,
+        max_steps=2, accumulate_grad_batches=2 if optimizers == 1 else 1, callbacks=[lightning_callback(gradual)],
+        logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, accelerator="cpu",
     )  # fmt: skip
-    trainer.fit(model, torch.utils.data.DataLoader([images()[k] for k in range(4)] * 2, batch_size=2))
+    data = torch.utils.data.DataLoader([images()[k] for k in range(4)] * 2, batch_size=2)
+    if optimizers == 2:
+        with pytest.raises(GraphPruneError, match="GP107 the trainer has 2 optimizers"):
+            trainer.fit(model, data)
+        return
+    trainer.fit(model, data)
+    assert gradual.steps == trainer.global_step == 2  # of two batches each
     assert gradual.cuts == 2
     assert gradual.share <= 0.5
