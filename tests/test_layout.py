@@ -138,7 +138,7 @@ def test_the_check_of_light_imports_can_fail() -> None:
 
 
 def test_import_is_fast() -> None:
-    code = "import time; start = time.perf_counter(); import graphprune; print(time.perf_counter() - start)"
+    code = "import time; start = time.process_time(); import graphprune; print(time.process_time() - start)"
     assert min(float(python(code).stdout) for _ in range(3)) < MOST_SECONDS_OF_IMPORT
 
 

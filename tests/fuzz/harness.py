@@ -17,7 +17,7 @@ from graphprune.errors import GraphPruneError
 from .mutations import Broken
 
 SECONDS = 20
-"""What one case may take; the slowest of the whole models takes a tenth of it."""
+"""Of the processor, what one case may take; the slowest of the whole models takes a tenth of it."""
 
 
 class TooSlow(BaseException):
@@ -26,18 +26,19 @@ class TooSlow(BaseException):
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise TooSlow in the block when time is up (main thread only)."""
+    """Raise TooSlow in the block when this process has computed for so long (main thread only). The clock on the wall
+    would say how busy the machine is."""
 
     def stop(signal_number: int, frame: FrameType | None) -> None:
         raise TooSlow(f"after {seconds} s")
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def limit_memory(size: int) -> None:
