@@ -6,7 +6,7 @@ import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx
@@ -32,6 +32,7 @@ def blocks(language: str) -> list[str]:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     onnx.save(ir.to_proto(residual()), tmp_path / "model.onnx")
+    np.savez(tmp_path / "test.npz", x=data()[0]["x"])
     np.savez(tmp_path / "data.npz", x=np.concatenate([case["x"] for case in data()] * 8)[:256])
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -48,10 +49,10 @@ def test_the_commands(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_the_python_example(folder: Path) -> None:
-    (text,) = blocks("python")
-    found: dict[str, object] = {}
-    exec(compile(text, "docs/accuracy.md", "exec"), found)
-    assert getattr(found["best"], "recover") == "least_squares"  # noqa: B009
+    found: dict[str, Any] = {}
+    exec(compile("\n".join(blocks("python")), "docs/accuracy.md", "exec"), found)
+    assert found["best"].recover == "least_squares"
+    assert found["audited"].models[0].distances["noise"].error > 0
 
 
 @pytest.mark.parametrize("registry", [CRITERIA, ALLOCATORS, RECOVERIES], ids=lambda each: each.group)

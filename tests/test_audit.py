@@ -19,6 +19,7 @@ from graphprune.audit import Audit, audit
 from graphprune.audit.alter import ALTERATIONS, altered
 from graphprune.audit.groups import harms, slope
 from graphprune.audit.report import Audited, Distance
+from graphprune.cli import audit as command
 from graphprune.cli import main
 from graphprune.errors import GraphPruneError
 from tests.models.case import seeded
@@ -191,7 +192,7 @@ def test_modules_of_pytorch() -> None:
 
 
 # ---------------------------------------------------------------- groups
-@settings(max_examples=15)
+@settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10**6), st.integers(2, 12))
 def test_where_groups_make_no_difference_few_are_told(seed: int, count: int) -> None:
     generator = np.random.default_rng(seed)
@@ -278,6 +279,10 @@ def test_errors_say_what_to_do() -> None:
     assert code(data=gp.calibration(X, network())).code == "GP107"
     other = ir.from_proto(seeded(TEXT.replace(str(CLASSES), "6")))
     assert "other shapes" in str(code(pruned={"wide": other}))
+
+
+def test_the_command_alters_by_all_there_is() -> None:
+    assert ",".join(ALTERATIONS) == command.ALTERATIONS
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

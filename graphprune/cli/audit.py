@@ -8,10 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from graphprune import api
-from graphprune.audit.alter import ALTERATIONS
 from graphprune.cli.options import Before, Data, Inputs, Output, _share, taking
 from graphprune.cli.source import Module, is_callable, module_of, read
 from graphprune.errors import GraphPruneError
+
+ALTERATIONS = "noise,blur,contrast"
 
 
 @taking
@@ -46,7 +47,7 @@ def audit(
     alter: Annotated[
         str,
         typer.Option("--alter", help="What is done to inputs for further comparisons, between commas; or none."),
-    ] = ",".join(ALTERATIONS),
+    ] = ALTERATIONS,
 ) -> int:
     """Compare pruned models with the dense one on test data: answers that changed, classes that lose more than others,
     and inputs with noise, blur and less contrast.

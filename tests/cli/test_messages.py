@@ -33,7 +33,7 @@ def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, li
             [
                 "GP106 'pruen' is neither a command nor a file",
                 "  fix did you mean 'prune'? "
-                "commands: apply, bench, build, clean, criteria, explain, finetune, formats, inspect, ops, passes, "
+                "commands: apply, audit, bench, build, clean, criteria, explain, finetune, formats, inspect, ops, passes, "
                 "plan, prune, recoveries, run, sensitivity, sparsify, sweep, targets, verify",
             ],
         ),
@@ -147,6 +147,32 @@ def test_a_mistake_is_answered_in_three_lines(
     assert out == []
     assert err == [each.replace("{folder}", str(tmp_path)) for each in expected]
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "inspect {model}",
+        "plan {model} --macs 0.9",
+        "prune {model} {out} --macs 0.9",
+        "clean {model} {out}",
+        "sparsify {model} {out} --format 2:4",
+        "verify {model} {model}",
+        "bench {model} {model}",
+        "sensitivity {model} --calibration noise",
+        "sweep {model} --macs 0.9 --calibration noise",
+    ],
+)
+def test_a_size_of_no_axis_is_a_mistake(line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It was taken, and changed nothing."""
+    given = line.format(model=EXAMPLE, out=tmp_path / "out.onnx").split()
+    code, _, err = answer(capsys, *given, "--size", "bach_size=4")
+    assert code == 2
+    assert err[-3:] == [
+        "GP106 no axis has the dynamic size 'bach_size'",
+        "  at  sizes",
+        "  fix did you mean 'batch_size'? known: batch_size",
+    ]
 
 
 def test_an_error_is_data_with_json(capsys: pytest.CaptureFixture[str]) -> None:
