@@ -236,6 +236,7 @@ def plan(
     from graphprune.steps import planned
 
     analysis = _analysis(model, example_inputs)
+    analysis.program.check_sizes(sizes)
     return planned(
         analysis, steps=steps, refit=refit, macs=macs, params=params, bytes=bytes, ratio=ratio, criterion=criterion,
         reduction=reduction, normalize=normalize, allocate=allocate, max_ratio=max_ratio, min_width=min_width,
@@ -393,6 +394,7 @@ def result_of(analysis: Analysis, plan: Plan, *, sizes: Mapping[str, int] | None
     from graphprune.apply import apply_plan
     from graphprune.depth.apply import reported
 
+    analysis.program.check_sizes(sizes)
     keep, small = plan.keep(analysis), apply_plan(analysis, plan)
     report = reported(report_of(analysis, keep, sizes=sizes), plan, small, sizes)
     return Result(small, plan, report.with_(free=free_of(analysis, keep), notes=plan_notes(plan)))
@@ -438,6 +440,7 @@ def cost(analysis: Analysis, keep: Keep | None = None, *, sizes: Mapping[str, in
     """Parameters, non-zeros, bytes of weights, multiply-accumulates and peak bytes of activations under a cut."""
     from graphprune.cost import measure
 
+    analysis.program.check_sizes(sizes)
     return measure(analysis, keep or {}, sizes or {}, count_nonzeros=True)
 
 
@@ -454,6 +457,7 @@ def clean(model: Model, *, sizes: Mapping[str, int] | None = None) -> Result:
     result: Result = pass_.apply(model).report
     if sizes:
         analysis = analyze(model)
+        analysis.program.check_sizes(sizes)
         report = report_of(analysis, result.plan.keep(analysis), sizes=sizes)
         return Result(result.model, result.plan, report)
     return result

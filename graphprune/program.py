@@ -1,7 +1,7 @@
 """What a dialect reads a model into: values, stored tensors, nodes and blocks, with no framework in sight.
 
 A :class:`Program` is what the analysis walks; the dialect keeps whatever it needs to write the model back in the
-``native`` fields, which nothing else looks into. Imports nothing but the algebra.
+``native`` fields, which nothing else looks into. Imports nothing but the algebra and its errors.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphprune.dims import Axis
+from graphprune.errors import GraphPruneError, did_you_mean
 from graphprune.sizes import Extent
 
 Array = NDArray[Any]
@@ -119,6 +120,17 @@ class Program:
             yield node
             for block in reversed(list(node.blocks.values())):
                 stack.extend(reversed(block.nodes))
+
+    def check_sizes(self, sizes: Mapping[str, int] | None) -> None:
+        """Raises GraphPruneError GP106 for a name that no dynamic size has: it would be a number that nobody reads."""
+        if not sizes:
+            return
+        asked = {size: None for value in self.main.inputs for size in value.shape or () if isinstance(size, str)}
+        made = {size for node in self.nodes() for value in node.outputs for size in value.shape or ()}
+        for name in sizes:
+            if name not in asked and name not in made and name not in self.sizes:
+                what = f"no axis has the dynamic size {name!r}"
+                raise GraphPruneError("GP106", what, "sizes", did_you_mean(name, asked))
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,7 @@ def sensitivity(
     if not shares or not all(0 < share < 1 for share in shares):
         raise GraphPruneError("GP107", f"{list(shares)!r} are not shares between 0 and 1", "option shares")
     analysis = model if isinstance(model, Analysis) else api.analyze(model, example_inputs)
+    analysis.program.check_sizes(sizes)
     data = api.calibrated(analysis, calibration, seed, sizes)
     if data is None:
         raise GraphPruneError("GP704", "errors are measured on data, and there is none", "option calibration",

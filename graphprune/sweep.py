@@ -78,6 +78,7 @@ def sweep(
     measured = imported(metric) if isinstance(metric, str) else metric
     analysis = model if isinstance(model, Analysis) else api.analyze(model, example_inputs)
     first = request.seeds[0]
+    analysis.program.check_sizes(options.get("sizes"))
     data = api.calibrated(analysis, calibration, first, options.get("sizes"))
     checked([name for way in request.recover for name in way.split("+")], data)
     fit, held = split(_given(data))

@@ -135,6 +135,7 @@ def verify_models(
     if plan is not None:
         dense = with_silent_blocks(dense, plan.blocks)
     analysis = analyze_program(tools.read(tools.inlined(pruned if plan is None else dense)))
+    analysis.program.check_sizes(sizes)
     interface, found = _interface(dense, pruned), Verification()
     for conditioned in (False, True):  # the second allows more, and costs twice as many runs
         session = _Session(analysis, seed, dict(sizes or {}), conditioned)

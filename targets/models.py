@@ -82,7 +82,7 @@ def static_shapes(
     for name in shapes:
         if name not in names:
             raise GraphPruneError("GP106", f"the model has no input {name!r}", "shapes", did_you_mean(name, names))
-    found, notes, used = {}, [], set()
+    found, notes = {}, []
     for each in inputs:
         if each.name in shapes:
             found[each.name] = _checked(each, shapes[each.name])
@@ -94,7 +94,6 @@ def static_shapes(
         for place, size in enumerate(each.shape):
             name = getattr(size, "value", size)
             if isinstance(name, str) and name in sizes:
-                used.add(name)
                 shape.append(sizes[name])
             elif isinstance(name, int) and name > 0:  # some exporters write -1 for a size that is open
                 shape.append(name)
@@ -106,9 +105,10 @@ def static_shapes(
                 example = ",".join(str(n) if isinstance(n, int) and n > 0 else "128" for n in each.shape)
                 raise GraphPruneError("GP107", what, "", f"add --shape {each.name}={example}")
         found[each.name] = tuple(shape)
+    named = {str(getattr(size, "value", "")) for each in inputs for size in each.shape or ()} - {"", "None"}
     for name in sizes:
-        if name not in used and not shapes:
-            raise GraphPruneError("GP106", f"no input has an axis called {name!r}", "sizes")
+        if name not in named:
+            raise GraphPruneError("GP106", f"no input has an axis called {name!r}", "sizes", did_you_mean(name, named))
     return found, notes
 
 

@@ -238,6 +238,7 @@ def _onnx(job: _Job) -> int:
     console, writing, seed = job.console, job.writing, job.inputs.seed
     with console.working("analysing"):
         analysis = job.source.analysis()
+    analysis.program.check_sizes(job.inputs.sizes)
     recover = checked(job.options["recover"], job.options["calibration"])
     options = job.options if job.notes else calibrated(analysis, job.options, job.inputs, console, recover)
     start, options = Arranged(analysis), {**options}

@@ -113,6 +113,7 @@ def sparsify(
 
 def _of_graph(analysis: Analysis, choice: dict[str, Any], how: dict[str, Any]) -> Sparsified:
     """What :func:`sparsify` makes of a graph."""
+    analysis.program.check_sizes(how["sizes"])
     how["calibration"] = api.calibrated(analysis, how["calibration"], how["seed"], how["sizes"])
     permute = choice.pop("permute")
     start = arranged(analysis, **how, **choice) if permute else Arranged(analysis)

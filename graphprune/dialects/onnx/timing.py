@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from graphprune.dialects.onnx import files
+from graphprune.dialects.onnx.reader import read
 from graphprune.dialects.onnx.runner import DYNAMIC_SIZES, feeds, onnxruntime_failures
 from graphprune.errors import GraphPruneError
 from graphprune.latency.stopwatch import in_turns
@@ -39,6 +40,7 @@ def _dense(
 ) -> tuple[Callable[[], object], Mapping[str, Any]]:
     """The dense model on inputs that it accepts: dynamic sizes that no one gave are 1, or the first that runs."""
     model = files.load(path)
+    read(model).check_sizes(sizes)
     failure: GraphPruneError | None = None
     for dynamic in (1, *DYNAMIC_SIZES):
         inputs = feeds(model, seed, sizes, dynamic)
