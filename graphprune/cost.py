@@ -37,8 +37,8 @@ class Cost:
     """What a network costs. Axes whose size is only known at run time count as 1 unless their size is given, by
     the caller or by the program.
 
-    parameters: elements of the stored tensors that are weights: floating point or integers of at most 8 bits, or read
-                by a contraction (int32 biases); shape constants, positions and masks are not
+    parameters: elements of the stored tensors that are weights: floating point, complex or integers of at most 8 bits,
+                or read by a contraction (int32 biases); shape constants, positions and masks are not
     nonzeros:   those of them that are not zero
     bytes:      bytes of all stored tensors that some node reads, shape constants included
     macs:       multiply-accumulates of all contractions for one run; the body of a loop counts once
@@ -352,7 +352,7 @@ def _polynomial(axis: Axis | Extent) -> Extent:
 
 
 def _is_weight(dtype: str) -> bool:
-    return "float" in dtype or dtype == "double" or ("int" in dtype and bits_of(dtype) <= 8)
+    return "float" in dtype or "complex" in dtype or dtype == "double" or ("int" in dtype and bits_of(dtype) <= 8)
 
 
 def _read_by_contractions(analysis: Analysis) -> Iterator[Stored]:

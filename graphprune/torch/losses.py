@@ -53,7 +53,8 @@ def _entropy(logits: Tensor, labels: Tensor) -> Tensor:
     counted = labels[labels != IGNORED]
     if counted.numel() and not 0 <= int(counted.min()) <= int(counted.max()) < logits.shape[1]:
         what = f"labels go from {int(counted.min())} to {int(counted.max())} for {logits.shape[1]} classes"
-        raise GraphPruneError("GP702", what, "labels")
+        remedy = f"number the classes from 0 to {logits.shape[1] - 1}; {IGNORED} does not count"
+        raise GraphPruneError("GP702", what, "labels", remedy)
     if not counted.numel():
         raise GraphPruneError("GP702", "not one label of a batch counts", "labels")
     return functional.cross_entropy(_wide(logits), labels.long(), ignore_index=IGNORED)
@@ -119,7 +120,7 @@ def _named(name: str, loss: Loss) -> Function:
             return loss.function(found, None)
         if labels is None:
             remedy = "give labels, one for each batch; or loss='self', which needs none"
-            raise GraphPruneError("GP704", f"the loss {name!r} needs labels", "calibration", remedy)
+            raise GraphPruneError("GP704", f"the loss {name!r} needs labels", "data", remedy)
         try:
             given = torch.as_tensor(labels, device=found.device)
         except (TypeError, ValueError, RuntimeError) as error:

@@ -71,7 +71,7 @@ def captured(model: Model, example_inputs: Any, *, dynamic: bool = True) -> Capt
     if isinstance(model, nn.Module):
         refuse(model, example_inputs)
         if example_inputs is None:
-            remedy = "gp.prune(model, example_inputs, ...): a tensor, a tuple of arguments, or a dict of keywords"
+            remedy = "give example_inputs behind the model: a tensor, a tuple of arguments, or a dict of keywords"
             raise GraphPruneError("GP107", "a module is captured by running it, but there are no inputs", "", remedy)
     args, kwargs = arguments(example_inputs)
     return capture(model, args, kwargs, dynamic=dynamic)

@@ -54,6 +54,7 @@ class Infinite(torch.autograd.Function):
         ({"data": spoilt()}, "GP707", "the loss is nan"),
         ({"data": (IMAGES, LABELS[:50])}, "GP702", "no first axis of samples in common"),
         ({"data": (IMAGES, LABELS + 7)}, "GP702", "labels go from 7 to 9 for 3 classes"),
+        ({"data": (IMAGES, LABELS + 7)}, "GP702", "number the classes from 0 to 2"),
         ({"data": (IMAGES[:, :2], LABELS)}, "GP702", "the model cannot be run"),
         ({"data": (IMAGES, LABELS.float()[:, None])}, "GP702", "labels of shape"),
         ({"data": [IMAGES]}, "GP704", "needs labels"),
@@ -108,6 +109,8 @@ class Infinite(torch.autograd.Function):
         ({"rewind": 1.0}, "GP107", "option rewind"),
         ({"optimizer": "adam"}, "GP106", "did you mean 'adamw'"),
         ({"optimizer": torch.optim.SGD}, "GP107", "option rate"),
+        ({"optimizer": torch.optim.SGD(pupil().parameters(), 0.1)}, "GP107", "a function that makes one"),
+        ({"optimizer": lambda parameters: None, "rate": None}, "GP107", "returned a NoneType"),
         ({"rate": -1.0}, "GP107", "option rate"),
         ({"clip": 0.0}, "GP107", "option clip"),
         ({"batch": 0}, "GP107", "option batch"),
@@ -136,6 +139,7 @@ def test_a_frozen_model_has_nothing_to_train() -> None:
     with pytest.raises(GraphPruneError) as caught:
         taught(pupil().requires_grad_(False))
     assert caught.value.code == "GP107"
+    assert "requires_grad_" in caught.value.remedy
 
 
 def test_a_message_says_at_which_step_and_what_the_loss_was_before() -> None:

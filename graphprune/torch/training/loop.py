@@ -150,7 +150,8 @@ class Loop:
                 item = self.course.augment(item)
             except FAILS as error:
                 what = f"the function that augments failed: {type(error).__name__}: {error}"
-                raise GraphPruneError("GP708", what, f"step {self.done.step + 1}", "it is given a batch") from error
+                remedy = "it is given a whole batch, as the data yields it, and returns one"
+                raise GraphPruneError("GP708", what, f"step {self.done.step + 1}", remedy) from error
         batch = Batch.of(item).to(self.device)
         return mixed(batch, self.course.mixes) if self.course.mixes else batch
 

@@ -30,19 +30,31 @@ OPTIMIZERS = {
 """``sgd`` has a momentum of 0.9 (Nesterov's), ``adamw`` the decays of moments that are usual."""
 
 
+_FUNCTION = "give a function that makes one: lambda parameters: torch.optim.Adam(parameters, lr=1e-3)"
+
+
+def _checked(made: object) -> Optimizer:
+    if not isinstance(made, Optimizer):
+        what = f"the function returned a {type(made).__name__}, not an optimizer"
+        raise GraphPruneError("GP107", what, "option optimizer", _FUNCTION)
+    return made
+
+
 def optimizer_of(
     chosen: str | Make, parameters: list[nn.Parameter], rate: float | None, weight_decay: float
 ) -> Optimizer:
     """An optimizer of these parameters. Weights decay, vectors (biases, norms) do not.
 
-    Raises GraphPruneError: GP106 for an unknown name, GP107 for numbers out of range, and for a rate beside a function,
-    which has one.
+    Raises GraphPruneError: GP106 for an unknown name, GP107 for numbers out of range, for what is no optimizer, and for
+    a rate beside a function, which has one.
     """
     if callable(chosen):
         if rate is not None:
             what = "a function that makes an optimizer gives it its learning rate"
             raise GraphPruneError("GP107", what, "option rate", "leave one of the two out")
-        return chosen(parameters)
+        return _checked(chosen(parameters))
+    if isinstance(chosen, Optimizer):
+        raise GraphPruneError("GP107", "an optimizer is made for a copy of the model", "option optimizer", _FUNCTION)
     if chosen not in OPTIMIZERS:
         remedy = did_you_mean(str(chosen), OPTIMIZERS)
         raise GraphPruneError("GP106", f"there is no optimizer {chosen!r}", "option optimizer", remedy)

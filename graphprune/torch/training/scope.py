@@ -60,6 +60,9 @@ def choose(model: nn.Module, train: Sequence[str], rank: int, source: Source) ->
         if each == "lora":
             found += add_low_rank(model, rank)
         if not found:
+            if not free:
+                remedy = "model.requires_grad_(True), or of those that are to be trained"
+                raise GraphPruneError("GP107", "every parameter of the model is frozen", "option train", remedy)
             known = f"give one of {', '.join(KINDS)}, or a pattern of names such as 'layer3.*'"
             raise GraphPruneError("GP107", f"no parameter that can be trained is {each!r}", "option train", known)
         chosen |= {id(parameter) for parameter in found}
