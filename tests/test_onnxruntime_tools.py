@@ -46,14 +46,28 @@ def quantise_as_it_runs(source: Path, out: Path, model: onnx.ModelProto) -> None
     quantize_dynamic(source, out)
 
 
+def quantise_rows_as_it_runs(source: Path, out: Path, model: onnx.ModelProto) -> None:
+    quantize_dynamic(source, out, per_channel=True)
+
+
 def sizes(model: onnx.ModelProto) -> list[tuple[int, str]]:
     return sorted((group.size, group.kind) for group in gp.analyze(ir.from_proto(model)).groups)
 
 
 # The quantisers write operators of com.microsoft: QLinearAdd, QLinearConcat, DynamicQuantizeLSTM and others.
-@pytest.mark.parametrize("tool", [optimise, quantise_qdq, quantise_operators, quantise_as_it_runs])
 @pytest.mark.parametrize(
-    "case", ["squeeze_excite", "c2f_block", "heads_through_reshape", "stacked_lstm_with_peepholes", "shifted_windows"]
+    "tool", [optimise, quantise_qdq, quantise_operators, quantise_as_it_runs, quantise_rows_as_it_runs]
+)
+@pytest.mark.parametrize(
+    "case",
+    [
+        "squeeze_excite",
+        "c2f_block",
+        "heads_through_reshape",
+        "stacked_lstm_with_peepholes",
+        "stacked_bidirectional_lstm",
+        "shifted_windows",
+    ],
 )
 def test_the_same_groups_are_found_and_pruned(
     case: str, tool: Callable[[Path, Path, onnx.ModelProto], None], tmp_path: Path

@@ -11,6 +11,7 @@ size is multiplied with channels, the positions along the axis are counted in th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
 
 import numpy as np
 import onnx_ir as ir
@@ -72,6 +73,12 @@ def _around(axis: Axis, keep: Keep) -> tuple[Axis, Axis]:
         what = f"entries are removed amid {axis}, whose sizes follow from more than those of the inputs"
         raise GraphPruneError("GP402", what, "", "compare the two models on data of your own")
     return Prod(parts[:first]), Prod(parts[last:])
+
+
+def _alike(axis: Axis, other: Axis) -> bool:
+    """Whether two axes are one; of what is pinned, where ties say nothing, it is the sizes that agree."""
+    pairs = zip_longest(leaves(find(axis)), leaves(find(other)))
+    return all(a is b or (a and b and a.pin and b.pin and a.size == b.size) for a, b in pairs)
 
 
 class _Masker:
@@ -155,13 +162,16 @@ class _Masker:
         return value.stored.read()
 
     def _runs_along(self, zero_point: Use | None, typed: Typed) -> list[int]:
-        """The shape in which zero points broadcast against their tensor: a vector along the axis it is tied to."""
+        """The shape in which zero points broadcast against their tensor: along the axes that theirs are, in order."""
         value = None if zero_point is None else zero_point.node.inputs[zero_point.index]
         axes = [] if value is None or zero_point is None else self.analysis.trace.typed(value, zero_point).axes or []
-        if len(axes) != 1 or axes[0].size == 1:
+        whole = typed.axes or []
+        if len(axes) in {0, len(whole)} or (len(axes) == 1 and axes[0].size == 1):
             return [whole_size(axis) for axis in axes]
-        tied = find(axes[0])
-        return [-1 if list(leaves(axis)) == list(leaves(tied)) else 1 for axis in typed.axes or []]
+        shape, rest = [], list(axes)
+        for axis in whole:
+            shape.append(whole_size(rest.pop(0)) if rest and _alike(axis, rest[0]) else 1)
+        return shape
 
     def on_survivors(self, node: Node) -> None:
         """Run one node on the survivors of all its cut axes, and spread its outputs over the old positions."""
