@@ -13,13 +13,14 @@ number of steps in all its rows:
 - *while*: gradual magnitude pruning within the same steps.
 - *after*: the trained dense network, its smallest weights zero, retrained for half of the steps
   more: at its last learning rate, with the whole schedule replayed (rewinding), and with few parameters (norms and
-  biases; low-rank updates beside them).
+  biases; low-rank updates beside them). Beside *rewinding* the same with the weights of all layers ranked together, by
+  size and by LAMP (Lee et al., ICLR 2021).
 - *ticket*: rounds of training and removing the smallest weights of the whole network, and training once more (Frankle
   et al., ICML 2020). After each round the weights go back to what they were after a twentieth of the steps, or
   (*rate rewound*; Renda et al., ICLR 2020) they go on as they are, and only the schedule is replayed from there. *drawn
   anew* is the network of the same zeros with other weights at the start, trained once.
 
-Where the network is not ranked as a whole, the first and the last layer stay dense and the two others have the same
+Where weights are not ranked together, the first and the last layer stay dense and the two others have the same
 share of zeros; the share of all weights is the same in every row.
 
 Accuracy is that of all 10,000 test images after the last step; nothing was chosen by it. Rows are written as they
@@ -184,7 +185,8 @@ AFTER: dict[str, dict[str, Any]] = {
     "after: norms and biases": {"train": "norms,biases", "rate": _FEW_RATE},
     "after: lora": {"train": "lora", "rank": 4, "rate": _FEW_RATE},
 }
-
+RANKED = {"after: rewinding, ranked together": "global", "after: rewinding, LAMP": "lamp"}
+"""Rows whose smallest weights are those of all layers, and how `gp.sparsify` calls that."""
 
 TICKETS = ("ticket: weights rewound", "ticket: rate rewound", "ticket: drawn anew")
 
@@ -225,11 +227,21 @@ class Bench:
             return found
         if name in TICKETS:
             return self.ticket(name, sparsity)
+        if name in RANKED:
+            model = self.sparse(self.base(), sparsity, RANKED[name])
+            bake(model)
+            return self.trained(model, self.steps // 2, keep_zeros=True, **AFTER["after: rewinding"])
         model = copy.deepcopy(self.base())
         put_masks(model, uniform({n: w.detach().abs() for n, w in weights(model).items()}, sparsity))
         bake(model)
         options = AFTER[name]
         return self.trained(model, self.steps // 2, keep_zeros=True, **options) if options else model
+
+    def sparse(self, model: nn.Module, sparsity: float, allocate: str) -> nn.Module:
+        """Without the smallest weights of all layers."""
+        options = {"format": "unstructured", "allocate": allocate, "only": ["*"], "verify": False}
+        found: nn.Module = gp.sparsify(model, self.train[0][:1], sparsity=sparsity, **options).model
+        return found
 
     def ticket(self, name: str, sparsity: float) -> nn.Module:
         """A lottery ticket, or a network of its zeros."""
@@ -247,9 +259,7 @@ class Bench:
             model = self.trained(model, self.steps - few, rewind=begun)
             if turn == self.rounds:
                 break
-            share = 1 - (1 - sparsity) ** ((turn + 1) / self.rounds)
-            options = {"format": "unstructured", "allocate": "global", "only": ["*"], "verify": False}
-            model = gp.sparsify(model, self.train[0][:1], sparsity=share, **options).model
+            model = self.sparse(model, 1 - (1 - sparsity) ** ((turn + 1) / self.rounds), "global")
             if name == "ticket: weights rewound":
                 rewind(model, early)
                 self.masks[sparsity] = {each: mask.clone() for each, mask in masks_of(model).items()}
@@ -302,7 +312,7 @@ def main() -> None:
     shares = [float(each) for each in given.sparsity.split(",")]
     train, test = read(given.data, "train", given.images), read(given.data, "t10k")
     steps = given.epochs * (len(train[1]) // _BATCH)
-    names = ["dense", *(f"init: {each}" for each in INIT), "while: gmp", *AFTER, *TICKETS]
+    names = ["dense", *(f"init: {each}" for each in INIT), "while: gmp", *AFTER, *RANKED, *TICKETS]
     names = [name for name in names if any(name.startswith(part) for part in given.only.split(","))]
     done: list[dict[str, Any]] = []
     if given.json and Path(given.json).exists():

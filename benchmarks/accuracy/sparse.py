@@ -22,7 +22,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent.parent / "examples")]
@@ -41,20 +41,6 @@ SEEDS = (0, 1, 2)
 _BATCH = 128
 _CALIBRATE = {"onnx": 512, "torch": 2048}
 PATTERNS = "unstructured 0.5,2:4,unstructured 0.9,8x1 0.9"
-
-
-@dataclass(frozen=True)
-class Chance:
-    """Every weight is worth a number that is drawn."""
-
-    seed: int = 0
-    name: ClassVar[str] = "chance"
-
-    def elements(self, weight: np.ndarray) -> np.ndarray:
-        return np.random.default_rng([self.seed, weight.size]).random(weight.shape)
-
-    def finish(self, sums: np.ndarray) -> np.ndarray:
-        return sums
 
 
 _ALL = "sparsegpt,least_squares"
@@ -96,13 +82,10 @@ class Network:
     def run(self, pattern: str, row: str, seed: int) -> dict[str, Any]:
         """One row at one pattern."""
         watch, (text, *share) = Stopwatch(), pattern.split()
-        options = {**ROWS[row]}
-        if options.get("criterion") == "random":
-            options["criterion"] = Chance(seed)
         with watch("sparsify"):
             result = gp.sparsify(
                 self.dense, self.example, format=text, sparsity=float(share[0]) if share else None,
-                calibration=self.calibration, seed=seed, **options, **self.options,
+                calibration=self.calibration, seed=seed, **ROWS[row], **self.options,
             )  # fmt: skip
         layers = result.report.layers
         weights = sum(int(np.prod(each.shape)) for each in layers)
