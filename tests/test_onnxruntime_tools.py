@@ -80,3 +80,16 @@ def test_the_same_groups_are_found_and_pruned(
     assert sizes(made) == sizes(model)
     result = gp.prune(gp.load(tmp_path / "made.onnx"), ratio=0.4, criterion="random")
     assert result.verification is not None and result.verification.ok
+
+
+def test_a_file_that_was_laid_out_for_a_processor_is_told_as_such(tmp_path: Path) -> None:
+    onnx.save(CASES["squeeze_excite"].build(), tmp_path / "dense.onnx")
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.optimized_model_filepath = str(tmp_path / "made.onnx")
+    options.log_severity_level = 4
+    onnxruntime.InferenceSession(tmp_path / "dense.onnx", options, providers=["CPUExecutionProvider"])
+    if "com.microsoft.nchwc" not in {node.domain for node in onnx.load(tmp_path / "made.onnx").graph.node}:
+        pytest.skip("this processor has no layout of its own")
+    kept = {refusal.code: refusal.reason for refusal in gp.analyze(gp.load(tmp_path / "made.onnx")).refusals}
+    assert "prune the file from before that" in kept["GP203"]

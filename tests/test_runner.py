@@ -46,6 +46,23 @@ def test_what_onnxruntime_cannot_load_of_other_types_is_refused() -> None:
     assert refused.value.code == "GP402" and "graphprune[ort]" not in refused.value.remedy
 
 
+def test_a_model_that_fails_when_it_is_optimised_runs_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those with GatherND and IsNaN do, which transformers export: a fusion of onnxruntime asks for what is gone."""
+    import onnxruntime
+
+    session_of = runner.session_of
+
+    def strict(model: ir.Model, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+        if options.graph_optimization_level != onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL:
+            raise GraphPruneError("GP402", "onnxruntime cannot load it: a fusion failed")
+        return session_of(model, options)
+
+    monkeypatch.setattr(runner, "session_of", strict)
+    case = {"x": np.ones((1, 2, 5, 5), np.float32)}
+    (y,) = Runner(convolved("float", np.float32), optimised=True)(case)
+    assert y.shape == (1, 3, 3, 3)
+
+
 def test_the_reference_evaluator_reads_external_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "external.onnx"
     ir.save(convolved("float", np.float32), path, external_data="external.data", size_threshold_bytes=0)

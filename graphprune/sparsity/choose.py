@@ -138,7 +138,9 @@ def score(
     if not chosen:
         reasons = list(dict.fromkeys(f"{each.name}: {each.code} {each.reason}" for each in left))
         where = "; ".join(reasons[:3]) + (f"; and {len(reasons) - 3} more" if len(reasons) > 3 else "")
-        raise BudgetNotMet("GP302", f"no layer can have the format {form}", where, "name layers with only, or another")
+        where = where or "no operator that is known multiplies by stored weights"
+        remedy = "choose another format, or other layers" if left else "graphprune inspect lists what is kept, and why"
+        raise BudgetNotMet("GP302", f"no layer can have the format {form}", where, remedy)
     worth = importance(analysis, chosen, criterion, calibration, seed, form.needs.inputs)
     shares = {} if sparsity is None else allocation.shares(allocate, form, sparsity, chosen, worth)
     return Scored(form, tuple(chosen), tuple(left), worth, shares)

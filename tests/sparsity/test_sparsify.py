@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
+from onnx import parser
 
 import graphprune as gp
 from graphprune.dialects import tools_of
@@ -66,6 +67,13 @@ def test_a_layer_that_cannot_is_left_also_when_named() -> None:
     with pytest.raises(GraphPruneError, match="GP302") as caught:
         sparse(kinds(), format="64x1", sparsity=0.5, only=["plain"])
     assert "plain: GP801 16 outputs" in caught.value.where
+
+
+def test_a_network_without_layers_is_told_so() -> None:
+    text = '<ir_version: 10, opset_import: ["" : 21]> bare (float[1, 4] x) => (float[1, 4] y) { y = Relu (x) }'
+    with pytest.raises(GraphPruneError, match="GP302") as caught:
+        sparse(ir.serde.deserialize_model(parser.parse_model(text)), format="2:4")
+    assert caught.value.where == "no operator that is known multiplies by stored weights"
 
 
 @pytest.mark.parametrize("text", ["8x1", "1x8", "2:4", "1:4/4", "balanced/8", "tile/8", "unstructured", "pattern:2/4"])

@@ -1,4 +1,4 @@
-"""Standard operators whose axes are all pinned, each with the reason. None of them stands between the layers of the
+"""Operators whose axes are all pinned, each with the reason. None of the standard ones stands between the layers of the
 networks people prune; a rule for one is a row in its family's table and a line less here."""
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ _LOSS = "a loss is not part of inference"
 _MADE = "it makes a tensor whose entries depend on its shape"
 _TRAINING = "an optimiser step is not part of inference"
 _BODIES = "its bodies compute with all scores at once"
+_LAID_OUT = "onnxruntime laid the file out for one processor (ORT_ENABLE_ALL): prune the file from before that"
 
 _BY_REASON = {
     _POSITIONS: "MaxUnpool NonMaxSuppression NonZero Unique ImageDecoder",
@@ -27,13 +28,18 @@ _BY_REASON = {
     _MADE: "Multinomial RandomNormal RandomUniform",
     _BODIES: "FlexAttention",
     _TRAINING: "Adagrad Adam Gradient Momentum",
+    _LAID_OUT: """com.microsoft.nchwc:AveragePool com.microsoft.nchwc:Conv com.microsoft.nchwc:GlobalAveragePool
+        com.microsoft.nchwc:GlobalMaxPool com.microsoft.nchwc:MaxPool com.microsoft.nchwc:ReorderInput
+        com.microsoft.nchwc:ReorderOutput com.microsoft.nchwc:Upsample""",
 }
 REASONS = {name: reason for reason, names in _BY_REASON.items() for name in names.split()}
 
 
 def _pinned(trace: Trace, node: Node) -> list[Typed]:
+    trace.skipped.append(node)  # its weights are among those that are told to be kept
     ranks = [None if value.shape is None else len(value.shape) for value in node.outputs]
-    return opaque(trace, trace.operands(), ranks, "GP204", f"{node.op} needs it whole: {REASONS[node.op]}")
+    code = "GP203" if REASONS[node.op] is _LAID_OUT else "GP204"
+    return opaque(trace, trace.operands(), ranks, code, f"{node.op} needs it whole: {REASONS[node.op]}")
 
 
 PINNED: dict[str, Operator] = {name: Operator(_pinned, pinned=reason) for name, reason in REASONS.items()}

@@ -49,6 +49,8 @@ def _ready(model: ir.Model, optimised: bool):  # type: ignore[no-untyped-def]  #
     try:
         return _onnxruntime(model, optimised)
     except GraphPruneError:
+        if optimised:  # what onnxruntime fuses, it cannot always load
+            return _ready(model, False)
         if not has_bfloat16(model):
             raise
         return _reference(model)  # onnxruntime has hardly any kernels of this type for processors
