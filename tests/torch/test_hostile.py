@@ -4,6 +4,7 @@ import copy
 import pickle
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -81,6 +82,35 @@ def test_control_flow_on_data_names_the_line(kind: Any, capfd: pytest.CaptureFix
     with open(path, encoding="utf-8") as file:
         assert "# the line" in file.readlines()[int(line) - 1]
     assert capfd.readouterr() == ("", "")  # PyTorch prints its graph and a traceback
+
+
+def test_inputs_are_not_blamed_for_code_that_cannot_be_captured() -> None:
+    class Packed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell, self.out = nn.GRU(7, 8, batch_first=True), nn.Linear(8, 5)
+
+        def forward(self, words: Tensor, lengths: Tensor) -> Tensor:
+            packed = nn.utils.rnn.pack_padded_sequence(words, lengths, batch_first=True)
+            return self.out(self.cell(packed)[1])
+
+    error = refused(Packed(), (torch.randn(2, 4, 7), torch.tensor([4, 3])), "GP112")
+    assert "the module itself runs" in error.remedy
+    assert "must be what forward takes" not in error.remedy
+
+
+def test_a_dataclass_of_outputs_has_to_be_known() -> None:
+    @dataclass
+    class Scores:
+        numbers: Tensor
+
+    class Scoring(Base):
+        def forward(self, given: Tensor) -> Any:
+            return Scores(super().forward(given))
+
+    refused(Scoring(), vectors(), "GP112", "torch.export.register_dataclass")
+    torch.export.register_dataclass(Scores)
+    pruned(Scoring(), vectors())
 
 
 def test_control_flow_that_is_written_for_capture() -> None:

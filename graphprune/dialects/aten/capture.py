@@ -142,7 +142,23 @@ def _export(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
         elif _keeps_a_cache(model, kwargs) and "cache" in str(error).lower():
             remedy = "its cache of keys and values is no tensor: give use_cache=False with the example inputs, "
             remedy += "or set model.config.use_cache = False"
+        elif "pytree" in str(error):
+            remedy = (
+                "torch.export.register_dataclass(Class) makes a dataclass known to it; or pass tensors, tuples, dicts"
+            )
+        elif not dynamic and _runs(model, args, kwargs):
+            remedy = "the module itself runs on the example inputs: write this line in another way, or prune its parts"
         raise GraphPruneError("GP112", what, where, remedy) from error
+
+
+def _runs(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether the inputs are not to blame for what could not be captured."""
+    try:
+        with torch.no_grad():
+            model(*copy.deepcopy(args), **copy.deepcopy(kwargs))
+    except CAPTURE_FAILS:
+        return False
+    return True
 
 
 def _keeps_a_cache(model: torch.nn.Module, kwargs: Mapping[str, Any]) -> bool:
