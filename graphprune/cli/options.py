@@ -191,6 +191,14 @@ class Choices:
         return {each.name: getattr(self, each.name) for each in fields(self)}
 
 
+def _refuse_without(options: Any, missing: str, about: str, remedy: str) -> None:
+    """Raises GraphPruneError GP107 for an option that says something of what is not asked for: it would be ignored."""
+    for each in fields(options):
+        if each.name != missing and getattr(options, each.name) != each.default:
+            what = f"--{each.name.replace('_', '-')} is about {about}, and there is none"
+            raise GraphPruneError("GP107", what, "", remedy)
+
+
 def _numbers(text: str) -> tuple[float, ...]:
     """Numbers between commas. Raises GraphPruneError GP107."""
     try:
@@ -240,8 +248,10 @@ class Depth:
     ] = 1  # fmt: skip
 
     def arguments(self) -> dict[str, Any]:
-        """As keyword arguments of `graphprune.api.plan`; none where no block is to go."""
+        """As keyword arguments of `graphprune.api.plan`; none where no block is to go. Raises GraphPruneError GP107
+        where it is said which, and not how many."""
         if self.depth is None:
+            _refuse_without(self, "depth", "residual blocks to leave out", "add --depth 2")
             return {}
         return {each.name: getattr(self, each.name) for each in fields(self)}
 
@@ -289,15 +299,13 @@ class Data:
     def request(self) -> Any:
         """For the option `calibration` of `graphprune.api.plan`. Raises GraphPruneError GP107 where options are given
         for data, and no data is."""
-        found = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "calibration"}
-        given = {name: value for name, value in found.items() if value is not None}
         if self.calibration is None:
-            if given:
-                what = f"--{next(iter(given))} is about calibration data, and there is none"
-                raise GraphPruneError("GP107", what, "", "add --calibration SOURCE")
+            _refuse_without(self, "calibration", "calibration data", "add --calibration SOURCE")
             return None
         from graphprune.data.calibration import Request
 
+        found = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "calibration"}
+        given = {name: value for name, value in found.items() if value is not None}
         if given.get("labels", "folders") != "folders":
             given["labels"] = Path(given["labels"])
         return Request(self.calibration, given)

@@ -67,7 +67,7 @@ def prune(
     graphprune prune resnet.pt2 small.pt2 --macs 0.6
     graphprune prune mypkg.models:resnet small --weights w.safetensors --input 1,3,224,224 --macs 0.6
     """
-    needed = within.max_drop is None and not blocks.enough
+    needed = not within.wanted and not blocks.enough
     arguments = {**choices.arguments(needed), **blocks.arguments(), "calibration": data.request()}
     arguments, recover, told = recovery.followed(arguments, arguments["calibration"])
     arguments = api.stepped({**arguments, "steps": stepwise.steps}, recover)
@@ -78,9 +78,9 @@ def prune(
     with console.working("reading"):
         source = read(dense, before, module, inputs.seed)
     notes: tuple[str, ...] = ()
-    if within.max_drop is not None and blocks.depth is not None:
+    if within.wanted and blocks.depth is not None:
         raise GraphPruneError("GP107", "--max-drop searches widths, not blocks", "option --depth", "give one of them")
-    if within.max_drop is not None:
+    if within.wanted:
         arguments, notes = within.found(source.analysis(), arguments, recover, data, inputs, console)
     if blocks.depth == "auto":
         arguments["tell"] = console.say

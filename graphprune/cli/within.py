@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from graphprune import api
 from graphprune.cli import EXIT_INTERRUPTED
 from graphprune.cli.console import Console
-from graphprune.cli.options import Data, Inputs, _option
+from graphprune.cli.options import Data, Inputs, _option, _refuse_without
 from graphprune.errors import GraphPruneError
 
 if TYPE_CHECKING:
@@ -66,6 +66,13 @@ class Within:
         Path | None, _option("--probes", help="Write what was tried to this file, as soon as it is there.", **_PANEL)
     ] = None
     resume: Annotated[bool, _option("--resume", help="Go on with the file of --probes.", **_PANEL)] = False
+
+    @property
+    def wanted(self) -> bool:
+        """Whether a drop is asked for. Raises GraphPruneError GP107 where it is only said how it would be measured."""
+        if self.max_drop is None:
+            _refuse_without(self, "max_drop", "a drop of a metric", "add --max-drop 0.5%")
+        return self.max_drop is not None
 
     def found(
         self,

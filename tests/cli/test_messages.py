@@ -33,8 +33,8 @@ def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, li
             [
                 "GP106 'pruen' is neither a command nor a file",
                 "  fix did you mean 'prune'? "
-                "commands: apply, audit, bench, build, clean, criteria, explain, finetune, formats, inspect, ops, passes, "
-                "plan, prune, recoveries, run, sensitivity, sparsify, sweep, targets, verify",
+                "commands: apply, audit, bench, build, clean, criteria, explain, finetune, formats, inspect, ops, "
+                "passes, plan, prune, recoveries, run, sensitivity, sparsify, sweep, targets, verify",
             ],
         ),
         (
@@ -173,6 +173,25 @@ def test_a_size_of_no_axis_is_a_mistake(line: str, tmp_path: Path, capsys: pytes
         "  at  sizes",
         "  fix did you mean 'batch_size'? known: batch_size",
     ]
+
+
+@pytest.mark.parametrize(
+    ("options", "what", "fix"),
+    [
+        ("--validation held.npz", "--validation is about a drop of a metric", "--max-drop 0.5%"),
+        ("--metric accurracy", "--metric is about a drop of a metric", "--max-drop 0.5%"),
+        ("--probes probes.json", "--probes is about a drop of a metric", "--max-drop 0.5%"),
+        ("--resume", "--resume is about a drop of a metric", "--max-drop 0.5%"),
+        ("--depth-by angular", "--depth-by is about residual blocks to leave out", "--depth 2"),
+        ("--depth-unit 2", "--depth-unit is about residual blocks to leave out", "--depth 2"),
+        ("--samples 8", "--samples is about calibration data", "--calibration SOURCE"),
+    ],
+)
+def test_an_option_that_nothing_would_read_is_a_mistake(
+    options: str, what: str, fix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = answer(capsys, "prune", EXAMPLE, str(tmp_path / "o.onnx"), "--macs", "0.9", *options.split())
+    assert (code, err) == (2, [f"GP107 {what}, and there is none", f"  fix add {fix}"])
 
 
 def test_an_error_is_data_with_json(capsys: pytest.CaptureFixture[str]) -> None:

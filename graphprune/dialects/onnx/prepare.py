@@ -44,5 +44,6 @@ def prepare(model: ir.Model, *, optimize: bool = False, opset: int | None = None
         what = f"onnxscript: it cannot be {step}: {type(error).__name__}: {error}"
         raise GraphPruneError("GP103", what, files.path_of(model) or "", "prune it without this step") from error
     if opset is not None and prepared.opset_imports.get("") != opset:
-        raise GraphPruneError("GP103", f"onnxscript did not convert it to opset {opset}", files.path_of(model) or "")
+        what, remedy = f"onnxscript did not convert it to opset {opset}", f"export it for opset {opset}"
+        raise GraphPruneError("GP103", what, files.path_of(model) or "", remedy)
     return prepared
