@@ -125,7 +125,7 @@ def array_of(value: Any) -> Array:
         raise misfit(f"lists of different lengths are no array: {error}") from error
     if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
         raise misfit(
-            f"{array.dtype} in a {type(value).__name__} are no numbers",
+            f"{type(value).__name__} is no array of numbers but of {array.dtype}",
             remedy="give arrays, tensors or lists of numbers",
         )
     return array
