@@ -19,8 +19,6 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
-import numpy as np
-
 from graphprune import api
 from graphprune.allocate.bounds import select
 from graphprune.analysis import Analysis, Group
@@ -28,11 +26,10 @@ from graphprune.calibrate import Calibration
 from graphprune.criteria import GroupCriterion
 from graphprune.criteria.custom import criterion_of, name_of
 from graphprune.criteria.transfer import Scores, score_groups
-from graphprune.data.named import imported
 from graphprune.dims import Dim
 from graphprune.errors import GraphPruneError
 from graphprune.fidelity import Fidelity, digest_of, digest_of_data
-from graphprune.metric import Metric
+from graphprune.metric import Metric, measured, metric_of
 from graphprune.plan import fingerprint
 from graphprune.program import Array
 from graphprune.recover.run import checked
@@ -72,10 +69,10 @@ def sweep(
     options:   of :func:`graphprune.api.plan`; one of macs, params, bytes, latency and ratio is a sequence of shares
 
     Raises GraphPruneError: GP106 and GP107 for options and for a file that is of another sweep, GP701 to GP704 for
-    data. What one cut cannot do (a budget that cannot be met) is in its row.
+    data, GP709 for the metric. What one cut cannot do (a budget that cannot be met) is in its row.
     """
     request = _Request.of(criteria, recover, seeds, options)
-    measured = imported(metric) if isinstance(metric, str) else metric
+    judge = None if metric is None else metric_of(metric)
     analysis = model if isinstance(model, Analysis) else api.analyze(model, example_inputs)
     first = request.seeds[0]
     analysis.program.check_sizes(options.get("sizes"))
@@ -87,7 +84,7 @@ def sweep(
         fingerprint(analysis), digest_of(analysis), digest_of_data(data), len(held.cases), request.budget, _plain(asked)
     )
     found = load(path, head) if resume and path is not None and os.path.exists(path) else Sweep(head)
-    run = _Run(analysis, fit, Fidelity(analysis, held.cases), measured, held.labels, request)
+    run = _Run(analysis, fit, Fidelity(analysis, held.cases), judge, held.labels, request)
     found = replace(found, dense_metric=run.metric_of(run.fidelity.dense))
     missing = [key for key in request.wanted() if key not in {row.key for row in found.rows}]
     for place, key in enumerate(missing, 1):
@@ -231,14 +228,8 @@ class _Run:
         )  # fmt: skip
 
     def metric_of(self, outputs: list[list[Array]]) -> float:
-        """What the metric says about these outputs; not a number where there is none. Raises GraphPruneError GP107."""
-        if self.metric is None:
-            return math.nan
-        value = np.asarray(self.metric(outputs, self.labels))
-        if value.size != 1 or value.dtype.kind not in "fiub":
-            what = f"it returned {value.dtype} of {value.shape}"
-            raise GraphPruneError("GP107", what, "option metric", "return one number")
-        return float(value.reshape(()))
+        """What the metric says about these outputs; not a number where there is none. Raises GraphPruneError GP709."""
+        return math.nan if self.metric is None else measured(self.metric, outputs, self.labels)
 
     def _result(self, criterion: str, seed: int, target: float) -> api.Result:
         key = (criterion, seed, target)

@@ -89,6 +89,10 @@ def test_a_metric_sees_outputs_and_labels() -> None:
     assert "the metric of the dense model is 16" in found.table()
     with pytest.raises(GraphPruneError, match="return one number"):
         made(metric=lambda outputs, labels: np.zeros(3))
+    with pytest.raises(GraphPruneError, match="GP709 there are no labels"):
+        made(metric="accuracy")
+    with pytest.raises(GraphPruneError, match=r"GP709 the metric failed .*ZeroDivisionError"):
+        made(metric=lambda outputs, labels: 1 / 0)
 
 
 def test_a_budget_that_cannot_be_met_is_in_its_row() -> None:

@@ -97,7 +97,9 @@ class Sweeping:
     ] = "0,1,2"
     metric: Annotated[
         str | None,
-        _option("--metric", help="module:callable of outputs and labels, measured as well.", metavar="NAME"),
+        _option(
+            "--metric", help="accuracy, or module:callable of outputs and labels, measured as well.", metavar="NAME"
+        ),
     ] = None
     json: Annotated[Path | None, _option("--json", help="Write every row to this file as soon as it is there.")] = None
     png: Annotated[Path | None, _option("--png", help="Draw error over cost (extra report).")] = None
