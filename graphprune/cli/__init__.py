@@ -28,12 +28,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if arguments is None:
         signal.signal(signal.SIGTERM, _terminate)
+        _open_streams()
     try:
         from graphprune.cli.app import run
 
         code = run(given)
-        if sys.stdout is not None:
-            sys.stdout.flush()  # here, where a failure can still be told
+        sys.stdout.flush()  # here, where a failure can still be told
         return code
     except GraphPruneError as error:
         return _refuse(error, as_json="--json" in given)
@@ -52,6 +52,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     except Exception as error:  # noqa: BLE001  # the one place that promises: no traceback, whatever happened
         return _report_defect(error)
+
+
+def _open_streams() -> None:
+    """Where the caller closed standard streams, what is written to them goes nowhere, and no file of a model, opened
+    later, takes their number, which libraries write messages to."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  # for as long as the process lives
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
 
 
 def _terminate(*_: object) -> None:

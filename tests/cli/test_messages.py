@@ -363,6 +363,15 @@ def test_a_reader_that_has_seen_enough_is_no_mistake(tmp_path: Path, unbuffered:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("closed", ["2>&-", "0<&- 1>&- 2>&-"])
+def test_a_caller_without_standard_streams(tmp_path: Path, closed: str) -> None:
+    """As a service manager starts programs: stderr was asked whether it is a terminal, and was not there."""
+    line = f'exec "$0" -m graphprune plan "$1" --macs 0.9 -o "$2" {closed}'
+    out = tmp_path / "plan.json"
+    assert subprocess.run(["sh", "-c", line, sys.executable, EXAMPLE, out], cwd=ROOT, check=False).returncode == 0
+    assert json.loads(out.read_text())["schema"] == "graphprune.plan"
+
+
 def test_help_is_fast_and_loads_no_framework(tmp_path: Path) -> None:
     code = "import sys; from graphprune.cli import main; main(['--help']); print(*sys.modules, file=sys.stderr)"
     done = subprocess.run(
