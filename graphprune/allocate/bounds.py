@@ -108,6 +108,7 @@ def bounds(
 
     align: kept widths are multiples of this. ``auto`` takes 8 for axes of 64 and more, 4 for axes of 16 and more,
     else 1: vector units hold 4 to 16 numbers, and in a small axis rounding costs more channels than full vectors save.
+    Parts of a concatenation are axes of their own, but for the 4: one odd part would make the whole odd.
     """
     steps = _steps(analysis, {group.dim for group in groups}, align)
     found = {}
@@ -133,8 +134,10 @@ def _steps(analysis: Analysis, free: set[Dim], align: Align) -> dict[Dim, int]:
     if align != 1:
         wanted += [(axis, align) for _, _, _, axes in analysis.stored_axes() for axis in axes]
     for axis, multiple in wanted:
-        for factors in products(axis) if is_free(axis) else ():
-            _require(factors, free, multiple, steps)
+        parts = products(axis) if is_free(axis) else []
+        whole = sum(math.prod(map(_known, factors)) for factors in parts)
+        for factors in parts:
+            _require(factors, free, multiple, whole, steps)
     return steps
 
 
@@ -151,13 +154,14 @@ def products(axis: Axis) -> list[list[Dim]]:
     return found
 
 
-def _require(factors: list[Dim], free: set[Dim], align: Align, steps: dict[Dim, int]) -> None:
+def _require(factors: list[Dim], free: set[Dim], align: Align, whole: int, steps: dict[Dim, int]) -> None:
+    """One product of an axis whose size is ``whole``."""
     moving = [dim for dim in factors if dim in free]
     if not moving:
         return
     fixed = math.prod(_known(dim) for dim in factors if dim not in free)
     full = fixed * math.prod(map(_known, moving))
-    wanted = (8 if full >= 64 else 4 if full >= 16 else 1) if align == "auto" else align
+    wanted = (8 if full >= 64 else 4 if whole >= 16 else 1) if align == "auto" else align
     wanted = min(wanted, full)  # smaller than the alignment: left uncut
     step = wanted // math.gcd(wanted, fixed)
     # A factor that is not aligned at its full size would undo the alignment where it stays whole.
