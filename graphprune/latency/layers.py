@@ -13,6 +13,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+import numpy as np
+
 from graphprune.allocate.bounds import Bound
 from graphprune.analysis import Group
 from graphprune.cost import Costing
@@ -177,10 +179,15 @@ def _merged(sides: Iterable[Side]) -> list[Side]:
     return found
 
 
-def _grid(side: Side, sizes: Mapping[Dim, int], bounds: Mapping[Dim, Bound], steps: int) -> tuple[Widths, ...]:
-    """Every dimension at the same share of its size, as near as its bound allows."""
-    shares = {
-        tuple(bounds[dim].width(sizes[dim], sizes[dim] - math.ceil(sizes[dim] * k / steps)) for dim in side.dims)
-        for k in range(1, steps + 1)
-    }
-    return tuple(dict(zip(side.dims, widths, strict=True)) for widths in sorted(shares))
+def _grid(side: Side, sizes: Mapping[Dim, int], bounds: Mapping[Dim, Bound], most: int) -> tuple[Widths, ...]:
+    """From the narrowest to the full size: the dimension of the least share of its size goes one width up, in turns. A
+    side of several has more widths than each of them, and is looked at at twice as many."""
+    widths = {dim: bounds[dim].least for dim in sorted(side.dims, key=list(sizes).index)}
+    found = [dict(widths)]
+    while narrower := [dim for dim in widths if widths[dim] < sizes[dim]]:
+        dim = min(narrower, key=lambda each: widths[each] / sizes[each])
+        widths[dim] = min(sizes[dim], widths[dim] + bounds[dim].step)
+        found.append(dict(widths))
+    most *= 1 if len(widths) == 1 else 2
+    places = range(len(found)) if len(found) <= most else np.linspace(0, len(found) - 1, most).round().astype(int)
+    return tuple(found[place] for place in places)

@@ -1,7 +1,9 @@
 """Times layers and networks with onnxruntime, for tables of latencies.
 
 A layer is a model of one node. onnxruntime says itself how long its kernel took: what it does around it, such as
-bringing numbers into the layout of its convolutions and back, happens once for many layers in a network.
+bringing numbers into the layout of its convolutions and back, happens once for many layers in a network. But a
+convolution of few channels, or of a number that is no multiple of four, wants them back before every layer. So one that
+reads images is fed by another, and what is done between the two is its own.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from graphprune.latency.stopwatch import Run, clock_of, machine_of, usual
 from graphprune.program import Array, Program, Value
 
 _AROUND = frozenset({"ReorderInput", "ReorderOutput"})
+_FED, _FEEDING = "x", "feeding"
 _LEAST_RUNS, _MOST_RUNS = 5, 100
 
 
@@ -83,13 +86,13 @@ class OnnxStopwatch:
                         session.run(None, inputs)
                     except onnxruntime_failures() as error:
                         raise cannot_run(error, str(layer.node)) from error
-            return [_kernel_seconds(session.end_profiling()) for session, _ in found]
+            return [_kernel_seconds(session.end_profiling(), _FED in inputs) for session, inputs in found]
 
     def _prepared(self, layer: Layer, profile: str) -> tuple[Any, dict[str, Array]]:
         """A session of the layer, and what it is fed."""
         node = serde.serialize_node(layer.node.native)
         _write_numbers(node, layer)
-        weights, inputs = [], {}
+        nodes, weights, inputs = [node], [], {}
         for place, (value, shape) in enumerate(zip(layer.node.inputs, layer.shapes, strict=True)):
             node.input[place] = "" if value is None else f"x{place}"
             if value is None or shape is None:
@@ -97,6 +100,11 @@ class OnnxStopwatch:
             array = _numbers(value, shape)
             if self.is_constant(value):
                 weights.append(serde.serialize_tensor(ir.Tensor(array, name=f"x{place}")))
+            elif _is_fed(layer, place):
+                feeding = np.ones((shape[1], 1, 1, 1), array.dtype)
+                nodes.insert(0, onnx.helper.make_node("Conv", [_FED, _FEEDING], ["x0"], _FEEDING))
+                weights.append(serde.serialize_tensor(ir.Tensor(feeding, name=_FEEDING)))
+                inputs[_FED] = array[:, :1]
             else:
                 inputs[f"x{place}"] = array
         for place, _ in enumerate(node.output):
@@ -106,7 +114,7 @@ class OnnxStopwatch:
             for name, each in inputs.items()
         ]
         made = [onnx.helper.make_empty_tensor_value_info(name) for name in node.output if name]
-        graph = onnx.helper.make_graph([node], "layer", given, made, weights)
+        graph = onnx.helper.make_graph(nodes, "layer", given, made, weights)
         imports = [onnx.helper.make_opsetid(domain, number) for domain, number in self.model.opset_imports.items()]
         model = onnx.helper.make_model(graph, opset_imports=imports)
         model.ir_version = max(8, self.model.ir_version)
@@ -142,14 +150,33 @@ def _numbers(value: Value, shape: tuple[int, ...]) -> Array:
     return np.full(shape, 0.5 if kind.kind not in "iub" else 1, kind)
 
 
-def _kernel_seconds(path: str) -> float:
-    """What the kernels of one run take, from what onnxruntime wrote about all runs."""
+def _is_fed(layer: Layer, place: int) -> bool:
+    """Whether it is a convolution of images that others made."""
+    value, shape = layer.node.inputs[place], layer.shapes[place]
+    fed = layer.node.op == "Conv" and place == 0 and value is not None and value.producer is not None
+    return fed and shape is not None and len(shape) == 4
+
+
+def _kernel_seconds(path: str, fed: bool) -> float:
+    """What the kernels of one run take, from what onnxruntime wrote about all runs: without the layouts that inputs and
+    outputs of the model have, and the kernel that feeds the layer."""
     events = json.loads(Path(path).read_text(encoding="utf-8"))
-    runs: list[float] = []
-    for event in sorted(events, key=lambda event: event["ts"]):
+    runs: list[list[tuple[str, float]]] = []
+    # Times are whole microseconds: a run and its first kernel may begin at the same one.
+    for event in sorted(events, key=lambda event: (event["ts"], event.get("name") != "model_run")):
         name = str(event.get("name", ""))
         if name == "model_run":
-            runs.append(0.0)
-        elif name.endswith("_kernel_time") and runs and event["args"].get("op_name") not in _AROUND:
-            runs[-1] += event["dur"]
-    return usual(runs[1:]) * 1e-6
+            runs.append([])
+        elif name.endswith("_kernel_time") and runs:
+            runs[-1].append((event["args"].get("op_name"), event["dur"]))
+    return usual([_between(kernels, fed) for kernels in runs[1:]]) * 1e-6
+
+
+def _between(kernels: Sequence[tuple[str, float]], fed: bool) -> float:
+    """
+    >>> _between([("ReorderInput", 1), ("Conv", 2), ("ReorderOutput", 4), ("Conv", 8), ("ReorderOutput", 16)], True)
+    12
+    """
+    own = [place for place, (name, _) in enumerate(kernels) if name not in _AROUND]
+    first = own[0] + 1 if fed else own[0]
+    return sum(taken for _, taken in kernels[first : own[-1] + 1])
