@@ -236,7 +236,6 @@ def plan(
     from graphprune.steps import planned
 
     analysis = _analysis(model, example_inputs)
-    analysis.program.check_sizes(sizes)
     return planned(
         analysis, steps=steps, refit=refit, macs=macs, params=params, bytes=bytes, ratio=ratio, criterion=criterion,
         reduction=reduction, normalize=normalize, allocate=allocate, max_ratio=max_ratio, min_width=min_width,
@@ -283,6 +282,7 @@ def prune(
     max_drop: instead of a budget, or with one as the lowest share: the largest cut that loses no more of `metric`
              (`accuracy`, ``"module:function"``, or a function of outputs and labels) on `validation` data, or on a
              part of `calibration` that is held out; `probes`, `resume`: a file of what was tried. See `graphprune.drop`
+    rules:   as for :func:`analyze`
     recipe:  a name of `graphprune.recipes`: options that go together; "auto" chooses by whether there is data. What is
              given beside it comes first
 
@@ -298,7 +298,7 @@ def prune(
         from graphprune.torch import pruning
 
         return pruning.prune(model, example_inputs, verify=verify, recover=recover, recipe=recipe, **options)
-    analysis = _analysis(model, example_inputs)
+    analysis = _analysis(model, example_inputs, options.pop("rules", None))
     seed, sizes = options.get("seed", 0), options.get("sizes")
     data = calibrated(analysis, options.pop("calibration", None), seed, sizes)
     options, recover, notes = followed(recipe, options, recover, data)
@@ -376,7 +376,7 @@ def _verified(
 ) -> Verification:
     from graphprune.verify import verify_models
 
-    found = verify_models(analysis.program.native, pruned, plan, seed=seed, sizes=sizes)
+    found = verify_models(analysis.program.native, pruned, plan, seed=seed, sizes=sizes, rules=analysis.program.rules)
     require(found)
     return found
 
@@ -471,11 +471,13 @@ def verify(
     example_inputs: Any = None,
     seed: int = 0,
     sizes: Mapping[str, int] | None = None,
+    rules: Mapping[str, str] | None = None,
 ) -> Verification:
     """Prove that a pruned model is right (see `graphprune.verify`): `.ok`, and one check per oracle and output.
 
     plan:  what was kept; without it only the interface and the couplings can be checked
     sizes: numbers for dynamic axes of the inputs, by name
+    rules: those that :func:`analyze` was given
     Raises GraphPruneError: GP402 where the models cannot be run, GP501 where the plan does not fit.
     """
     from graphprune.verify import verify_models
@@ -484,10 +486,14 @@ def verify(
         from graphprune.torch import pruning
 
         dense, pruned = (pruning.captured(each, example_inputs) for each in (dense, pruned))
-    return verify_models(dense, pruned, plan, seed=seed, sizes=sizes)
+    return verify_models(dense, pruned, plan, seed=seed, sizes=sizes, rules=rules)
 
 
-def _analysis(model: Model | Analysis, example_inputs: Any = None) -> Analysis:
+def _analysis(model: Model | Analysis, example_inputs: Any = None, rules: Mapping[str, Any] | None = None) -> Analysis:
     from graphprune.analysis import Analysis
 
-    return model if isinstance(model, Analysis) else analyze(model, example_inputs)
+    if not isinstance(model, Analysis):
+        return analyze(model, example_inputs, rules=rules)
+    if rules:
+        raise GraphPruneError("GP107", "an analysis has its rules already", "option rules", "gp.analyze(model, rules=)")
+    return model

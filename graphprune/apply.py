@@ -24,4 +24,4 @@ def apply_plan(analysis: Analysis, plan: Plan) -> Any:
     """
     from graphprune.depth.apply import without_blocks
 
-    return without_blocks(apply_keep(analysis, plan.keep(analysis)), plan.blocks)
+    return without_blocks(apply_keep(analysis, plan.keep(analysis)), plan.blocks, analysis.program.rules)

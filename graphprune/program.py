@@ -103,7 +103,8 @@ class Slot:
 @dataclass(eq=False)
 class Program:
     """A whole model as the analysis sees it. ``sizes`` are default numbers for dynamic axes by name, such as those of
-    the inputs that a model was traced with; what a caller gives comes first."""
+    the inputs that a model was traced with; what a caller gives comes first. ``rules`` are rows in axis notation for
+    operators that have none, by name: whoever reads a form of the same model anew reads it with them."""
 
     name: str
     main: Block
@@ -111,6 +112,7 @@ class Program:
     native: Any = field(default=None, repr=False)
     dialect: Any = field(default=None, repr=False)
     sizes: dict[str, int] = field(default_factory=dict)
+    rules: Mapping[str, str] = field(default_factory=dict)
 
     def nodes(self) -> Iterator[Node]:
         """Every node, inner blocks after the node that owns them."""

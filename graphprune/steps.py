@@ -9,6 +9,7 @@ plan is one plan of the dense network, with its bounds and its exact costs.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ import numpy as np
 
 from graphprune.cost import LATENCY
 from graphprune.criteria.custom import name_of
-from graphprune.errors import GraphPruneError
+from graphprune.errors import GraphPruneError, did_you_mean
 from graphprune.plan import Plan, make_plan, named
 
 if TYPE_CHECKING:
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
 
 BUDGETS = {"macs": "macs", "params": "parameters", "bytes": "bytes"}
 """Options that say how much may remain, and the measures of cost that they are shares of."""
+
+
+_OPTIONS = (
+    *tuple(inspect.signature(make_plan).parameters)[1:], "steps", "refit", "depth", "depth_by", "depth_unit", "tell",
+)  # fmt: skip
 
 
 def check_share(share: object, option: str) -> None:
@@ -62,8 +68,13 @@ def planned(
     refit: recoveries of the network between two steps, before it is scored; they need calibration data
     depth, depth_by, depth_unit: of :func:`graphprune.depth.plan.depth_plan`, for a plan that leaves out residual blocks
     tell:  is told what such a search tries
-    Raises GraphPruneError as `make_plan` does, GP107 for steps, and as recoveries and `choose` do.
+    Raises GraphPruneError as `make_plan` does, GP106 for other options, GP107 for steps, and as recoveries and `choose`
+    do.
     """
+    for name in options:
+        if name not in _OPTIONS:
+            raise GraphPruneError("GP106", f"there is no option {name!r}", "gp.plan", did_you_mean(name, _OPTIONS))
+    analysis.program.check_sizes(options.get("sizes"))
     if depth is not None:
         from graphprune.depth.plan import depth_plan
 
@@ -164,4 +175,4 @@ class _Steps:
 
         calibration: Calibration | None = self.options.get("calibration")
         model = cut(self.analysis, dict(keep), self.refit, calibration, self.options.get("seed", 0))
-        return analyze_program(tools_of(model).read(model))
+        return analyze_program(tools_of(model).read(model, self.analysis.program.rules))

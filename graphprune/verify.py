@@ -121,11 +121,18 @@ _SHORT = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
 
 
 def verify_models(
-    dense: Any, pruned: Any, plan: Any = None, *, seed: int = 0, sizes: Mapping[str, int] | None = None
+    dense: Any,
+    pruned: Any,
+    plan: Any = None,
+    *,
+    seed: int = 0,
+    sizes: Mapping[str, int] | None = None,
+    rules: Mapping[str, str] | None = None,
 ) -> Verification:
     """Run all oracles on a dense and a pruned model of one dialect. With a plan the pruned model is held against the
-    masked dense one; without, only the interface and the coupling of the pruned model are. Raises ``GP402`` where the
-    models cannot be run, ``GP103`` where they are not models of one dialect."""
+    masked dense one; without, only the interface and the coupling of the pruned model are. ``rules`` are those that
+    the dense model was analysed with. Raises ``GP402`` where the models cannot be run, ``GP103`` where they are not
+    models of one dialect."""
     tools = tools_of(dense)
     if tools_of(pruned) is not tools:
         what = f"a {type(dense).__name__} cannot be compared with a {type(pruned).__name__}"
@@ -133,8 +140,8 @@ def verify_models(
     if plan is not None and dict(plan.options).get("recover"):
         plan = None  # its weights were refitted: only that it is coupled rightly can be told from outside
     if plan is not None:
-        dense = with_silent_blocks(dense, plan.blocks)
-    analysis = analyze_program(tools.read(tools.inlined(pruned if plan is None else dense)))
+        dense = with_silent_blocks(dense, plan.blocks, rules)
+    analysis = analyze_program(tools.read(tools.inlined(pruned if plan is None else dense), rules))
     analysis.program.check_sizes(sizes)
     interface, found = _interface(dense, pruned), Verification()
     for conditioned in (False, True):  # the second allows more, and costs twice as many runs
@@ -252,7 +259,7 @@ class _Session:
         """The pruned model against the dense one with the removed entries masked. Masks are as long as the axes they
         lie on, so the dense model is taken at the sizes of the inputs that were tried."""
         sized = self.tools.at_sizes(self.analysis.program.native, self.cases[0])
-        analysis = analyze_program(self.tools.read(sized))
+        analysis = analyze_program(self.tools.read(sized, self.analysis.program.rules))
         keep = plan.keep(analysis)
         model = self.tools.masked(analysis, keep)
         reference = self.tools.runner(model)

@@ -195,3 +195,9 @@ def test_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert main(["plan", "dense.onnx", *line, "-o", "other.json", "-q"]) == 0
     assert main(["apply", "dense.onnx", "other.json", "other.onnx", "-q"]) == 0
     assert main(["verify", "dense.onnx", "small.onnx", "-q"]) == 0
+
+
+def test_options_that_do_not_exist_are_named() -> None:
+    for cut in (gp.plan, gp.prune):
+        with pytest.raises(GraphPruneError, match=r"GP106 there is no option 'mcas'[\s\S]*did you mean 'macs'"):
+            cut(residual(), mcas=0.5)

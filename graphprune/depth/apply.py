@@ -14,23 +14,26 @@ if TYPE_CHECKING:
     from graphprune.plan import Plan
     from graphprune.report import Report
 
+Rules = Mapping[str, str] | None
 
-def without_blocks(model: Any, names: Sequence[str]) -> Any:
+
+def without_blocks(model: Any, names: Sequence[str], rules: Rules = None) -> Any:
     """A copy of a model in which these blocks are what goes into them; the same model where there are none.
 
+    rules: rows in axis notation that the model was analysed with
     Raises GraphPruneError GP501 where the model has no such block.
     """
-    return tools_of(model).without(*_found(model, names)) if names else model
+    return tools_of(model).without(*_found(model, names, rules)) if names else model
 
 
-def with_silent_blocks(model: Any, names: Sequence[str]) -> Any:
+def with_silent_blocks(model: Any, names: Sequence[str], rules: Rules = None) -> Any:
     """A copy of a model in which the branches of these blocks are computed, and add zeros: what :func:`without_blocks`
     is held against. The same model where there are none. Raises GraphPruneError GP501."""
-    return tools_of(model).silenced(*_found(model, names)) if names else model
+    return tools_of(model).silenced(*_found(model, names, rules)) if names else model
 
 
-def _found(model: Any, names: Sequence[str]) -> tuple[Any, list[Residual]]:
-    analysis = analyze_program(tools_of(model).read(model))
+def _found(model: Any, names: Sequence[str], rules: Rules) -> tuple[Any, list[Residual]]:
+    analysis = analyze_program(tools_of(model).read(model, rules))
     known = {each.name: each for each in residuals(analysis)}
     for name in names:
         if name not in known:

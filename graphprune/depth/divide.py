@@ -106,7 +106,7 @@ class Competition:
         if any(share < 1 for share in asked.values()):
             if count and self.recoveries:
                 small = self._refitted(whole, small)
-                analysis = analyze_program(tools_of(small).read(small))
+                analysis = analyze_program(tools_of(small).read(small, self.analysis.program.rules))
             options = {**self.width, "seed": self.seed, "sizes": self.sizes, "calibration": self.fit}
             made = planned(analysis, **options, **asked, refit=self.recoveries)
         else:
@@ -130,8 +130,9 @@ class Competition:
             if count:
                 shared: dict[str, Any] = {"calibration": self.fit, "seed": self.seed, "known": self.scores}
                 chosen = choose(self.analysis, count, **self.depth, **shared)
-            small = without_blocks(self.analysis.program.native, [each.name for each in chosen.blocks])
-            self.known[count] = chosen, small, analyze_program(tools_of(small).read(small))
+            program = self.analysis.program
+            small = without_blocks(program.native, [each.name for each in chosen.blocks], program.rules)
+            self.known[count] = chosen, small, analyze_program(tools_of(small).read(small, program.rules))
         return self.known[count]
 
     def _costs(self, analysis: Analysis) -> dict[str, int]:

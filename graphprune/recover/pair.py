@@ -70,7 +70,7 @@ class Pair:
     @classmethod
     def of(cls, dense: Analysis, keep: Keep, small: Model, calibration: Calibration, seed: int = 0) -> Pair:
         """The pair of an analysed model and the model that was written from it."""
-        return cls(dense, keep, analyze_program(tools_of(small).read(small)), calibration, seed)
+        return cls(dense, keep, analyze_program(tools_of(small).read(small, dense.program.rules)), calibration, seed)
 
     @contextmanager
     def workers(self) -> Iterator[Each]:

@@ -94,7 +94,7 @@ def _between_floats(analysis: Analysis, keep: Keep) -> tuple[Analysis, Keep] | N
     model = tools.between_floats(native)
     if model is native:
         return None
-    other = analyze_program(tools.read(model))
+    other = analyze_program(tools.read(model, analysis.program.rules))
     axes = {stored.name: each for stored, _, _, each in other.stored_axes()}
     twins: dict[Dim, set[Dim]] = {}
     for stored, _, _, ours in analysis.stored_axes():

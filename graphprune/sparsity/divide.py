@@ -142,7 +142,7 @@ class _Run:
         options = {**self.width, "macs": width, "seed": self.seed, "sizes": self.sizes}
         plan = planned(self.analysis, **options, calibration=self.calibration)
         model = cut(self.analysis, plan.keep(self.analysis), of_channels(self.recover), self.calibration, self.seed)
-        return analyze_program(tools_of(model).read(model)), model
+        return analyze_program(tools_of(model).read(model, self.analysis.program.rules)), model
 
     def _zeros(self, small: Analysis) -> tuple[float, Choice] | None:
         """The least sparsity that meets the budget, and the masks; None where none is needed. Raises GraphPruneError

@@ -147,7 +147,6 @@ class Arranged:
 def arranged(
     analysis: Analysis,
     *,
-    rules: Mapping[str, str] | None = None,
     verify: bool = True,
     seed: int = 0,
     sizes: Mapping[str, int] | None = None,
@@ -158,7 +157,7 @@ def arranged(
     was. What recovers weights has no say in it. Raises GraphPruneError GP401 and GP402."""
     order = ordered(analysis, seed=seed, **options)
     tools = tools_of(order.model)
-    other = analyze_program(tools.read(order.model, rules))
+    other = analyze_program(tools.read(order.model, analysis.program.rules))
     if not verify or not order.keep:
         return Arranged(other, order)
     verification = verify_order(analysis, order.model, order.keep, seed=seed, sizes=sizes)

@@ -8,7 +8,6 @@ computes something else, the graph is the result. Imports torch.
 from __future__ import annotations
 
 import copy
-import inspect
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -36,9 +35,9 @@ from graphprune.dialects.aten.reader import numbers
 from graphprune.dialects.aten.tools import ATEN, copied
 from graphprune.dialects.aten.writer import new_positions
 from graphprune.dims import is_cut
-from graphprune.errors import GraphPruneError, did_you_mean
+from graphprune.errors import GraphPruneError
 from graphprune.garbage import no_collection
-from graphprune.plan import make_plan, named
+from graphprune.plan import named
 from graphprune.steps import planned
 from graphprune.torch.fit import Fit, fit
 from graphprune.torch.pruned import Pruned, apply_edits, attach, checked_edits, forget
@@ -247,11 +246,6 @@ def rebuild_graph(module: nn.Module, plan: Plan, example_inputs: Any) -> nn.Modu
 
 
 # ---------------------------------------------------------------- the graph
-_OPTIONS = (
-    *tuple(inspect.signature(make_plan).parameters)[1:], "steps", "refit", "depth", "depth_by", "depth_unit", "tell",
-)  # fmt: skip
-
-
 class _Cut:
     """One plan for one analysed model: the pruned graph, and what a module needs to be the same."""
 
@@ -259,9 +253,6 @@ class _Cut:
         if plan is not None and options:
             what = f"a plan is given, so nothing is left to decide by {', '.join(sorted(options))}"
             raise GraphPruneError("GP107", what, "gp.prune", "leave out the plan or the options")
-        for name in options:
-            if name not in _OPTIONS:
-                raise GraphPruneError("GP106", f"there is no option {name!r}", "gp.prune", did_you_mean(name, _OPTIONS))
         self.analysis = analysis
         self.options = options
         self.plan = planned(analysis, **options) if plan is None else plan
@@ -348,14 +339,14 @@ class _Cut:
         from graphprune.api import Result, plan_notes, report_of, require
         from graphprune.verify import verify_models
 
-        source: Captured = self.analysis.program.native
+        source, rules = self.analysis.program.native, self.analysis.program.rules
         sizes, seed = self.options.get("sizes"), self.options.get("seed", 0)
         notes = (*source.notes, *self.notes, *plan_notes(self.plan))
         report = reported(report_of(self.analysis, self.keep, sizes=sizes), self.plan, self.small, sizes)
         report = report.with_(notes=notes)
         if not verify:
             return Result(model, self.plan, report)
-        verification = verify_models(source, self.small, self.plan, seed=seed, sizes=sizes)
+        verification = verify_models(source, self.small, self.plan, seed=seed, sizes=sizes, rules=rules)
         require(verification)
         return Result(model, self.plan, report.with_(verification=verification), verification)
 

@@ -69,7 +69,7 @@ def sparsify(
         start = Arranged(analysis)
         if permute:
             held = partial(_held, plain, analysis) if isinstance(plain, nn.Module) else None
-            start = arranged(analysis, held=held, rules=rules, **how, **choice)
+            start = arranged(analysis, held=held, **how, **choice)
             analysis = start.analysis
             if isinstance(plain, nn.Module):
                 _reorder(plain, analysis.program.native)

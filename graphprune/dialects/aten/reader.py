@@ -57,7 +57,8 @@ def read(captured: Captured, rules: Mapping[str, str] | None = None) -> Program:
     source = captured.source
     name = type(source if source is not None else captured.graph).__name__
     program = Program(name, main, list(reader.stored.values()), native=captured, sizes=dict(captured.sizes))
-    program.dialect = AtenDialect.with_rows(rules or {}, reader.constants)
+    program.rules = dict(rules or {})
+    program.dialect = AtenDialect.with_rows(program.rules, reader.constants)
     return program
 
 

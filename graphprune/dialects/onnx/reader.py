@@ -29,7 +29,8 @@ def read(model: ir.Model, rules: Mapping[str, str] | None = None) -> Program:
     reader = _Reader(model)
     main = reader.graph(model.graph, dict(model.opset_imports), 0, {})
     program = Program(model.graph.name or "model", main, reader.stored, native=model)
-    program.dialect = OnnxDialect(rows(rules or {}))
+    program.rules = dict(rules or {})
+    program.dialect = OnnxDialect(rows(program.rules))
     return program
 
 

@@ -251,7 +251,7 @@ class _Work:
             if all(check.ok for check in checks):
                 return Verification(tuple(checks))
         seed, sizes = planning.get("seed", 0), planning.get("sizes")
-        verification = verify_models(captured, self.small, plan, seed=seed, sizes=sizes)
+        verification = verify_models(captured, self.small, plan, seed=seed, sizes=sizes, rules=self.settings.rules)
         require(verification)
         return verification
 
