@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,6 +20,7 @@ from graphprune.analysis import Analysis
 from graphprune.dims import Axis, Dim, Keep, Prod, Sum, is_cut
 from graphprune.kept import extent, indices
 from graphprune.program import Array, Block, Stored, Use, Value
+from graphprune.run_sizes import run_sizes
 from graphprune.sizes import Extent, Size
 
 MEASURES = ("macs", "parameters", "bytes")
@@ -76,7 +77,8 @@ class _Term:
 class Costing:
     """The costs of one analysis, compiled.
 
-    sizes: numbers for dynamic axes by name; what is not named counts as the program says, else as 1
+    sizes: numbers for dynamic axes by name; what is not named counts as the program says, else as 1, and what is
+        computed from them as :mod:`graphprune.run_sizes` finds
     latency: the cost that is called so, once it is known
     The widths that the methods take map free dimensions to their new sizes; absent ones are uncut.
 
@@ -90,7 +92,7 @@ class Costing:
     def __init__(self, analysis: Analysis, sizes: Mapping[str, int]):
         self.analysis = analysis
         self.latency: Measured | None = None
-        self.sizes: dict[Hashable, int] = dict({**analysis.program.sizes, **sizes}.items())
+        self.sizes = run_sizes(analysis, sizes)
         self._places: dict[Extent, int] = {}
         self._polynomials: list[tuple[tuple[int, tuple[Dim, ...]], ...]] = []
         self._terms: dict[str, list[_Term]] = {measure: [] for measure in MEASURES}

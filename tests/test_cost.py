@@ -6,8 +6,11 @@ import math
 
 import numpy as np
 import onnx
+import onnx.parser
 import onnx_ir as ir
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from graphprune.cost import MEASURES, Costing, bits_of, measure
 from graphprune.dialects.onnx.writer import write
@@ -104,6 +107,44 @@ def test_the_count_by_hand() -> None:
     assert cost.bytes == 4 * cost.parameters
     # the largest moment is Relu: its input and output of [5, 8] float32
     assert cost.peak_activation_bytes == 5 * (8 + 8) * 4
+
+
+MAPS = """
+<ir_version: 10, opset_import: ["" : 21]>
+maps (float[n, 3, h, w] x) => (float[n, 4, high, wide] y)
+<float[6, 3, 3, 3] first = {FIRST}, float[6, 6, 3, 3] second = {SECOND}, float[6, 4, 2, 2] up = {UP}> {
+  a = Conv <strides = [2, 2], pads = [1, 1, 1, 1]> (x, first)
+  b = Relu (a)
+  c = MaxPool <kernel_shape = [3, 3], strides = [2, 1]> (b)
+  d = Conv <pads = [PADS]> (c, second)
+  y = ConvTranspose <strides = [2, 3]> (d, up)
+}
+"""
+
+
+def maps(pads: str = "1, 1, 1, 1") -> onnx.ModelProto:
+    """Maps of any height and width, which strides, windows and their border change."""
+    text = MAPS.replace("PADS", pads)
+    for name, count in {"FIRST": 162, "SECOND": 324, "UP": 96}.items():
+        text = text.replace(name, ", ".join(["0.5"] * count))
+    return onnx.parser.parse_model(text)
+
+
+@settings(max_examples=20, deadline=None)
+@given(n=st.integers(1, 3), h=st.integers(9, 40), w=st.integers(9, 40))
+def test_what_follows_from_the_sizes_of_the_inputs_is_counted(n: int, h: int, w: int) -> None:
+    """Behind a stride, heights are symbols of their own: they counted as 1, whatever --size said."""
+    model = maps()
+    inputs = {"x": np.zeros((n, 3, h, w), np.float32)}
+    costing = Costing(analysed(model), sizes_of(model, inputs))
+    assert costing.macs({}) == macs_by_running(model, inputs)
+    assert costing.peak_activation_bytes({}) == peak_by_running(model, inputs)
+
+
+def test_sizes_that_a_model_does_not_take_count_as_one() -> None:
+    analysis = analysed(maps(pads="0, 0, 0, 0"))
+    assert Costing(analysis, {}).macs({}) == 6 * 3 * 9 + 6 * 6 * 9 + 6 * 4 * 4
+    assert Costing(analysis, {"h": 33, "w": 33}).macs({}) > 100 * Costing(analysis, {}).macs({})
 
 
 def test_symbols_without_a_size_count_as_one() -> None:

@@ -106,6 +106,9 @@ class Tools(Protocol):
     def at_sizes(self, model: Model, case: Case) -> Model:
         """The model for inputs of exactly the shapes of this case."""
 
+    def sized(self, model: Model, sizes: Mapping[str, int]) -> Model:
+        """The model for inputs of these sizes by name; a dynamic size without a number is 1."""
+
     def inlined(self, model: Model) -> Model:
         """The model with each call of a function of its own written out, so that each can be masked by itself; the
         same model where there are none. Raises GraphPruneError GP402 where that cannot be done."""

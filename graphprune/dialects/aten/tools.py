@@ -101,6 +101,11 @@ class AtenTools:
         graph.fixed = sizes_of(model.graph, case)
         return graph
 
+    def sized(self, model: Captured, sizes: Mapping[str, int]) -> Captured:
+        graph = model.with_graph(model.graph)
+        graph.source, graph.fixed = model.source, dict(sizes)
+        return graph
+
     def inlined(self, model: Captured) -> Captured:
         return model
 

@@ -53,12 +53,12 @@ def inlined(model: ir.Model) -> ir.Model:
         raise GraphPruneError("GP402", what, str(model.graph.name)) from error
 
 
-def at_sizes(model: ir.Model, feeds: Mapping[str, Array]) -> ir.Model:
-    """The model with the shapes of these inputs declared."""
+def at_sizes(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> ir.Model:
+    """The model with these shapes of its inputs declared."""
     copy = model.clone()
     for value in copy.graph.inputs:
-        if value.name is not None and value.name in feeds:
-            value.shape = ir.Shape(feeds[value.name].shape)
+        if value.name is not None and value.name in shapes:
+            value.shape = ir.Shape(shapes[value.name])
     return copy
 
 

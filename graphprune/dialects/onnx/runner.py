@@ -177,26 +177,32 @@ def feeds(model: ir.Model, seed: int, sizes: Mapping[str, int], dynamic: int = 1
     for a leading axis."""
     rng = np.random.Generator(np.random.PCG64(seed))
     found: dict[str, Array] = {}
-    leading = {
-        str(value.shape[0].value) for value in model.graph.inputs if value.shape and not isinstance(value.shape[0], int)
-    }
-    sizes = {**dict.fromkeys(leading, 1), **sizes}
-    for value in model.graph.inputs:
-        if value.name in model.graph.initializers or value.shape is None:
-            continue
-        shape = [_chosen(size, place, sizes, dynamic) for place, size in enumerate(value.shape)]
+    types = {value.name: value.dtype or ir.DataType.FLOAT for value in model.graph.inputs}
+    for name, shape in shapes(model, sizes, dynamic).items():
         if math.prod(shape) > _MOST_NUMBERS or len(shape) > _MOST_AXES:
-            what = f"the input {value.name!r} asks for {math.prod(shape)} numbers in {len(shape)} axes"
+            what = f"the input {name!r} asks for {math.prod(shape)} numbers in {len(shape)} axes"
             raise GraphPruneError("GP402", what, str(model.graph.name), "give smaller sizes, such as --size batch=1")
-        dtype = value.dtype.name if value.dtype is not None else "FLOAT"
-        if dtype == "BOOL":
-            found[value.name or ""] = np.ones(shape, bool)
-        elif dtype in _INTEGERS:
-            found[value.name or ""] = rng.integers(0, 2, shape).astype(_INTEGERS[dtype])
+        dtype = types[name]
+        if dtype == ir.DataType.BOOL:
+            found[name] = np.ones(shape, bool)
+        elif dtype.name in _INTEGERS:
+            found[name] = rng.integers(0, 2, shape).astype(_INTEGERS[dtype.name])
         else:
-            kind = value.dtype.numpy() if value.dtype is not None else np.dtype(np.float32)
-            found[value.name or ""] = rng.standard_normal(shape).astype(kind)
+            found[name] = rng.standard_normal(shape).astype(dtype.numpy())
     return found
+
+
+def shapes(model: ir.Model, sizes: Mapping[str, int], dynamic: int = 1) -> dict[str, list[int]]:
+    """The shapes of the inputs that have one, with numbers for dynamic axes: by name, else ``dynamic``, but 1 for a
+    leading axis."""
+    inputs = [each for each in model.graph.inputs if each.name not in model.graph.initializers]
+    declared = {each.name or "": each.shape for each in inputs if each.shape is not None}
+    leading = {str(shape[0].value) for shape in declared.values() if shape and not isinstance(shape[0], int)}
+    known = {**dict.fromkeys(leading, 1), **sizes}
+    return {
+        name: [_chosen(size, place, known, dynamic) for place, size in enumerate(shape)]
+        for name, shape in declared.items()
+    }
 
 
 def _chosen(size: object, place: int, sizes: Mapping[str, int], dynamic: int) -> int:

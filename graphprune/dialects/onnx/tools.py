@@ -68,7 +68,13 @@ class OnnxTools:
     def at_sizes(self, model: ir.Model, case: Mapping[str, Array]) -> ir.Model:
         from graphprune.dialects.onnx.masks import at_sizes
 
-        return at_sizes(model, case)
+        return at_sizes(model, {name: array.shape for name, array in case.items()})
+
+    def sized(self, model: ir.Model, sizes: Mapping[str, int]) -> ir.Model:
+        from graphprune.dialects.onnx.masks import at_sizes
+        from graphprune.dialects.onnx.runner import shapes
+
+        return at_sizes(model, shapes(model, sizes))
 
     def inlined(self, model: ir.Model) -> ir.Model:
         from graphprune.dialects.onnx.masks import inlined
