@@ -60,13 +60,13 @@ def operations(lowered: Lowering, call: Call) -> float:
     if not isinstance(kernel, Contract | Across):
         return 0.0
     stored = lowered.constants[call.views[1].storage].size * WORDS.get(kernel.numbers, 1)
-    return 2.0 * stored * kernel.length * prod(extent for extent, *_ in kernel.outer)
+    return 2.0 * stored * kernel.length * prod(extent for extent, *_ in kernel.outer) * call.times
 
 
 def fastest(program: Any, lowered: Lowering, seconds: float) -> np.ndarray:
-    """Seconds of the fastest run of each call."""
-    ticks: list[float] = []
-    tvm.register_global_func(TICK, lambda _: ticks.append(time.perf_counter()), override=True)
+    """Seconds of the fastest run of each call, times how often it runs."""
+    ticks: list[tuple[int, float]] = []
+    tvm.register_global_func(TICK, lambda number: ticks.append((number, time.perf_counter())), override=True)
     rng = np.random.default_rng(0)
     arrays = [program.constants, np.zeros(program.arena, "uint8")]
     for value in lowered.graph.inputs:
@@ -81,8 +81,9 @@ def fastest(program: Any, lowered: Lowering, seconds: float) -> np.ndarray:
     while np.isinf(found).any() or time.perf_counter() < end:
         ticks.clear()
         main(*arguments)
-        found = np.minimum(found, np.diff(ticks))
-    return found
+        numbers, ends = zip(*ticks, strict=True)
+        np.minimum.at(found, list(numbers[:-1]), np.diff(ends))
+    return found * [call.times for call in lowered.calls]
 
 
 def main() -> None:

@@ -123,9 +123,9 @@ def layers(lowered: Lowering, program: Program) -> tuple[Layer, ...]:
             continue
         pattern, density = stored(lowered, call)
         taken, whole = lowered.times.get(call.node, (None, None)) if density is not None else (None, None)
-        why = ""
+        why = "" if call.samples is None else f"for each of {call.times} samples"
         if whole is not None and taken is not None and pattern.startswith("dense"):
-            why = "dense, because its zeros save no time here"
+            why = ", ".join(filter(None, (why, "dense, because its zeros save no time here")))
         rows.append(Layer(call.node.name, call.what, described(kernel), pattern, density, taken, whole, reason=why))
     return tuple(rows)
 

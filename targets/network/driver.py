@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
-from graphprune.targets.kernels.tir import INT32, Kernel, const, function
+from graphprune.targets.kernels.tir import INT32, Kernel, const, function, loop
 from graphprune.targets.network.graph import Node
 from graphprune.targets.network.layout import Storage, View
 from graphprune.targets.network.lowering import Call, Lowering
@@ -135,17 +136,22 @@ def main(
                 aliases[key] = T.decl_buffer((size,), storage.dtype, data=root.data)
             return T.address_of(aliases[key][const(places[storage] // width)])
 
-        for number, call in enumerate(lowered.calls):
-            if timed:
-                T.evaluate(tirx.call_packed(TICK, const(number)))
-            if call.kernel is None:
-                arrays = [stacked(view, pointer(view)) for view in call.views]
-                key = tvm.ir.StringImm(f"{identity}/{alone.index(call.node)}")
-                T.evaluate(tirx.call_packed(FALLBACK, key, *arrays))
-                continue
-            arguments = [part for view in call.views for part in (pointer(view), const(view.offset))]
-            callee = module.get_global_var(functions[call.kernel])
-            T.evaluate(tvm.ir.Call(callee, arguments, ret_ty=tvm.ir.PrimType(INT32)))
+        for _, found in groupby(enumerate(lowered.calls), key=lambda each: each[1].samples):
+            calls = list(found)
+            with loop(calls[0][1].times) as sample:
+                for number, call in calls:
+                    if timed:
+                        T.evaluate(tirx.call_packed(TICK, const(number)))
+                    if call.kernel is None:
+                        key = tvm.ir.StringImm(f"{identity}/{alone.index(call.node)}")
+                        T.evaluate(
+                            tirx.call_packed(FALLBACK, key, *(stacked(each, pointer(each)) for each in call.views))
+                        )
+                        continue
+                    offsets = [const(view.offset) + sample * call.move(view) for view in call.views]
+                    arguments = [part for pair in zip(map(pointer, call.views), offsets, strict=True) for part in pair]
+                    callee = module.get_global_var(functions[call.kernel])
+                    T.evaluate(tvm.ir.Call(callee, arguments, ret_ty=tvm.ir.PrimType(INT32)))
         if timed:
             T.evaluate(tirx.call_packed(TICK, const(len(lowered.calls))))
     return builder.get()

@@ -40,15 +40,35 @@ MAPS = ("float32", "uint8", "int8")  # types whose maps are rows of pixels
 LINE = 16  # numbers of a cache line: every pitch is a multiple, so that runs begin on a line
 
 
+@dataclass(eq=False)
+class Samples:
+    """A loop that some calls stand in, one after the other for each of `count` samples: `moves` has, of the storages
+    that hold all samples, how many numbers they lie apart. Other storages hold one at a time."""
+
+    count: int
+    moves: dict[Storage, int] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class Call:
-    """One step: a kernel on views, the last of which it writes; or (kernel None) the fallback for a node."""
+    """One step: a kernel on views, the last of which it writes; or (kernel None) the fallback for a node. Neighbours
+    with the same `samples` share a loop; their views are of the first sample."""
 
     kernel: Kernel | None
     views: tuple[View, ...]
     node: Node
     what: str
     writes: int = 1
+    samples: Samples | None = None
+
+    @property
+    def times(self) -> int:
+        """How often it runs."""
+        return 1 if self.samples is None else self.samples.count
+
+    def move(self, view: View) -> int:
+        """How many numbers its views of a storage move from one sample to the next."""
+        return 0 if self.samples is None else self.samples.moves.get(view.storage, 0)
 
 
 @dataclass(frozen=True)
@@ -83,10 +103,18 @@ class Lowering:
     weights: dict[Node, int] = field(default_factory=dict)  # numbers of the weights of a contraction, zeros too
 
     def run(self) -> None:
-        self.plan_borders()
         for value in self.graph.inputs:
             storage = Storage(int(np.prod(value.shape)), value.dtype, "input", value.name)
             self.views[value] = View(storage, dense(value.shape))
+        self.walk()
+        for value in self.graph.outputs:
+            storage = Storage(int(np.prod(value.shape)), value.dtype, "output", value.name)
+            view = View(storage, dense(value.shape))
+            self.copy(self.of(value), view, value.maker or handed_on(value))
+
+    def walk(self) -> None:
+        """The calls of all nodes, from inputs that have their places."""
+        self.plan_borders()
         for node in self.graph.nodes:
             if node in self.done:
                 continue
@@ -103,14 +131,11 @@ class Lowering:
                     for value in self.asked[asked:]:
                         del self.views[value]
                     del self.asked[asked:]
-                    reasons.append(f"{rule.__name__}: {reason}")
+                    if str(reason):
+                        reasons.append(f"{rule.__name__}: {reason}")
             else:
                 self.refusals.append(Refusal(node, tuple(reasons)))
                 self.fall_back(node)
-        for value in self.graph.outputs:
-            storage = Storage(int(np.prod(value.shape)), value.dtype, "output", value.name)
-            view = View(storage, dense(value.shape))
-            self.copy(self.of(value), view, value.maker or handed_on(value))
 
     # values and storage
 

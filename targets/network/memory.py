@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 
 import numpy as np
 
@@ -22,11 +23,14 @@ def place(calls: Sequence[Call]) -> tuple[dict[Storage, int], int]:
     """The byte at which each scratch storage begins, and the size of the arena."""
     first: dict[Storage, int] = {}
     last: dict[Storage, int] = {}
-    for step, call in enumerate(calls):
-        for view in call.views:
-            if view.storage.kind == "scratch":
-                first.setdefault(view.storage, step)
-                last[view.storage] = step
+    for samples, found in groupby(enumerate(calls), key=lambda each: each[1].samples):
+        steps = list(found)
+        for step, call in steps:
+            for view in call.views:
+                if view.storage.kind == "scratch":
+                    shared = samples is not None and view.storage in samples.moves  # alive for all of the loop
+                    first.setdefault(view.storage, steps[0][0] if shared else step)
+                    last[view.storage] = steps[-1][0] if shared else step
     pools: dict[tuple[int, ...] | None, list[Storage]] = defaultdict(list)
     for storage in first:
         pools[storage.zeros].append(storage)

@@ -15,6 +15,7 @@ from graphprune.targets.rules import (
     quantised,
     reductions,
     rows,
+    samples,
     scans,
     shape,
     strided,
@@ -63,4 +64,5 @@ RULES: dict[str, tuple[Rule, ...]] = {
 
 def rules_for(node: Node) -> Sequence[Rule]:
     """The rules for an operator, in the order in which they are tried."""
-    return RULES.get(node.op, ())
+    found = RULES.get(node.op, ())
+    return (samples.one_by_one, *found) if node.op in samples.APART else found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations, pairwise
 
 import pytest
@@ -15,7 +16,7 @@ import onnx_ir as ir
 
 from graphprune.targets.network.graph import Node
 from graphprune.targets.network.layout import Storage, View, digits
-from graphprune.targets.network.lowering import Call
+from graphprune.targets.network.lowering import Call, Samples
 from graphprune.targets.network.memory import ALIGNMENT, SLACK, bytes_of, period, place
 
 NODE = Node("Relu", [], [], {}, "node", ir.Node("", "Relu", []))
@@ -28,7 +29,10 @@ def problems(calls: Sequence[Call]) -> list[str]:
     alive: dict[Storage, list[int]] = {}
     for step, call in enumerate(calls):
         for view in call.views:
-            alive.setdefault(view.storage, []).append(step)
+            steps = [step]
+            if call.samples is not None and view.storage in call.samples.moves:
+                steps = [number for number, each in enumerate(calls) if each.samples is call.samples]
+            alive.setdefault(view.storage, []).extend(steps)
     found = []
     for storage, start in places.items():
         if start % ALIGNMENT or start + bytes_of(storage) + SLACK > size:
@@ -59,6 +63,10 @@ def schedules(draw: st.DrawFn) -> list[Call]:
     for _ in range(draw(st.integers(1, 15))):
         used = draw(st.lists(st.sampled_from(storages), min_size=1, max_size=4))
         calls.append(Call(None, tuple(View(storage, (digits(storage.size, 1),)) for storage in used), NODE, ""))
+    first = draw(st.integers(0, len(calls)))
+    looped = slice(first, draw(st.integers(first, len(calls))))
+    samples = Samples(3, dict.fromkeys(draw(st.lists(st.sampled_from(storages), unique=True)), 1))
+    calls[looped] = [replace(call, samples=samples) for call in calls[looped]]
     return calls
 
 
