@@ -44,7 +44,7 @@ def _followed(analysis: Analysis, sizes: Mapping[str, int]) -> dict[Hashable, in
     found: dict[Hashable, int] = dict(sizes.items())
     try:
         sized = tools_of(native).sized(native, sizes)
-        at = dict(_typed(analyze_program(tools_of(native).read(sized))))
+        at = dict(_typed(analyze_program(tools_of(native).read(sized, analysis.program.rules))))
     except GraphPruneError:
         return found  # the model does not take these sizes
     for place, axes in _typed(analysis):
