@@ -1,8 +1,8 @@
 """One step at a time: the one that loses least for what it saves.
 
 A step takes the least important entries of one group, as many as its alignment wants and as it takes to save anything,
-and its price is their score over what the network saves, in its neighbours too. Times of layers are staircases, of which
-a step goes down as far as is cheapest. With several budgets the saving is the sum over those that are not met yet of
+and its price is their score over what the network saves, in its neighbours too. Times of layers are staircases: there a
+step goes down as far as is cheapest. With several budgets the saving is the sum over those that are not met yet of
 ``saving / excess``, so that the one that is farthest off counts least per unit; these weights are renewed whenever an
 excess has halved. Scores are added up, so they have to be in one unit for all groups: the criterion's own
 (``normalize="none"``) or one that a normalisation makes. Entries with negative scores go first.
