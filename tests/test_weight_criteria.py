@@ -162,6 +162,11 @@ def test_a_function_is_a_criterion(given: str | Callable[[np.ndarray], np.ndarra
     assert gp.Plan.from_json(plan.to_json()).options == plan.options
 
 
+def test_a_function_that_fails_is_told() -> None:
+    with pytest.raises(GraphPruneError, match=r"GP107 the criterion failed: ZeroDivisionError[\s\S]*array of NumPy"):
+        gp.plan(analysed(two_layers()), ratio=0.3, criterion=lambda rows: 1 / 0)
+
+
 def test_an_object_and_a_class_are_criteria() -> None:
     model = two_layers()
     expected = scores(model, "first:1", "linf")

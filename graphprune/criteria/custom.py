@@ -48,10 +48,15 @@ class Custom:
     outputs: bool = False
 
     def filters(self, rows: Array) -> Array:
-        """What the function returns. Raises GraphPruneError GP107 where that is not one finite score per entry."""
+        """What the function returns. Raises GraphPruneError GP107 where it fails, or gives no finite score per entry."""
         import numpy as np
 
-        scores: Array = np.asarray(self.function(rows), np.float64)
+        try:
+            scores: Array = np.asarray(self.function(rows), np.float64)
+        except LOADING_FAILS as error:
+            what = f"the criterion failed: {type(error).__name__}: {error}"
+            remedy = f"it is given an array of NumPy, here {rows.shape}, and returns one finite score for each row"
+            raise GraphPruneError("GP107", what, self.name, remedy) from error
         if scores.shape != (len(rows),) or not np.isfinite(scores).all():
             what = f"it returned an array of {scores.shape} for {len(rows)} entries, or numbers that are not finite"
             raise GraphPruneError("GP107", what, self.name, "return one finite score for each row")

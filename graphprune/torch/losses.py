@@ -130,9 +130,20 @@ def _named(name: str, loss: Loss) -> Function:
     return function
 
 
+def _as_tensor(labels: Any, outputs: Any) -> Any:
+    """Labels where the outputs are; as they are where they are no numbers, such as texts."""
+    if labels is None:
+        return None
+    device = next((each.device for each in pytree.tree_leaves(outputs) if isinstance(each, Tensor)), None)
+    try:
+        return torch.as_tensor(labels, device=device)
+    except (TypeError, ValueError, RuntimeError):
+        return labels
+
+
 def _checked(function: Function) -> Function:
     def checked(outputs: Any, labels: Any) -> Tensor:
-        loss: Any = function(outputs, labels)
+        loss: Any = function(outputs, _as_tensor(labels, outputs))
         if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.is_floating_point():
             kind = f"a tensor of {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
             raise GraphPruneError("GP704", f"a loss is a tensor with one floating-point number, not {kind}", "loss")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -137,6 +138,14 @@ def test_taylor_is_exact_where_the_loss_is_linear() -> None:
             cut.last.weight[:, entry] = 0
             change = model(*calibration.cases[0][0]).sum() - cut(*calibration.cases[0][0]).sum()
         np.testing.assert_allclose(found[entry], change.item() ** 2, rtol=1e-9)
+
+
+def test_a_loss_of_ones_own_is_given_labels_as_tensors() -> None:
+    cases = data(5)
+    own = replace(cases, labels=[each.tolist() for each in cases.labels or ()], loss=nn.functional.cross_entropy)
+    np.testing.assert_array_equal(scores(network(), own, "taylor"), scores(network(), cases, "taylor"))
+    texts = replace(own, labels=[["a"] * 5], loss=lambda outputs, labels: outputs.sum() * len(labels))
+    assert np.isfinite(scores(network(), texts, "taylor")).all()
 
 
 # ---------------------------------------------------------------- definitions
