@@ -5,7 +5,7 @@ Equal kernels are one function of the library. Constants lie in one file, 64-byt
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -143,10 +143,7 @@ def main(
                     if timed:
                         T.evaluate(tirx.call_packed(TICK, const(number)))
                     if call.kernel is None:
-                        key = tvm.ir.StringImm(f"{identity}/{alone.index(call.node)}")
-                        T.evaluate(
-                            tirx.call_packed(FALLBACK, key, *(stacked(each, pointer(each)) for each in call.views))
-                        )
+                        T.evaluate(fallen(f"{identity}/{alone.index(call.node)}", call.views, pointer))
                         continue
                     offsets = [const(view.offset) + sample * call.move(view) for view in call.views]
                     arguments = [part for pair in zip(map(pointer, call.views), offsets, strict=True) for part in pair]
@@ -155,6 +152,11 @@ def main(
         if timed:
             T.evaluate(tirx.call_packed(TICK, const(len(lowered.calls))))
     return builder.get()
+
+
+def fallen(key: str, views: Sequence[View], pointer: Callable[[View], Any]) -> Any:
+    """The call of a fallback on dense views."""
+    return tirx.call_packed(FALLBACK, tvm.ir.StringImm(key), *(stacked(view, pointer(view)) for view in views))
 
 
 def stacked(view: View, pointer: Any) -> Any:
