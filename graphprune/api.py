@@ -397,7 +397,7 @@ def result_of(analysis: Analysis, plan: Plan, *, sizes: Mapping[str, int] | None
     analysis.program.check_sizes(sizes)
     keep, small = plan.keep(analysis), apply_plan(analysis, plan)
     report = reported(report_of(analysis, keep, sizes=sizes), plan, small, sizes)
-    return Result(small, plan, report.with_(free=free_of(analysis, keep), notes=plan_notes(plan)))
+    return Result(small, plan, report.with_(free=free_of(analysis, keep), notes=(*report.notes, *plan_notes(plan))))
 
 
 def plan_notes(plan: Plan) -> tuple[str, ...]:
@@ -410,6 +410,7 @@ def report_of(analysis: Analysis, keep: Keep, *, sizes: Mapping[str, int] | None
     """Costs before and after a cut, and what cannot be cut and why."""
     from graphprune.cost import measures
     from graphprune.report import Report, skipped
+    from graphprune.run_sizes import assumed
 
     dense, pruned = measures(analysis, [{}, keep], sizes, count_nonzeros=True)
     return Report(
@@ -419,6 +420,7 @@ def report_of(analysis: Analysis, keep: Keep, *, sizes: Mapping[str, int] | None
         groups=len(analysis.groups),
         cut=sum(group.dim in keep and len(keep[group.dim]) < group.size for group in analysis.groups),
         skipped=skipped(analysis),
+        notes=assumed(analysis, sizes),
     )
 
 
@@ -458,8 +460,7 @@ def clean(model: Model, *, sizes: Mapping[str, int] | None = None) -> Result:
     if sizes:
         analysis = analyze(model)
         analysis.program.check_sizes(sizes)
-        report = report_of(analysis, result.plan.keep(analysis), sizes=sizes)
-        return Result(result.model, result.plan, report)
+        return Result(result.model, result.plan, report_of(analysis, result.plan.keep(analysis), sizes=sizes))
     return result
 
 

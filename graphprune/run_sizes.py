@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping
 from itertools import chain
+from shlex import quote
 from weakref import WeakKeyDictionary
 
 from graphprune.analysis import Analysis, analyze_program
@@ -36,6 +37,19 @@ def run_sizes(analysis: Analysis, sizes: Mapping[str, int]) -> dict[Hashable, in
     if key not in cached:
         cached[key] = _followed(analysis, by_name)
     return cached[key]
+
+
+def assumed(analysis: Analysis, sizes: Mapping[str, int] | None) -> tuple[str, ...]:
+    """What a report says of sizes that count as 1 because nobody gave them: one line, or none. First axes are those of
+    samples, by which all costs are multiplied."""
+    shapes = [value.shape for value in analysis.program.main.inputs if value.shape]
+    names = dict.fromkeys(size for shape in shapes for size in shape[1:] if isinstance(size, str))
+    given = {*analysis.program.sizes, *(sizes or {}), *(shape[0] for shape in shapes)}
+    left = [name for name in names if name not in given]
+    example = " ".join(f"--size {quote(f'{name}=N')}" for name in left[:2])
+    return (f"dynamic sizes that count as 1 in these costs: {', '.join(left)}; {example} says what they are",) * bool(
+        left
+    )
 
 
 def _followed(analysis: Analysis, sizes: Mapping[str, int]) -> dict[Hashable, int]:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from graphprune.api import report_of
 from graphprune.cost import MEASURES, Costing, bits_of, measure
 from graphprune.dialects.onnx.writer import write
 from graphprune.plan import make_plan
@@ -139,6 +140,15 @@ def test_what_follows_from_the_sizes_of_the_inputs_is_counted(n: int, h: int, w:
     costing = Costing(analysed(model), sizes_of(model, inputs))
     assert costing.macs({}) == macs_by_running(model, inputs)
     assert costing.peak_activation_bytes({}) == peak_by_running(model, inputs)
+
+
+def test_sizes_that_nobody_gave_are_told() -> None:
+    """But those of samples: all costs are multiplied by their number."""
+    analysis = analysed(maps())
+    (told,) = report_of(analysis, {}).notes
+    assert told == "dynamic sizes that count as 1 in these costs: h, w; --size h=N --size w=N says what they are"
+    assert "1 in these costs: w;" in report_of(analysis, {}, sizes={"h": 9}).notes[0]
+    assert report_of(analysis, {}, sizes={"h": 9, "w": 9}).notes == ()
 
 
 def test_sizes_that_a_model_does_not_take_count_as_one() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -41,6 +41,7 @@ def inspect(
 
     graphprune inspect resnet.onnx --graph groups.svg
     """
+    from graphprune.run_sizes import assumed
     from graphprune.sparsity.zeros import zeros_of
 
     console = output.console
@@ -58,18 +59,23 @@ def inspect(
     with console.working("looking for zeros"):
         zeros = zeros_of(analysis)
     blocks = _blocks(analysis, inputs.sizes)
-    lines = [*_lines(analysis, cost, everything, free), *_block_lines(blocks, cost), *_zeros(zeros)]
+    lines = [
+        *_lines(analysis, cost, everything, free, assumed(analysis, inputs.sizes)),
+        *_block_lines(blocks, cost),
+        *_zeros(zeros),
+    ]
     console.show("\n".join(lines), {**_data(analysis, cost, zeros, free), "blocks": blocks})
     return 0
 
 
-def _lines(analysis: Analysis, cost: Cost, everything: bool, free: int | None) -> Iterator[str]:
+def _lines(analysis: Analysis, cost: Cost, everything: bool, free: int | None, notes: Sequence[str]) -> Iterator[str]:
     from graphprune.report import free_line, quantity, skipped, skipped_lines, table
 
     yield (
         f"{quantity(cost.parameters)} parameters ({quantity(cost.nonzeros)} not zero), {quantity(cost.bytes, 'B')}; "
         f"{quantity(cost.macs)} MACs; {quantity(cost.peak_activation_bytes, 'B')} of activations at the peak"
     )
+    yield from map(one_line, notes)
     yield ""
     rows = []
     for group in analysis.groups:
