@@ -30,6 +30,7 @@ from graphprune.plan import Plan, make_plan
 from graphprune.recover.run import cut
 from graphprune.sparsity.candidates import candidates
 from graphprune.sparsity.choose import Choice, applied, choose
+from graphprune.sparsity.permute import slots
 from graphprune.sparsity.recover import checked, recovered
 from graphprune.sparsity.run import Sparsified, sparsify
 from graphprune.steps import BUDGETS, check_share, planned
@@ -241,7 +242,14 @@ def prune_to(
     :func:`graphprune.drop.divided` and :func:`graphprune.api.prune` do."""
     if options.pop("sparsity", None) is not None:
         raise GraphPruneError("GP107", "the sparsity follows from the budget", "option sparsity", "give one of them")
-    options.pop("permute", None)  # divisions are compared as the channels stand
+    form = parse(str(options["format"]))
+    if form.sparsity is not None:
+        what = f"the format {form} fixes its sparsity, which leaves nothing to divide"
+        raise GraphPruneError(
+            "GP107", what, "option format", "choose another, or prune first and sparsify what is left"
+        )
+    if options.pop("permute", None):  # divisions are compared as the channels stand
+        slots(form)
     captured = dict(for_capture or {})
     analysis = model if isinstance(model, Analysis) else api.analyze(model, example_inputs, **captured)
     given, held = (api.calibrated(analysis, each, seed, sizes) for each in (calibration, validation))

@@ -23,6 +23,7 @@ from graphprune.dialects import tools_of
 from graphprune.dialects.tools import Model
 from graphprune.dims import Dim, leaves
 from graphprune.errors import GraphPruneError
+from graphprune.formats.format import Format
 from graphprune.formats.slots import Slots
 from graphprune.kept import indices
 from graphprune.layers import Layer
@@ -68,6 +69,14 @@ class Ordered:
         return tuple(told)
 
 
+def slots(form: Format) -> Slots:
+    """A format as one whose zeros are worth more in another order of channels. Raises GraphPruneError GP107."""
+    if isinstance(form, Slots):
+        return form
+    what = f"{form} does not keep some of every few inputs, so that their order changes nothing"
+    raise GraphPruneError("GP107", what, "option permute", "leave it out, or choose N:M, N:M/V or balanced/M")
+
+
 def ordered(
     analysis: Analysis,
     *,
@@ -85,13 +94,11 @@ def ordered(
     :func:`graphprune.sparsity.choose.choose`.
     """
     scored = score(analysis, **choice, criterion=criterion, seed=seed, calibration=calibration)
-    if not isinstance(scored.format, Slots):
-        what = f"{scored.format} does not keep some of every few inputs, so that their order changes nothing"
-        raise GraphPruneError("GP107", what, "option permute", "leave it out, or choose N:M, N:M/V or balanced/M")
+    form = slots(scored.format)
     if isinstance(scored.worth.criterion, GroupCriterion):
         what = f"the criterion {scored.worth.name} is drawn for places, whatever stands there"
         raise GraphPruneError("GP107", what, "option permute", "leave it out, or choose another criterion")
-    search = _Search(analysis, scored, scored.format, held)
+    search = _Search(analysis, scored, form, held)
     before = search.share
     search.run()
     orders = {name: tuple(search.keep[group.dim].tolist()) for name, group in search.groups if group.dim in search.keep}

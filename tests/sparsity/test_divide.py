@@ -85,6 +85,7 @@ def test_a_budget_that_nothing_meets() -> None:
     [
         ({"macs": 0.0}, "GP107"), ({"macs": 1.5}, "GP107"), ({"macs": True}, "GP107"),
         ({"sparsity": 0.5}, "GP107"), ({"format": "2:4"}, "GP107"), ({"format": "5by5"}, "GP106"),
+        ({"permute": True, "tell": pytest.fail}, "GP107"),
         ({"calibration": None}, "GP701"), ({"recover": "bias"}, "GP106"), ({"width": {"macs": 0.5}}, "GP107"),
         ({"width": {"criterium": "l1"}}, "GP106"),
     ],
