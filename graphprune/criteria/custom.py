@@ -48,7 +48,7 @@ class Custom:
     outputs: bool = False
 
     def filters(self, rows: Array) -> Array:
-        """What the function returns. Raises GraphPruneError GP107 where it fails, or gives no finite score per entry."""
+        """What the function returns. Raises GraphPruneError GP107 where it fails, or not all is one finite score."""
         import numpy as np
 
         try:

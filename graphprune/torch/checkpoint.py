@@ -34,6 +34,7 @@ from graphprune.torch.folder import NewFolder
 from graphprune.torch.manifest import Manifest
 from graphprune.torch.masks import masked_cuts
 from graphprune.torch.pruned import Pruned, apply_edits, attach, forget, pruned_of, unwrapped, whole
+from graphprune.torch.sparse_masks import is_mask
 from graphprune.torch.tensors import Place, fits_dense, places, plain_mode
 from graphprune.torch.weights import Weights, can_hold, write
 
@@ -280,7 +281,9 @@ class _Filling:
                     ", ..." if len(names) > _MOST_NAMED else ""
                 )
                 of = f"{type(self.model).__name__}; saved from a {self.manifest.model or 'model'}"
-                raise GraphPruneError("GP506", f"{what} {len(names)} tensors: {shown}", of)
+                remedy = "it was saved with masks: graphprune.torch.bake(model) before gp.save makes them numbers"
+                masked = any(is_mask(name) for name in names)
+                raise GraphPruneError("GP506", f"{what} {len(names)} tensors: {shown}", of, remedy if masked else "")
 
     def _check_shape(self, name: str) -> None:
         built, saved = self.held[name].tensor, self.sources[name].shape(name)

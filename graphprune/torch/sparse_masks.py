@@ -62,6 +62,15 @@ def put_masks(model: nn.Module, masks: Mapping[str, Array | Tensor]) -> None:
         raise
 
 
+def is_mask(name: str) -> bool:
+    """Whether a tensor of a state dict is a mask, by its name.
+
+    >>> is_mask("head.parametrizations.weight.0.mask"), is_mask("head.weight")
+    (True, False)
+    """
+    return _KEY.fullmatch(name) is not None
+
+
 def masks_of(model: nn.Module) -> dict[str, Tensor]:
     """The masks of a module, by the names that its parameters have without them; empty where there are none."""
     return {f"{path}.{attribute}" if path else attribute: mask.mask for path, _, attribute, mask in _masks(model)}

@@ -330,3 +330,13 @@ def test_what_the_code_of_a_module_holds_stays_in_its_order() -> None:
     assert set(result.orders) == {"second.weight:0"}
     told = " ".join(result.report.notes)
     assert "stored positions pick its entries" in told and "is no parameter of the module" in told
+
+
+def test_a_checkpoint_with_masks_says_what_it_lacks(tmp_path: Path) -> None:
+    sparse = gp.sparsify(Wide(), images(0), format="2:4", only=["*"]).model
+    gp.save(sparse, tmp_path / "masked")
+    with pytest.raises(GraphPruneError, match=r"GP506[\s\S]*graphprune.torch.bake"):
+        gp.load(Wide, tmp_path / "masked")
+    bake(sparse)
+    gp.save(sparse, tmp_path / "baked")
+    assert torch.equal(gp.load(Wide, tmp_path / "baked").first.weight, sparse.first.weight)
