@@ -12,7 +12,8 @@ import json
 import os
 import threading
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ from typing import Any
 import numpy as np
 
 from graphprune.errors import GraphPruneError
-from graphprune.runtime import folder
-from graphprune.runtime.arrays import Array, named
+from graphprune.runtime import folder, manifest
+from graphprune.runtime.arrays import Array, named, taken
 from graphprune.runtime.artifact import Tensor
 from graphprune.runtime.executable import Executable, load
 from graphprune.runtime.seal import holds, sealed
@@ -64,7 +65,7 @@ class Sizes:
         """The size of each axis in some inputs. Raises GraphPruneError GP512 where they do not agree."""
         found: dict[str, int] = {}
         for name, axes in self.inputs.items():
-            shape = np.shape(arrays[name])
+            shape = _shape(arrays[name])
             if len(shape) != len(axes):
                 what = f"{name!r} has {len(shape)} axes, not {len(axes)}"
                 raise GraphPruneError("GP512", what, f"input {name!r}", "give one with all axes")
@@ -73,6 +74,11 @@ class Sizes:
                     what = f"{axis} is {size} in {name!r}, and {found[axis]} in another input"
                     raise GraphPruneError("GP512", what, f"input {name!r}", "give inputs of one size")
         return found
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    """Of an array, or of what is none: a tensor that needs gradients says its shape, but not its numbers."""
+    return tuple(value.shape) if hasattr(value, "shape") else np.shape(value)
 
 
 def is_several(path: str | os.PathLike[str]) -> bool:
@@ -120,8 +126,11 @@ def load_sizes(path: str | os.PathLike[str], **options: Any) -> Sized:
     """Load what `graphprune build` wrote for several sizes.
 
     options: of `load`, for each artifact when it is first used
-    Raises GraphPruneError: as `load`.
+    Raises GraphPruneError: as `load`, GP107 where it holds one size.
     """
+    if (Path(path) / manifest.NAME).is_file() and not is_several(path):
+        remedy = "graphprune.runtime.load(path)"
+        raise GraphPruneError("GP107", "it holds an artifact of one size", str(path), remedy)
     return Sized(Path(path), read(path), options)
 
 
@@ -135,6 +144,11 @@ class Sized:
         self._loaded: dict[int, Executable] = {}
         self._loading = threading.Lock()
 
+    @cached_property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """As the smallest artifact has them."""
+        return manifest.read(self.path / "0").inputs
+
     def at(self, number: int) -> Executable:
         """The artifact of that number, loaded when it is first used."""
         with self._loading:
@@ -144,8 +158,8 @@ class Sized:
 
     def __call__(self, *given: Any, **by_name: Any) -> dict[str, Array]:
         """Run it: inputs in order or by name; the outputs by name, of the sizes that belong to the inputs."""
-        tensors = [Tensor(name, "float32", ()) for name in self.about.inputs]
-        arrays = dict(zip(self.about.inputs, named(tensors, given, by_name, "input"), strict=True))
+        names = [tensor.name for tensor in self.inputs]
+        arrays = dict(zip(names, named(self.inputs, given, by_name, "input"), strict=True))
         needed = self.about.needed(arrays)
         network = self.at(self.about.choose(needed))
         filled = {tensor.name: self._filled(tensor, arrays[tensor.name]) for tensor in network.inputs}
@@ -158,16 +172,16 @@ class Sized:
 
     def _filled(self, tensor: Tensor, value: Any) -> Any:
         """The input with zeros behind it; what does not fit is left for the network to refuse."""
-        shape, axes = np.shape(value), self.about.inputs[tensor.name]
+        shape, axes = _shape(value), self.about.inputs[tensor.name]
         if shape == tensor.shape:
             return value
-        array = value if isinstance(value, np.ndarray) else np.from_dlpack(value)
+        array = taken(replace(tensor, shape=tuple(shape)), value)
         wide = [own if axis is None else size for own, size, axis in zip(shape, tensor.shape, axes, strict=True)]
         return np.pad(array, [(0, size - own) for own, size in zip(shape, wide, strict=True)])
 
     def _cut(self, name: str, array: Array, needed: Mapping[str, int]) -> Array:
         axes = self.about.outputs[name]
-        return array[tuple(slice(None) if axis is None else slice(needed[axis]) for axis in axes)]
+        return array[(*(slice(None) if axis is None else slice(needed[axis]) for axis in axes), ...)]
 
     def __repr__(self) -> str:
         return f"<{self.path.name}: {len(self.about.built)} sizes of {', '.join(self.about.built[0])}>"

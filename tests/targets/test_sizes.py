@@ -69,16 +69,49 @@ def test_a_call_takes_the_smallest_that_holds_it(samples: Path) -> None:
     assert "it was built for batch 2; batch 8; smaller inputs are possible in batch" in str(caught.value)
 
 
+def test_inputs_in_order_are_in_that_of_the_model(tmp_path: Path) -> None:
+    names = ("z", "a")
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", WIDTH]) for name in names]
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", WIDTH])
+    graph = helper.make_graph([helper.make_node("Sub", names, ["y"])], "g", inputs, [output])
+    path = tmp_path / "model.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    network = built(path)
+    ones, zeros = np.ones((2, WIDTH), np.float32), np.zeros((2, WIDTH), np.float32)
+    assert (network(ones, zeros)["y"] == 1).all() and (network(ones, a=zeros)["y"] == 1).all()
+    assert [each.name for each in network.inputs] == [*names]
+
+
 def test_where_samples_reach_each_other_nothing_is_filled_up(tmp_path: Path) -> None:
     network = built(saved(tmp_path, 0))
     assert network.about.filled == ()
-    assert network(np.zeros((2, WIDTH), np.float32))["y"].shape == (2, WIDTH)
+    found = network(np.zeros((2, WIDTH), np.float32))
+    assert found["y"].shape == (2, WIDTH) and isinstance(found["total"], np.ndarray)
+    with pytest.raises(GraphPruneError, match="'x' is missing") as missing:
+        network()
+    assert "x: float32[2, 6]" in str(missing.value)
     with pytest.raises(GraphPruneError, match="GP512 no artifact was built for batch 3"):
         network(np.zeros((3, WIDTH), np.float32))
 
 
 def test_without_a_trial_nothing_is_filled_up(samples: Path) -> None:
     assert built(samples, verify=False).about.filled == ()
+
+
+class Closed:
+    """A tensor that will not be read, as those of PyTorch that need gradients."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        raise RuntimeError("it needs a gradient")
+
+    def __dlpack__(self, **options: Any) -> Any:
+        raise BufferError("it needs a gradient")
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0)
 
 
 @pytest.mark.parametrize(
@@ -88,6 +121,9 @@ def test_without_a_trial_nothing_is_filled_up(samples: Path) -> None:
         (np.zeros((2, WIDTH + 1), np.float32), "GP512 'x' has the shape"),
         (np.zeros((1, WIDTH + 1), np.float32), "GP512 'x' has the shape"),
         (np.zeros(WIDTH, np.float32), "GP512 'x' has 1 axes, not 2"),
+        ([[0.0] * WIDTH], "GP512 'x' is a list, not an array"),
+        (np.zeros((1, WIDTH)), "GP512 'x' has the data type float64"),
+        (Closed((1, WIDTH)), "GP512 the Closed for 'x' cannot be read: it needs a gradient"),
     ],
 )
 def test_wrong_inputs(samples: Path, x: np.ndarray, text: str) -> None:
@@ -106,8 +142,9 @@ def test_the_folder_moves_is_replaced_and_is_told_from_others(samples: Path, tmp
         gp.build(samples, moved, variants=["v1"], sizes={"batch": 3})
     gp.build(samples, moved, variants=["v1"], sizes={"batch": 3}, force=True)
     assert load(moved).inputs[0].shape == (3, WIDTH)
-    with pytest.raises(GraphPruneError, match="GP509"):
+    with pytest.raises(GraphPruneError, match="GP107 it holds an artifact of one size") as caught:
         load_sizes(moved)
+    assert "graphprune.runtime.load(path)" in str(caught.value)
     with pytest.raises(GraphPruneError, match="GP101"):
         load_sizes(tmp_path / "nothing.gp")
 
