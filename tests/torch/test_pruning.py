@@ -394,3 +394,11 @@ def test_nothing_of_the_dense_model_is_kept_alive() -> None:
     result = prune_(model, images(), **OPTIONS)
     del result
     assert dense_kernels() <= others
+
+
+def test_tied_weights_stay_tied_in_the_graph() -> None:
+    """`torch.export` reads both by one name; the other must not stay as a dense copy that nobody reads."""
+    result = prune(Tied(), tokens(), ratio=0.5, as_graph=True)
+    held = dict(result.model.named_parameters(remove_duplicate=False))
+    assert held["head.weight"] is held["embedding.weight"]
+    assert sum(each.numel() for each in result.model.parameters()) == result.report.pruned.parameters

@@ -54,6 +54,7 @@ def read(captured: Captured, rules: Mapping[str, str] | None = None) -> Program:
     (``"my_library::scale": "n c ..., c -> n c ..."``)."""
     reader = _Reader(captured)
     main = reader.block(captured.graph, None)
+    reader.other_names()
     source = captured.source
     name = type(source if source is not None else captured.graph).__name__
     program = Program(name, main, list(reader.stored.values()), native=captured, sizes=dict(captured.sizes))
@@ -134,6 +135,14 @@ class _Reader:
         value = Value(name, shape, dtype, stored, native=(node, tensor, list(shape)))
         self.constants.add(value)
         return value
+
+    def other_names(self) -> None:
+        """Tied tensors have names that no node reads them by: who writes one writes it under all."""
+        for named in (self.captured.graph.named_parameters, self.captured.graph.named_buffers):
+            for name, tensor in named(remove_duplicate=False):
+                stored = self.stored.get(id(tensor))
+                if stored is not None and name not in stored.native:
+                    stored.native.append(name)
 
     def call(self, node: FxNode, nodes: list[Node]) -> None:
         meta = node.meta.get("val")
