@@ -26,6 +26,7 @@ _NOT_MET = frozenset({"GP301", "GP302", "GP304", "GP401", "GP402", "GP403"})
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (default: that of the process) and return its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    as_json = "--json" in given and given[0] != "sweep"  # where it names a file, for rows
     if arguments is None:
         signal.signal(signal.SIGTERM, _terminate)
         _open_streams()
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()  # here, where a failure can still be told
         return code
     except GraphPruneError as error:
-        return _refuse(error, as_json="--json" in given)
+        return _refuse(error, as_json=as_json)
     except KeyboardInterrupt:
         print("interrupted: nothing was written", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -47,9 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _stdout_failed(error)
     except MemoryError:
-        return _refuse(
-            GraphPruneError("GP109", "the memory of this machine does not suffice"), as_json="--json" in given
-        )
+        return _refuse(GraphPruneError("GP109", "the memory of this machine does not suffice"), as_json=as_json)
     except Exception as error:  # noqa: BLE001  # the one place that promises: no traceback, whatever happened
         return _report_defect(error)
 

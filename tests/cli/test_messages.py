@@ -201,6 +201,11 @@ def test_an_error_is_data_with_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert err[0] == "GP101 there is no such file"
 
 
+def test_a_file_of_rows_is_no_wish_for_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = answer(capsys, "sweep", EXAMPLE, "--macs", "0.5", "--json", str(tmp_path / "rows.json"))
+    assert (code, out, err[0][:5]) == (2, [], "GP704")
+
+
 def test_a_defect_is_three_lines_and_no_traceback(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
