@@ -85,7 +85,7 @@ def static_shapes(
     found, notes = {}, []
     for each in inputs:
         if each.name in shapes:
-            found[each.name] = _checked(each, shapes[each.name])
+            found[each.name] = _checked(each, shapes[each.name], sizes)
             continue
         if each.shape is None:
             remedy = f"add --shape {each.name}=1,128"
@@ -112,7 +112,7 @@ def static_shapes(
     return found, notes
 
 
-def _checked(value: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
+def _checked(value: Any, shape: tuple[int, ...], sizes: Mapping[str, int]) -> tuple[int, ...]:
     declared: list[Any] = [None] * len(shape)
     if value.shape is not None:
         declared = [getattr(size, "value", size) for size in value.shape]
@@ -123,4 +123,10 @@ def _checked(value: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
         says = ",".join("?" if size is None else str(size) for size in declared)
         what = f"the input {value.name!r} cannot have the shape {','.join(map(str, shape))}: the model says {says}"
         raise GraphPruneError("GP107", what, "shapes", "give a size for each axis, fixed ones as they are")
+    for name, size in zip(declared, shape, strict=True):
+        if sizes.get(name, size) != size:
+            what = f"the input {value.name!r} cannot have the shape {','.join(map(str, shape))}"
+            raise GraphPruneError(
+                "GP107", f"{what}: the size of {name} is {sizes[name]}", "shapes", "give one of the two"
+            )
     return shape

@@ -94,6 +94,12 @@ def test_where_samples_reach_each_other_nothing_is_filled_up(tmp_path: Path) -> 
         network(np.zeros((3, WIDTH), np.float32))
 
 
+def test_a_size_and_a_shape_that_disagree(samples: Path) -> None:
+    with pytest.raises(GraphPruneError, match="GP107 the input 'x' cannot have the shape 3,6: the size of batch is 2"):
+        gp.build(samples, sizes={"batch": 2}, shapes={"x": (3, WIDTH)})
+    gp.build(samples, sizes={"batch": 2}, shapes={"x": (2, WIDTH)}, variants=["v1"], tune=0, verify=False)
+
+
 def test_without_a_trial_nothing_is_filled_up(samples: Path) -> None:
     assert built(samples, verify=False).about.filled == ()
 
