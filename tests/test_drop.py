@@ -247,7 +247,7 @@ def test_an_interrupt_says_how_to_go_on(
         ("--max-drop -1", "not a drop"),
         ("--max-drop 1% --ratio 0.5", "one budget"),
         ("--max-drop 1% --resume", "nothing to go on from"),
-        ("", "how far to prune"),
+        ("", "--validation is about a drop of a metric, and there is none"),
     ],
 )
 def test_mistakes_on_the_command_line(folder: Path, capsys: pytest.CaptureFixture[str], line: str, words: str) -> None:
