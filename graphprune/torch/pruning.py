@@ -37,7 +37,7 @@ from graphprune.dialects.aten.writer import new_positions
 from graphprune.dims import is_cut
 from graphprune.errors import GraphPruneError
 from graphprune.garbage import no_collection
-from graphprune.plan import named
+from graphprune.plan import Plan, named
 from graphprune.steps import planned
 from graphprune.torch.fit import Fit, fit
 from graphprune.torch.pruned import Pruned, apply_edits, attach, checked_edits, forget
@@ -48,7 +48,6 @@ from graphprune.verify import difference, tolerance
 if TYPE_CHECKING:
     from graphprune.analysis import Analysis
     from graphprune.api import Result
-    from graphprune.plan import Plan
 
 Model = nn.Module | ExportedProgram
 
@@ -253,6 +252,8 @@ class _Cut:
         if plan is not None and options:
             what = f"a plan is given, so nothing is left to decide by {', '.join(sorted(options))}"
             raise GraphPruneError("GP107", what, "gp.prune", "leave out the plan or the options")
+        if plan is not None and not isinstance(plan, Plan):
+            raise GraphPruneError("GP107", f"{plan!r} is not a plan", "option plan", "gp.Plan.load(path) reads one")
         self.analysis = analysis
         self.options = options
         self.plan = planned(analysis, **options) if plan is None else plan

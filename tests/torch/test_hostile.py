@@ -163,20 +163,6 @@ def test_complex_numbers() -> None:
     assert pruned(model, vectors().to(torch.cfloat))[0].weight.shape[0] < 8
 
 
-def test_complex_parameters_are_counted() -> None:
-    class Scaled(Base):
-        def __init__(self) -> None:
-            super().__init__()
-            self.scale = nn.Parameter(torch.ones(8, dtype=torch.cfloat))
-
-        def between(self, hidden: Tensor) -> Tensor:
-            return (hidden * self.scale).abs()
-
-    model = Scaled()
-    report = prune(model, vectors(), params=0.7).report
-    assert report.dense.parameters == sum(each.numel() for each in model.parameters())
-
-
 def test_spectra() -> None:
     class Spectral(Base):
         def between(self, hidden: Tensor) -> Tensor:

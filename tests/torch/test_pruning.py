@@ -402,3 +402,23 @@ def test_tied_weights_stay_tied_in_the_graph() -> None:
     held = dict(result.model.named_parameters(remove_duplicate=False))
     assert held["head.weight"] is held["embedding.weight"]
     assert sum(each.numel() for each in result.model.parameters()) == result.report.pruned.parameters
+
+
+def test_the_path_of_a_plan_is_not_a_plan() -> None:
+    with pytest.raises(GraphPruneError, match=r"GP107 'plan.json' is not a plan[\s\S]*gp.Plan.load"):
+        prune(Convolutions(), images(), plan="plan.json")  # type: ignore[arg-type]
+
+
+def test_complex_parameters_are_counted() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(7, 8), nn.Linear(8, 5)
+            self.scale = nn.Parameter(torch.ones(8, dtype=torch.cfloat))
+
+        def forward(self, given: Any) -> Any:
+            return self.second((self.first(given) * self.scale).abs())
+
+    model = Scaled()
+    dense = prune(model, vectors(), params=0.7).report.dense
+    assert dense.parameters == sum(each.numel() for each in model.parameters())
