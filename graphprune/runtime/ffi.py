@@ -216,7 +216,12 @@ def use_threads(count: int) -> int:
     used in part, but never grows. An environment variable TVM_NUM_THREADS that the user set is the most there can be.
     Where it is not set, TVM takes half of the processors for all there are, when it makes a pool and again whenever
     work is divided, and leaves the helpers idle where that is one: so it is set, to all processors, and stays so.
+    Raises GraphPruneError GP513 in a process that was forked from one where this thread had helpers: they stayed there.
     """
+    if count > 1 and getattr(_of_thread, "helped", os.getpid()) != os.getpid():
+        what = "this process was forked from one that ran networks in this thread, whose helpers it has not"
+        remedy = "start processes with `spawn`, run networks in a new thread, or load(path, threads=1)"
+        raise GraphPruneError("GP513", what, "threads", remedy)
     asked, given = getattr(_of_thread, "threads", (0, 0))
     if asked == count:
         return int(given)
@@ -237,6 +242,8 @@ def use_threads(count: int) -> int:
             os.environ[LIMIT] = before
     given = found.call(found.function("runtime.NumThreads"), values(1), 0).bits
     _of_thread.threads = (count, given)
+    if given > 1:
+        _of_thread.helped = os.getpid()
     return int(given)
 
 

@@ -220,6 +220,38 @@ print(os.sched_getaffinity(0) == before, int(os.environ["TVM_NUM_THREADS"]) >= 2
     assert limited.stdout.split() == ["2", "2", "2", "2", "2", "True", "True"], limited.stderr
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="starts processes by fork")
+def test_a_forked_process_has_no_helpers(made: Path) -> None:
+    """TVM would wait for ever for helpers that are only in the parent."""
+    code = f"""
+import os, sys, threading
+import numpy as np
+from graphprune.errors import GraphPruneError
+from graphprune.runtime import load
+network, x = load({str(made)!r}, threads=2), np.ones((4, 6), np.float32)
+want = network(x)["y"]
+if os.fork():
+    sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+for again in range(2):
+    try:
+        network(x)
+    except GraphPruneError as error:
+        print(error.code, flush=True)
+    print(np.array_equal(load({str(made)!r}, threads=1)(x)["y"], want), flush=True)
+thread = threading.Thread(target=lambda: print(np.array_equal(network(x)["y"], want), flush=True))
+thread.start(); thread.join()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TVM_NUM_THREADS": "2"},
+    )
+    assert done.stdout.split() == ["GP513", "True"] * 2 + ["True"], done.stderr
+
+
 def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     inherited = {name: value for name, value in os.environ.items() if name != "TVM_NUM_THREADS"}
     return subprocess.run(
