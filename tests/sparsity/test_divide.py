@@ -89,7 +89,7 @@ def test_a_budget_that_nothing_meets() -> None:
         ({"calibration": None}, "GP701"), ({"recover": "bias"}, "GP106"), ({"width": {"macs": 0.5}}, "GP107"),
         ({"width": {"criterium": "l1"}}, "GP106"),
     ],
-    ids=str,
+    ids=lambda value: ",".join(value) if isinstance(value, dict) else value,
 )  # fmt: skip
 def test_mistakes(options: dict[str, Any], code: str) -> None:
     given = {"format": "4x1", "macs": 0.5, "calibration": data(), **options}
