@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from graphprune.dialects import tools_of
 from graphprune.errors import GraphPruneError
+from graphprune.model_files import PROGRAM, check_kind
 from graphprune.recipes import followed
 
 if TYPE_CHECKING:
@@ -41,17 +42,6 @@ Model = Any
 """A model of some dialect; `onnx_ir.Model` for ONNX."""
 
 _OF_TORCH = frozenset({"Module", "ExportedProgram"})
-
-_ONNX_SUFFIXES = frozenset({".onnx", ".pb"})
-_PROGRAM = ".pt2"
-_PICKLES = frozenset({".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin"})
-_OTHERS = {
-    ".safetensors": "it holds weights without the network; export the network to ONNX",
-    ".ort": "it was made by onnxruntime from an ONNX file; prune that one",
-    ".tflite": "convert it with tf2onnx",
-    ".h5": "convert it with tf2onnx",
-    ".keras": "convert it with tf2onnx",
-}
 
 
 @dataclass(frozen=True)
@@ -93,44 +83,14 @@ def load(
         from graphprune.torch import load as load_module
 
         return load_module(source, folder, example_inputs)
-    _check_kind(os.fspath(source))
-    if Path(source).suffix.lower() == _PROGRAM:
+    check_kind(os.fspath(source))
+    if Path(source).suffix.lower() == PROGRAM:
         from graphprune.torch import programs
 
         return programs.load(source)
     from graphprune.dialects.onnx import files
 
     return files.load(source)
-
-
-def _check_kind(path: str) -> None:
-    if not os.path.exists(path):
-        raise GraphPruneError("GP101", "there is no such file", path, _nearby(path))
-    suffix = Path(path).suffix.lower()
-    if os.path.isdir(path) or suffix in _ONNX_SUFFIXES or suffix == _PROGRAM:
-        return
-    if suffix in _PICKLES:
-        remedy = "export the network with torch.onnx.export(model, inputs, 'model.onnx') and prune that file"
-        what = f"{suffix} files are pickles: reading one could run any code, so graphprune never does"
-        raise GraphPruneError("GP103", what, path, remedy)
-    remedy = _OTHERS.get(suffix, "if it is an ONNX model, give it the suffix .onnx")
-    raise GraphPruneError(
-        "GP103", f"a file with the suffix {suffix or '(none)'} is not a model that can be read", path, remedy
-    )
-
-
-def _nearby(path: str) -> str:
-    from difflib import get_close_matches
-
-    folder = Path(path).parent
-    if not folder.is_dir():
-        return f"the folder {folder} does not exist either"
-    try:
-        names = [each.name for each in folder.iterdir() if each.suffix == Path(path).suffix]
-    except OSError:
-        return ""
-    close = get_close_matches(Path(path).name, names, n=1)
-    return f"did you mean {str(folder / close[0])!r}?" if close else ""
 
 
 def save(model: Model, path: str | os.PathLike[str], *, overwrite: bool = False) -> list[Path]:
@@ -161,6 +121,11 @@ def is_of_torch(model: object) -> bool:
     return any(
         each.__name__ in _OF_TORCH and each.__module__.partition(".")[0] == "torch" for each in type(model).__mro__
     )
+
+
+def _has_module(model: object) -> bool:
+    """Whether it is the analysis of a module, from which a module is made."""
+    return is_of_torch(getattr(getattr(getattr(model, "program", None), "native", None), "source", None))
 
 
 def analyze(
@@ -235,7 +200,7 @@ def plan(
     """
     from graphprune.steps import planned
 
-    analysis = _analysis(model, example_inputs)
+    analysis = analysis_of(model, example_inputs)
     return planned(
         analysis, steps=steps, refit=refit, macs=macs, params=params, bytes=bytes, ratio=ratio, criterion=criterion,
         reduction=reduction, normalize=normalize, allocate=allocate, max_ratio=max_ratio, min_width=min_width,
@@ -261,9 +226,9 @@ def apply(model: Model | Analysis, plan: Plan, example_inputs: Any = None) -> Mo
     """
     from graphprune.apply import apply_plan
 
-    if is_of_torch(model):
+    if is_of_torch(model) or _has_module(model):
         return prune(model, example_inputs, plan=plan, verify=False).model
-    return apply_plan(_analysis(model), plan)
+    return apply_plan(analysis_of(model), plan)
 
 
 def prune(
@@ -294,11 +259,11 @@ def prune(
         from graphprune.drop import prune_within
 
         return prune_within(model, example_inputs, verify=verify, recover=recover, recipe=recipe, **options)
-    if is_of_torch(model):
+    if is_of_torch(model) or _has_module(model):
         from graphprune.torch import pruning
 
         return pruning.prune(model, example_inputs, verify=verify, recover=recover, recipe=recipe, **options)
-    analysis = _analysis(model, example_inputs, options.pop("rules", None))
+    analysis = analysis_of(model, example_inputs, options.pop("rules", None))
     seed, sizes = options.get("seed", 0), options.get("sizes")
     data = calibrated(analysis, options.pop("calibration", None), seed, sizes)
     options, recover, notes = followed(recipe, options, recover, data)
@@ -490,11 +455,14 @@ def verify(
     return verify_models(dense, pruned, plan, seed=seed, sizes=sizes, rules=rules)
 
 
-def _analysis(model: Model | Analysis, example_inputs: Any = None, rules: Mapping[str, Any] | None = None) -> Analysis:
+def analysis_of(
+    model: Model | Analysis, example_inputs: Any = None, rules: Any = None, dynamic: bool = True
+) -> Analysis:
+    """The analysis of a model, or the one that is given; arguments as for :func:`analyze`."""
     from graphprune.analysis import Analysis
 
     if not isinstance(model, Analysis):
-        return analyze(model, example_inputs, rules=rules)
+        return analyze(model, example_inputs, rules=rules, dynamic=dynamic)
     if rules:
         raise GraphPruneError("GP107", "an analysis has its rules already", "option rules", "gp.analyze(model, rules=)")
     return model

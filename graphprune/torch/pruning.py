@@ -19,6 +19,8 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
+from graphprune.analysis import Analysis
+from graphprune.api import analysis_of
 from graphprune.apply import apply_plan
 from graphprune.cuts import cuts_of
 from graphprune.depth.apply import reported
@@ -46,7 +48,6 @@ from graphprune.torch.tensors import cut_in_place, places, plain_mode, replace_d
 from graphprune.verify import difference, tolerance
 
 if TYPE_CHECKING:
-    from graphprune.analysis import Analysis
     from graphprune.api import Result
 
 Model = nn.Module | ExportedProgram
@@ -114,7 +115,8 @@ def prune(
     Raises GraphPruneError: as `graphprune.plan` and `graphprune.verify` do; GP103, GP107, GP112 for the model.
     """
     with torch.inference_mode(False):  # what is made here may be trained later
-        analysis = analyze(model, example_inputs, dynamic=dynamic, rules=rules)
+        analysis = analysis_of(model, example_inputs, rules, dynamic)
+        model = analysis.program.native.source if isinstance(model, Analysis) else model
         options, recover, notes = _followed(recipe, recover, _calibrated(analysis, options))
         result = _pruned(model, analysis, plan, as_graph, verify, options, recover)
         return replace(result, report=result.report.with_(notes=(*notes, *result.report.notes)))
@@ -193,7 +195,8 @@ def prune_(
     if not isinstance(model, nn.Module):
         raise GraphPruneError("GP103", f"a {type(model).__name__} cannot be pruned in place", "", "use gp.prune")
     with torch.inference_mode(False):
-        analysis = analyze(model, example_inputs, dynamic=dynamic, rules=rules)
+        analysis = analysis_of(model, example_inputs, rules, dynamic)
+        model = analysis.program.native.source if isinstance(model, Analysis) else model
         options, recover, notes = _followed(recipe, recover, _calibrated(analysis, options))
         cut = _as_class(model, analysis, plan, options)
         cut.notes = (*notes, *cut.notes)

@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch")
 
 from torch import nn
 
+import graphprune as gp
 from graphprune.errors import GraphPruneError
 from graphprune.torch.pruned import pruned_of
 from graphprune.torch.pruning import analyze, prune, prune_
@@ -422,3 +423,15 @@ def test_complex_parameters_are_counted() -> None:
     model = Scaled()
     dense = prune(model, vectors(), params=0.7).report.dense
     assert dense.parameters == sum(each.numel() for each in model.parameters())
+
+
+# ---------------------------------------------------------------- analyses
+def test_of_the_analysis_of_a_module_comes_a_module() -> None:
+    dense = Block()
+    analysis = gp.analyze(dense, vectors())
+    found = gp.prune(analysis, **OPTIONS)
+    wanted = outputs(gp.prune(dense, vectors(), **OPTIONS).model, vectors())
+    assert type(found.model) is Block and torch.equal(outputs(found.model, vectors()), wanted)
+    assert torch.equal(outputs(gp.apply(analysis, found.plan), vectors()), wanted)
+    with pytest.raises(GraphPruneError, match="an analysis has its rules"):
+        gp.prune(analysis, rules={"aten:x": "a -> a"}, **OPTIONS)
