@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from measure import Stopwatch, note, table, write_json
-from sparse import Chance
 from torch import Tensor, nn
 
 import graphprune as gp
@@ -89,8 +88,7 @@ class Bench:
             dense, small = result.report.dense, result.report.pruned
             left = {"macs": small.macs / dense.macs, "parameters": small.parameters / dense.parameters}
         else:
-            criterion = Chance(seed) if options.get("criterion") == "random" else options.get("criterion", "l2")
-            chosen = {"format": form, **options, "criterion": criterion, **shared}
+            chosen = {"format": form, **options, **shared}
             sparsity = float(share[0]) if share else None
             with watch("prune"):
                 result = gp.sparsify(self.dense, self.example, sparsity=sparsity, masks=False, **chosen)
