@@ -123,9 +123,10 @@ def is_of_torch(model: object) -> bool:
     )
 
 
-def _has_module(model: object) -> bool:
-    """Whether it is the analysis of a module, from which a module is made."""
-    return is_of_torch(getattr(getattr(getattr(model, "program", None), "native", None), "source", None))
+def _makes_module(model: object) -> bool:
+    """Whether a cut makes a module: of a model of PyTorch, and of the analysis of a module."""
+    source = getattr(getattr(getattr(model, "program", None), "native", None), "source", None)
+    return is_of_torch(model) or is_of_torch(source)
 
 
 def analyze(
@@ -226,7 +227,7 @@ def apply(model: Model | Analysis, plan: Plan, example_inputs: Any = None) -> Mo
     """
     from graphprune.apply import apply_plan
 
-    if is_of_torch(model) or _has_module(model):
+    if _makes_module(model):
         return prune(model, example_inputs, plan=plan, verify=False).model
     return apply_plan(analysis_of(model), plan)
 
@@ -259,7 +260,7 @@ def prune(
         from graphprune.drop import prune_within
 
         return prune_within(model, example_inputs, verify=verify, recover=recover, recipe=recipe, **options)
-    if is_of_torch(model) or _has_module(model):
+    if _makes_module(model):
         from graphprune.torch import pruning
 
         return pruning.prune(model, example_inputs, verify=verify, recover=recover, recipe=recipe, **options)

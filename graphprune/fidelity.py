@@ -25,8 +25,7 @@ class Fidelity:
         self.cases = cases
         self.dense = self.outputs(analysis.program.native)
         for outputs in self.dense:
-            if any(each.dtype.kind == "f" and not np.isfinite(each).all() for each in outputs):
-                raise GraphPruneError("GP703", "the dense model has outputs that are not finite", analysis.program.name)
+            check_finite(outputs, analysis.program.name)
 
     def outputs(self, model: Model) -> list[list[Array]]:
         """What a model returns for every case. Raises GraphPruneError GP402 where it cannot be run."""
@@ -84,6 +83,19 @@ class Gap:
         return self.above / self.below if self.below else (0.0 if self.above == 0 else float("inf"))
 
 
+def widen(gaps: list[Gap], dense: Sequence[Array], found: Sequence[Array]) -> None:
+    """One batch more, of a gap for each output; none yet before the first."""
+    gaps += [Gap() for _ in dense[len(gaps) :]]
+    for gap, one, two in zip(gaps, dense, found, strict=True):
+        gap.add(one, two)
+
+
+def check_finite(outputs: Sequence[Array], where: str) -> None:
+    """Raises GraphPruneError GP703 for outputs of the dense model that nothing can be held against."""
+    if any(each.dtype.kind == "f" and not np.isfinite(each).all() for each in outputs):
+        raise GraphPruneError("GP703", "the dense model has outputs that are not finite", where)
+
+
 def errors_of(analysis: Analysis, models: Sequence[Model], cases: Iterable[Case]) -> list[float]:
     """The error of each model, as :meth:`Fidelity.error` has it, with the outputs of a few cases at a time in memory.
     Raises GraphPruneError GP402 where a model cannot be run."""
@@ -92,9 +104,7 @@ def errors_of(analysis: Analysis, models: Sequence[Model], cases: Iterable[Case]
     with tools_of(analysis.program.native).workers(analysis.program) as each_of:
         for expected, *results in each_of(lambda case: [run(case) for run in (dense, *others)], cases):
             for result, found in zip(results, gaps, strict=True):
-                found += [Gap() for _ in expected[len(found) :]]
-                for gap, one, two in zip(found, expected, result, strict=True):
-                    gap.add(one, two)
+                widen(found, expected, result)
     return [float(np.mean([gap.relative for gap in found])) for found in gaps]
 
 

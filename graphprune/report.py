@@ -5,7 +5,8 @@ A report holds numbers that were counted or measured; a saving that is not physi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -221,6 +222,21 @@ def verification_dict(verification: Verification) -> dict[str, Any]:
 def _finite(row: dict[str, Any]) -> dict[str, Any]:
     """JSON has no infinity: null stands for it."""
     return {k: None if isinstance(v, float) and v in (float("inf"), float("-inf")) else v for k, v in row.items()}
+
+
+def written(value: Any) -> Any:
+    """Plain data as JSON takes it: null stands for what is not a number, "inf" for infinity.
+
+    >>> written({"error": float("inf"), "rows": (1.5, float("nan"))})
+    {'error': 'inf', 'rows': [1.5, None]}
+    """
+    if isinstance(value, Mapping):
+        return {key: written(each) for key, each in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [written(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else "inf"
+    return value
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:

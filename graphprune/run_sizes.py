@@ -46,10 +46,10 @@ def assumed(analysis: Analysis, sizes: Mapping[str, int] | None) -> tuple[str, .
     names = dict.fromkeys(size for shape in shapes for size in shape[1:] if isinstance(size, str))
     given = {*analysis.program.sizes, *(sizes or {}), *(shape[0] for shape in shapes)}
     left = [name for name in names if name not in given]
+    if not left:
+        return ()
     example = " ".join(f"--size {quote(f'{name}=N')}" for name in left[:2])
-    return (f"dynamic sizes that count as 1 in these costs: {', '.join(left)}; {example} says what they are",) * bool(
-        left
-    )
+    return (f"dynamic sizes that count as 1 in these costs: {', '.join(left)}; {example} says what they are",)
 
 
 def _followed(analysis: Analysis, sizes: Mapping[str, int]) -> dict[Hashable, int]:

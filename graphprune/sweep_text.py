@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from graphprune.errors import GraphPruneError, one_line
+from graphprune.report import table, written
 
 SCHEMA = "graphprune.sweep"
 VERSION = 1
@@ -122,8 +123,6 @@ class Sweep:
 
     def table(self) -> str:
         """The means, a line each, and what a comparison with others' results would lack."""
-        from graphprune.report import table
-
         measured = not math.isnan(self.dense_metric)
         heads = [
             self.head.budget,
@@ -154,10 +153,10 @@ class Sweep:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data: null stands for what is not a number, "inf" for infinity."""
-        rows = [{name: _written(value) for name, value in asdict(row).items()} for row in self.rows]
         return {
             "schema": SCHEMA, "version": VERSION, **asdict(self.head),
-            "dense_metric": _written(self.dense_metric), "lacks": list(self.lacks()), "rows": rows,
+            "dense_metric": written(self.dense_metric), "lacks": list(self.lacks()),
+            "rows": [written(asdict(row)) for row in self.rows],
         }  # fmt: skip
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -213,12 +212,6 @@ def _average_and_spread(values: list[float]) -> tuple[float, float]:
 
 def _spread(value: float) -> str:
     return "" if math.isnan(value) else f"±{value:.2g}"
-
-
-def _written(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else "inf"
-    return value
 
 
 _NUMBERS = frozenset({"target", "macs", "parameters", "error", "metric", "seconds", "dense_metric"})

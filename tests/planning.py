@@ -30,6 +30,21 @@ def case(name: str) -> Analysis:
     return analysed(CASES[name].build())
 
 
+def concatenated(*widths: int) -> onnx.ModelProto:
+    """x[1, 8] -> three layers of these widths, side by side -> y[1, 4]."""
+    a, b, c = widths
+    return seeded(f"""
+    parts (float[1, 8] x) => (float[1, 4] y)
+    <float[8, {a}] a, float[8, {b}] b, float[8, {c}] c, float[{a + b + c}, 4] d>
+    {{
+        i = MatMul(x, a)
+        j = MatMul(x, b)
+        k = MatMul(x, c)
+        h = Concat<axis = 1>(i, j, k)
+        y = MatMul(h, d)
+    }}""")
+
+
 def two_layers() -> onnx.ModelProto:
     """x[batch, 3] -> 8 -> 4 -> y[batch, 2], with biases."""
     return seeded("""

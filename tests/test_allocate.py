@@ -21,8 +21,7 @@ from graphprune.dims import Dim
 from graphprune.errors import GraphPruneError
 from graphprune.plan import make_plan
 from tests.models import CASES
-from tests.models.case import seeded
-from tests.planning import analysed, case, group, problem, two_layers
+from tests.planning import analysed, case, concatenated, group, problem, two_layers
 
 PRUNABLE = sorted(name for name in CASES if case(name).groups)
 CLASSES: dict[str, Callable[[Problem], list[Hashable]]] = {
@@ -189,17 +188,7 @@ def test_bounds(limits: dict[str, object], least: int, step: int) -> None:
 
 
 def test_parts_of_a_concatenation_are_aligned_as_the_whole_is() -> None:
-    text = """
-    parts (float[1, 8] x) => (float[1, 4] y)
-    <float[8, 6] a, float[8, 64] b, float[8, 2] c, float[72, 4] d>
-    {
-        i = MatMul(x, a)
-        j = MatMul(x, b)
-        k = MatMul(x, c)
-        h = Concat<axis = 1>(i, j, k)
-        y = MatMul(h, d)
-    }"""
-    analysis = analysed(seeded(text))
+    analysis = analysed(concatenated(6, 64, 2))
     found = bounds(analysis, analysis.groups, align="auto")
     assert [found[each.dim] for each in analysis.groups] == [Bound(4, 4), Bound(8, 8), Bound(2, 2)]
 

@@ -30,7 +30,7 @@ from graphprune.latency.stopwatch import Run, in_turns, several_in_turns, usual
 from graphprune.latency.table import Table
 from graphprune.report import Timing
 from tests.models.case import seeded
-from tests.planning import analysed
+from tests.planning import analysed, concatenated
 from tests.stopwatch import Cost, Fake, smooth
 
 MLP = """
@@ -166,17 +166,7 @@ def test_a_depthwise_layer_has_one_side_and_its_numbers_follow() -> None:
 
 
 def test_a_concatenation_is_looked_at_at_more_widths_than_its_parts() -> None:
-    text = """
-    parts (float[1, 8] x) => (float[1, 4] y)
-    <float[8, 8] a, float[8, 16] b, float[8, 8] c, float[32, 4] d>
-    {
-        i = MatMul(x, a)
-        j = MatMul(x, b)
-        k = MatMul(x, c)
-        h = Concat<axis = 1>(i, j, k)
-        y = MatMul(h, d)
-    }"""
-    analysis = analysed(seeded(text))
+    analysis = analysed(concatenated(8, 16, 8))
     allowed = coarser(analysis.groups, bounds(analysis, analysis.groups, align="auto"))
     shapes = shapes_of(Costing(analysis, {}), analysis.groups, allowed)
     assert [shape.extents for shape in shapes] == [[[4, 8]], [[4, 8, 12, 16]], [[4, 8]], [[12, 16, 20, 24, 28, 32]]]

@@ -29,6 +29,7 @@ import from_scratch  # noqa: E402
 import torch  # noqa: E402
 from cifar10_finetune import read_weights  # noqa: E402
 from measure import machine, note, table, write_json  # noqa: E402
+from resnet import streams  # noqa: E402
 
 import graphprune as gp  # noqa: E402
 from graphprune.audit import audit  # noqa: E402
@@ -37,7 +38,7 @@ from graphprune.audit.report import Audited  # noqa: E402
 SHARES = (0.9, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5, 0.4)
 RARE, FACTOR = (8, 9), 10
 """Bags and ankle boots, as the paper's check has it, and how many times fewer there are."""
-_IMAGES, _EPOCHS, _STREAM, _CALIBRATION = 12800, 4, 12, 512
+_IMAGES, _EPOCHS, _CALIBRATION = 12800, 4, 512
 
 
 def potential(given: argparse.Namespace) -> dict[str, Any]:
@@ -46,11 +47,10 @@ def potential(given: argparse.Namespace) -> dict[str, Any]:
     drawn = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:_CALIBRATION]
     bench = checks.Bench(read_weights(given.weights), (images[drawn], labels[drawn]), (images[:0], labels[:0]))
     dense, example = bench.dense(), images[:2]
-    streams = [group.name for group in gp.analyze(dense, example).groups if len(group.members) > _STREAM]
-    pruned = {}
+    outer, pruned = streams(gp.analyze(dense, example)), {}
     for share in SHARES:
         note(f"pruning to {share:.0%}")
-        options = {"macs": share, "ignore": streams, "recipe": "reconstruct"}
+        options = {"macs": share, "ignore": outer, "recipe": "reconstruct"}
         pruned[f"{share:.0%}"] = gp.prune(dense, example, calibration=bench.data(False), **options).model
     found = audit(dense, pruned, example, data=cifar10_data.load(given.data, "test"))
     print(found)

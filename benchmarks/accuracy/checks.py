@@ -24,13 +24,14 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent / "examples")]
+sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent.parent / "examples")]
 
 import cifar10_data  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from cifar10_finetune import Data, ResNet, accuracy, blocks_in, read_weights  # noqa: E402
 from measure import machine, note, table, write_json  # noqa: E402
+from resnet import streams  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
@@ -39,7 +40,6 @@ from graphprune.calibrate import Calibration  # noqa: E402
 from graphprune.criteria.transfer import score_groups  # noqa: E402
 
 KEPT = 0.7
-_STREAM = 12
 _BATCH = 128
 _UNIFORM = {"allocate": "uniform"}
 _CHANNELS = 16
@@ -101,8 +101,7 @@ class Bench:
         noise = options.pop("noise", False)
         data = self.data(noise)
         if "depth" not in options:
-            groups = gp.analyze(model, self.train[0][:2]).groups
-            options |= {"macs": KEPT, "ignore": [each.name for each in groups if len(each.members) > _STREAM]}
+            options |= {"macs": KEPT, "ignore": streams(gp.analyze(model, self.train[0][:2]))}
         result = gp.prune(model, self.train[0][:2], calibration=data, seed=seed, **options)
         share = result.report.pruned.macs / result.report.dense.macs
         note(f"{name} {seed}: {share:.1%} of the MACs")
@@ -114,7 +113,8 @@ class Bench:
     def inner(self) -> tuple[Any, list[Any]]:
         """The analysis of the network, and the widths inside its residual blocks."""
         analysis = gp.analyze(self.dense(), self.train[0][:2])
-        return analysis, [each for each in analysis.groups if len(each.members) <= _STREAM]
+        outer = streams(analysis)
+        return analysis, [each for each in analysis.groups if each.name not in outer]
 
     @cached_property
     def losses(self) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -30,7 +30,7 @@ import torch  # noqa: E402
 from cifar10_finetune import Data, ResNet, accuracy, blocks_in, read_weights  # noqa: E402
 from measure import machine, note, write_json  # noqa: E402
 from muon import muon  # noqa: E402
-from resnet import ROWS, Bench, Row  # noqa: E402
+from resnet import ROWS, Bench, Row, streams  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 import graphprune as gp  # noqa: E402
@@ -52,9 +52,8 @@ def pruned(bench: Bench, row: Row, given: argparse.Namespace) -> nn.Module:
     if not folder.exists():
         note("pruning")
         model, train = bench.dense(), bench.train
-        streams = [group.name for group in gp.analyze(model, train[:2]).groups if len(group.members) > 12]
         result = gp.prune(
-            model, train[:2], macs=1 / given.speedup, ignore=streams, recover=row.recover,
+            model, train[:2], macs=1 / given.speedup, ignore=streams(gp.analyze(model, train[:2])), recover=row.recover,
             calibration=bench.calibration(), **row.options,
         )  # fmt: skip
         gp.save(result.model, folder)

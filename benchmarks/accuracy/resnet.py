@@ -37,6 +37,11 @@ _STREAM = 12
 """A group that more tensors than this belong to is a residual stream."""
 
 
+def streams(analysis: gp.Analysis) -> list[str]:
+    """The names of the groups that are residual streams: the others are widths inside blocks."""
+    return [group.name for group in analysis.groups if len(group.members) > _STREAM]
+
+
 @dataclass(frozen=True)
 class Row:
     """One way to prune."""
@@ -103,11 +108,10 @@ class Bench:
         """One row at one speedup."""
         watch, model = Stopwatch(), self.dense()
         analysis = gp.analyze(model, self.train[:2])
-        streams = [group.name for group in analysis.groups if len(group.members) > _STREAM]
         with watch("prune"):
             result = gp.prune(
                 model, self.train[:2], macs=1 / speedup, recover=row.recover, calibration=self.calibration(),
-                ignore=streams if row.inner else (), seed=seed, **row.options,
+                ignore=streams(analysis) if row.inner else (), seed=seed, **row.options,
             )  # fmt: skip
         with watch("test"):
             share = accuracy(result.model, self.test)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from graphprune.audit.groups import FEWEST, Harm, Slope
+from graphprune.audit.groups import FEWEST, Harm, Slope, slope
 from graphprune.errors import one_line
+from graphprune.report import table, written
 
 SCHEMA, VERSION = "graphprune.audit", 1
 AS_GIVEN = "as given"
@@ -44,7 +45,7 @@ class Audited:
     distances: by kind of inputs
     unsure:    of the answers that changed, the share among the fifth of the samples that the dense network was least
                sure of (the distance of its two largest numbers); 0.2 would be chance
-    groups:    what each class, or group of samples, loses; slope: by how rare they are
+    groups:    what each class, or group of samples, loses
     """
 
     name: str
@@ -53,7 +54,15 @@ class Audited:
     distances: Mapping[str, Distance]
     unsure: float = math.nan
     groups: tuple[Harm, ...] = ()
-    slope: Slope | None = None
+
+    @property
+    def slope(self) -> Slope | None:
+        """What groups lose by how rare they are."""
+        return slope(self.groups)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return {**asdict(self), "slope": None if self.slope is None else asdict(self.slope)}
 
 
 @dataclass(frozen=True)
@@ -80,10 +89,10 @@ class Audit:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data: null stands for what is not a number, "inf" for infinity."""
-        kinds = self.models[0].distances
-        potentials = {kind: self.potential(kind) for kind in kinds}
-        found: dict[str, Any] = _written(
-            {"schema": SCHEMA, "version": VERSION, **asdict(self), "potential": potentials}
+        potentials = {kind: self.potential(kind) for kind in self.models[0].distances}
+        models = [each.to_dict() for each in self.models]
+        found: dict[str, Any] = written(
+            {"schema": SCHEMA, "version": VERSION, **asdict(self), "models": models, "potential": potentials}
         )
         return found
 
@@ -91,8 +100,6 @@ class Audit:
         return "\n".join([f"{self.dense} on {self.data}", "", *self._distances(), "", *self._told(), *self._groups()])
 
     def _distances(self) -> list[str]:
-        from graphprune.report import table
-
         rows = []
         for each in self.models:
             cells = [one_line(each.name), f"{each.macs:.1%}", f"{each.parameters:.1%}"]
@@ -123,8 +130,6 @@ class Audit:
 
 def _harmed(model: Audited) -> list[str]:
     """The groups of one network that lose the most."""
-    from graphprune.report import table
-
     if not model.groups:
         return []
     shown = [each for place, each in enumerate(model.groups) if place < _SHOWN or each.more]
@@ -151,13 +156,3 @@ def _verdict(group: Harm) -> str:
 
 def _share(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.1%}"
-
-
-def _written(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _written(each) for key, each in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_written(each) for each in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else "inf"
-    return value

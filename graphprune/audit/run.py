@@ -12,14 +12,14 @@ import numpy as np
 from graphprune import api
 from graphprune.analysis import Analysis
 from graphprune.audit.alter import ALTERATIONS, altered
-from graphprune.audit.groups import Harm, harms, slope
+from graphprune.audit.groups import Harm, harms
 from graphprune.audit.report import AS_GIVEN, Audit, Audited, Distance
 from graphprune.calibrate import Calibration
 from graphprune.cost import Costing
 from graphprune.data.calibration import NOISE, Request
 from graphprune.dialects import tools_of
 from graphprune.errors import GraphPruneError, did_you_mean
-from graphprune.fidelity import Gap
+from graphprune.fidelity import Gap, check_finite, widen
 from graphprune.program import Array
 
 _ALL = 2**62
@@ -73,7 +73,6 @@ def audit(
             distances={kind: each.distance(place) for kind, each in compared.items()},
             unsure=plain.unsure(place),
             groups=plain.harmed(place, known),
-            slope=slope(plain.harmed(place, known)),
         )
         for place, (name, small) in enumerate(zip(analyses, counted, strict=True))
     )
@@ -189,6 +188,9 @@ class _Run:
                 what = f"{name} is a model of another framework than the dense one"
                 raise GraphPruneError("GP107", what, "argument pruned", "export one of them")
         self.names = list(others)
+        self.labels: Array | None = None
+        if data.labels is not None:
+            self.labels = np.concatenate([np.asarray(each).reshape(-1) for each in data.labels])
         natives = [each.program.native for each in (dense, *others.values())]
         self.runners = [tools_of(each).runner(each) for each in natives]
 
@@ -198,9 +200,7 @@ class _Run:
 
     def compared(self, name: str | None) -> _Compared:
         """All networks on inputs altered by this, or as they were given."""
-        found = _Compared([[] for _ in self.names])
-        if self.data.labels is not None:
-            found.labels = np.concatenate([np.asarray(each).reshape(-1) for each in self.data.labels])
+        found = _Compared([[] for _ in self.names], labels=self.labels)
         with self.tools.workers(self.dense.program) as each_of:
             for number, outputs in enumerate(each_of(self._outputs, self._cases(name))):
                 self._take(found, number, outputs)
@@ -219,15 +219,12 @@ class _Run:
 
     def _take(self, found: _Compared, number: int, outputs: Sequence[Sequence[Array]]) -> None:
         dense, *others = outputs
-        if any(each.dtype.kind == "f" and not np.isfinite(each).all() for each in dense):
-            raise GraphPruneError("GP703", "the dense model has outputs that are not finite", f"batch {number + 1}")
+        check_finite(dense, f"batch {number + 1}")
         for name, other, gaps in zip(self.names, others, found.gaps, strict=True):
             if [each.shape for each in other] != [each.shape for each in dense]:
                 what = f"{name} has outputs of other shapes than the dense model"
                 raise GraphPruneError("GP107", what, "argument pruned", "compare models with the same interface")
-            gaps += [Gap() for _ in dense[len(gaps) :]]
-            for gap, one, two in zip(gaps, dense, other, strict=True):
-                gap.add(one, two)
+            widen(gaps, dense, other)
         scores = [_scores(each[0]) for each in outputs]
         found.answered = found.answered and all(each is not None for each in scores)
         if self.data.labels is not None:

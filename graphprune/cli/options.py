@@ -310,6 +310,15 @@ class Data:
             given["labels"] = Path(given["labels"])
         return Request(self.calibration, given)
 
+    def needed(self) -> Any:
+        """As :meth:`request`, for a command that measures errors. Raises GraphPruneError GP704 where no data is
+        given."""
+        if (request := self.request()) is None:
+            remedy = "add --calibration SOURCE; --calibration noise where there is no data"
+            what = "errors are measured on data, and there is none"
+            raise GraphPruneError("GP704", what, "option calibration", remedy)
+        return request
+
 
 @dataclass(frozen=True)
 class Output:

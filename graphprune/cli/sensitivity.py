@@ -10,7 +10,7 @@ import typer
 
 from graphprune.cli.options import Before, Data, Inputs, Output, taking
 from graphprune.cli.source import Module, read
-from graphprune.errors import GraphPruneError, one_line
+from graphprune.errors import one_line
 
 if TYPE_CHECKING:
     from graphprune.sensitivity import Sensitivity
@@ -41,10 +41,7 @@ def sensitivity(
     """
     from graphprune.sensitivity import sensitivity as measure
 
-    request, console = data.request(), output.console
-    if request is None:
-        remedy = "add --calibration SOURCE; --calibration noise where there is no data"
-        raise GraphPruneError("GP704", "errors are measured on data, and there is none", "option calibration", remedy)
+    request, console = data.needed(), output.console
     with console.working("reading"):
         source = read(model, before, module, inputs.seed)
     found = measure(

@@ -130,10 +130,7 @@ def sweep(
     from graphprune.sweep import sweep as run
 
     arguments = {name: value for name, value in choices.arguments().items() if name not in BUDGETS or value is not None}
-    criteria, request, sizes = names(arguments.pop("criterion")), data.request(), named_sizes(sweeping.size or [])
-    if request is None:
-        remedy = "add --calibration SOURCE; --calibration noise where there is no data"
-        raise GraphPruneError("GP704", "errors are measured on data, and there is none", "option calibration", remedy)
+    criteria, request, sizes = names(arguments.pop("criterion")), data.needed(), named_sizes(sweeping.size or [])
     _check_files(sweeping)
     console = Console(sweeping.quiet)
     with console.working("reading"):

@@ -17,7 +17,7 @@ from graphprune.analysis import Analysis
 from graphprune.calibrate import Calibration, Gram
 from graphprune.criteria import Part
 from graphprune.dialects import tools_of
-from graphprune.dialects.tools import Staged
+from graphprune.dialects.tools import Staged, finished
 from graphprune.dims import Dim
 from graphprune.layers import Layer
 from graphprune.program import Array
@@ -66,7 +66,7 @@ class _Measuring:
         for case in list(calibration.cases)[:_MOST_CASES]:
             if sum(max((len(each) for each in outputs if each.ndim), default=1) for outputs in self.expected) < _ENOUGH:
                 self.states.append(self.staged.begin(case))
-                self.expected.append(_finished(self.staged, self.staged.fork(self.states[-1])))
+                self.expected.append(finished(self.staged, self.staged.fork(self.states[-1])))
 
     def run(self, removed: Mapping[Dim, Array], each: Each) -> dict[Dim, float]:
         """For every group that can be measured: the error of the outputs without these entries."""
@@ -89,18 +89,11 @@ class _Measuring:
         staged = self.staged.other({home: weights for home, weights in stored if home is not None})
         errors = []
         for state, expected in zip(states, self.expected, strict=True):
-            for a, b in zip(expected, _finished(staged, state), strict=True):
+            for a, b in zip(expected, finished(staged, state), strict=True):
                 if a.dtype.kind == "f" and a.shape == b.shape and a.size:
                     spread = float(np.var(a, dtype=np.float64))
                     errors.append(float(np.square(a - b, dtype=np.float64).mean()) / max(spread, 1e-30))
         return float(np.mean(errors)) if errors else float("nan")
-
-
-def _finished(staged: Staged, state: Any) -> list[Array]:
-    """The outputs, from a state on."""
-    while state.stage < staged.stages:
-        staged.step(state)
-    return staged.outputs(state)
 
 
 def refitted(part: Part, gone: Array) -> Array:

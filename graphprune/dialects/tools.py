@@ -66,6 +66,13 @@ class Staged(Protocol):
         one may go on in the other."""
 
 
+def finished(staged: Staged, state: Any) -> list[Array]:
+    """What the model returns, from a state on: all stages that are left are run."""
+    while state.stage < staged.stages:
+        staged.step(state)
+    return staged.outputs(state)
+
+
 class Tools(Protocol):
     """Everything the core needs of one kind of native model.
 

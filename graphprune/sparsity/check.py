@@ -12,13 +12,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from graphprune.analysis import Analysis
 from graphprune.dialects import tools_of
-from graphprune.dialects.tools import Case, Model, Staged
+from graphprune.dialects.tools import Case, Model, Staged, finished
 from graphprune.program import Array, Program, Stored
 from graphprune.sparsity.choose import LayerMask
 from graphprune.verify import Check, Verification, difference, runnable_cases, tolerance
@@ -166,10 +165,7 @@ class _Outputs:
 
 
 def _computed(staged: Staged, case: Case) -> list[Array]:
-    state: Any = staged.begin(case)
-    for _ in range(staged.stages):
-        staged.step(state)
-    return staged.outputs(state)
+    return finished(staged, staged.begin(case))
 
 
 def _read(mask: LayerMask) -> Array:

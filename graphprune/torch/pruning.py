@@ -195,8 +195,7 @@ def prune_(
     if not isinstance(model, nn.Module):
         raise GraphPruneError("GP103", f"a {type(model).__name__} cannot be pruned in place", "", "use gp.prune")
     with torch.inference_mode(False):
-        analysis = analysis_of(model, example_inputs, rules, dynamic)
-        model = analysis.program.native.source if isinstance(model, Analysis) else model
+        analysis = analyze(model, example_inputs, dynamic=dynamic, rules=rules)
         options, recover, notes = _followed(recipe, recover, _calibrated(analysis, options))
         cut = _as_class(model, analysis, plan, options)
         cut.notes = (*notes, *cut.notes)

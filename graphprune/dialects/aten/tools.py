@@ -96,10 +96,7 @@ class AtenTools:
         """The same graph, read with the numbers of the case for its symbolic sizes."""
         from graphprune.dialects.aten.capture import sizes_of
 
-        graph = model.with_graph(model.graph)
-        graph.source = model.source
-        graph.fixed = sizes_of(model.graph, case)
-        return graph
+        return self.sized(model, sizes_of(model.graph, case))
 
     def sized(self, model: Captured, sizes: Mapping[str, int]) -> Captured:
         graph = model.with_graph(model.graph)

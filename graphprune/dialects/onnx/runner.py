@@ -88,10 +88,9 @@ def session_of(model: ir.Model, options: Any) -> Any:
     import onnxruntime
 
     size = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
-    external = any(isinstance(v.const_value, ir.ExternalTensor) for v in model.graph.initializers.values())
     providers = ["CPUExecutionProvider"]
     try:
-        if size > _MOST_BYTES or external:
+        if size > _MOST_BYTES or _has_files(model):
             with tempfile.TemporaryDirectory(prefix="graphprune-") as folder:
                 path = os.path.join(folder, "model.onnx")
                 ir.save(model, path, external_data="model.data")
@@ -142,15 +141,26 @@ def _reference(model: ir.Model):  # type: ignore[no-untyped-def]  # a callable: 
 
 
 def _in_memory(model: ir.Model) -> ir.Model:
-    """The model without files of its own: as a proto it would name them, and not in which folder they are."""
-    values = model.graph.initializers.values()
-    if not any(isinstance(value.const_value, ir.ExternalTensor) for value in values):
+    """The model without files of its own."""
+    if not _has_files(model):
         return model
     copy = model.clone()
     for value in copy.graph.initializers.values():
-        if isinstance(value.const_value, ir.ExternalTensor):
-            value.const_value = ir.Tensor(value.const_value.numpy(), dtype=value.const_value.dtype, name=value.name)
+        if value.const_value is not None:
+            value.const_value = loaded(value.const_value, value.name or "")
     return copy
+
+
+def _has_files(model: ir.Model) -> bool:
+    """Whether weights lie in files beside that of the model."""
+    return any(isinstance(each.const_value, ir.ExternalTensor) for each in model.graph.initializers.values())
+
+
+def loaded(tensor: ir.TensorProtocol, name: str) -> ir.TensorProtocol:
+    """A tensor that is in no file: as a proto it would name the file, and not in which folder it is."""
+    if not isinstance(tensor, ir.ExternalTensor):
+        return tensor
+    return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=name)
 
 
 # Tried in turn for dynamic axes that nobody gave a size for: many networks only run from some size on.

@@ -13,7 +13,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir import serde
 
-from graphprune.dialects.onnx.runner import Runner, has_bfloat16, has_onnxruntime
+from graphprune.dialects.onnx.runner import Runner, has_bfloat16, has_onnxruntime, loaded
 from graphprune.errors import GraphPruneError
 from graphprune.program import Array, Node, Program, Stored, Value
 
@@ -125,9 +125,7 @@ class OnnxStaged:
         tensor = self.constants[name]
         if name in self.numbers:
             tensor = ir.Tensor(self.numbers[name], dtype=tensor.dtype, name=name)
-        elif isinstance(tensor, ir.ExternalTensor):  # as a proto it would name a file, and not in which folder
-            tensor = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=name)
-        proto = serde.serialize_tensor(tensor)
+        proto = serde.serialize_tensor(loaded(tensor, name))
         proto.name = name
         return proto
 
